@@ -1,0 +1,71 @@
+"""Venues, and the history of who halted and resumed them."""
+
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class Venue(models.Model):
+    """An exchange or broker that takes orders.
+
+    Halted: orders for it are still accepted and wait; none is sent. Disabled: orders for it are refused.
+    """
+
+    code = models.CharField(
+        primary_key=True,
+        max_length=4,
+        validators=[RegexValidator(r"\A[A-Z0-9]{4}\Z", "Four characters A-Z 0-9: a market identifier code.")],
+        help_text="Market identifier code (ISO 10383), FIX 100.",
+    )
+    name = models.CharField(max_length=100)
+    adapter = models.CharField(max_length=50, help_text="The name of an adapter in exchanges/registry.py.")
+    settings = models.JSONField(default=dict, blank=True, help_text="What the adapter needs, such as its address.")
+    enabled = models.BooleanField(default=True, help_text="Off: orders for this venue are refused.")
+    is_default = models.BooleanField(default=False, help_text="Takes the orders that name no venue.")
+    max_in_flight = models.PositiveIntegerField(
+        default=1024,
+        validators=[MinValueValidator(1)],
+        help_text="Requests under way at once, in one worker node.",
+    )
+    halted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    halted_by = models.CharField(max_length=150, blank=True, editable=False)
+    halt_reason = models.CharField(max_length=500, blank=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["code"]
+        constraints = [
+            models.CheckConstraint(condition=Q(code__regex=r"^[A-Z0-9]{4}$"), name="venue_code_is_a_mic"),
+            models.CheckConstraint(condition=Q(max_in_flight__gte=1), name="venue_sends_at_least_one"),
+            models.UniqueConstraint(fields=["is_default"], condition=Q(is_default=True), name="venue_one_default"),
+            models.CheckConstraint(
+                condition=Q(halted_at__isnull=True, halted_by="", halt_reason="")
+                | (Q(halted_at__isnull=False) & ~Q(halted_by="") & ~Q(halt_reason="")),
+                name="venue_halt_has_actor_and_reason",
+            ),
+        ]
+        permissions = [("halt_venue", "Can halt and resume a venue")]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.name}"
+
+    @property
+    def halted(self) -> bool:
+        return self.halted_at is not None
+
+
+class VenueEvent(models.Model):
+    """Append-only: a database trigger refuses UPDATE and DELETE."""
+
+    venue = models.ForeignKey(Venue, on_delete=models.PROTECT, related_name="events")
+    event = models.CharField(max_length=30, choices=[("halted", "Halted"), ("resumed", "Resumed")])
+    actor = models.CharField(max_length=150)
+    reason = models.CharField(max_length=500)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.venue_id} {self.event}"

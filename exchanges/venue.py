@@ -1,0 +1,202 @@
+"""What QuikTrade asks of a venue, and what a venue may answer.
+
+    Exception
+     └ VenueError
+        ├ OrderRejected     the venue refused this order: final
+        ├ NotSent           proved not to have arrived: try again
+        ├ OutcomeUnknown    may have arrived: find() before any re-send
+        └ NotSupported      the venue has no such function: a programming error, see Capabilities
+
+An adapter classifies what it saw into an answer or one of these errors; nobody above it looks at an HTTP
+status or a FIX tag, and an adapter never sees a row of ours. When in doubt it says `OutcomeUnknown`: a reply
+cut short and a connection dropped look the same, with the request already at the venue.
+
+`client_order_id` (FIX 11) is, towards a venue, the id of our order: unique over all clients and the same on
+every attempt. It is the venue's means to recognise a repetition, and ours to ask what became of an order.
+"""
+
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+
+class ResendSafety(enum.Enum):
+    """What makes it safe to send an order again after `OutcomeUnknown` (the classes A to D of the design)."""
+
+    REFUSES_DUPLICATES = "refuses_duplicates"
+    """A: a known `client_order_id` is refused for ever. Look it up, else send the same id again."""
+
+    REFUSES_RECENT_DUPLICATES = "refuses_recent_duplicates"
+    """B: it is refused within `Capabilities.duplicate_window_seconds` of the first attempt. After that a
+    re-send could double the order: an operator decides."""
+
+    REFUSES_STALE_REQUESTS = "refuses_stale_requests"
+    """C: a request is void after `NewOrder.valid_until`. Wait past that, look up, send again."""
+
+    NOTHING = "nothing"
+    """D: only what is proved not sent is sent again; an operator decides on the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a venue can do. The lifecycle applies it; no code asks which venue it is.
+
+    `deadline_seconds` bounds one whole call, first byte sent to last byte read, and is shorter than the lease
+    of an attempt. `settle_seconds` is how long after the last attempt a request may still be on the wire:
+    only after it does `find() is None` prove that the venue never got the order.
+    """
+
+    resend_safety: ResendSafety
+    deadline_seconds: float
+    settle_seconds: float
+    finds: bool
+    order_types: frozenset[str]
+    times_in_force: frozenset[str]
+    duplicate_window_seconds: float | None = None
+    cancels: bool = False
+    replaces: bool = False
+    reports: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """FIX 35=D. Prices are exact; `expires_at` (126) is aware UTC and present only for good-till-date.
+
+    `valid_until`, aware UTC by the database's clock, is when the lease of this attempt ends: a venue that
+    can fence by time refuses the request after it.
+    """
+
+    client_order_id: str
+    instrument: str
+    side: str
+    type: str
+    quantity: int
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: str
+    expires_at: datetime | None
+    valid_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """FIX 35=F. `client_order_id` names the request, `original_client_order_id` (41) the order."""
+
+    client_order_id: str
+    original_client_order_id: str
+    venue_order_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceRequest:
+    """FIX 35=G. The order's new total quantity and its prices; ids as in `CancelRequest`."""
+
+    client_order_id: str
+    original_client_order_id: str
+    venue_order_id: str
+    quantity: int
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """The venue has the order and it is working there (FIX 35=8, 39=0)."""
+
+    venue_order_id: str
+
+
+class ReportStatus(enum.Enum):
+    """The venue's word on an order (FIX 39)."""
+
+    WORKING = "working"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the venue knows of one order. `code` and `text` say why, where it was rejected."""
+
+    client_order_id: str
+    status: ReportStatus
+    venue_order_id: str = ""
+    code: str = ""
+    text: str = ""
+
+
+class VenueError(Exception):
+    """A call to a venue did not end in an answer. `code` is short and stable, `text` is for people."""
+
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(f"{code}: {text}" if text else code)
+        self.code = code
+        self.text = text
+
+
+class OrderRejected(VenueError):
+    """The venue's definite refusal of this order. Do not send it again."""
+
+
+class NotSent(VenueError):
+    """The request is proved not to have arrived. Send it again, not before `retry_after` seconds if given."""
+
+    def __init__(self, code: str, text: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(code, text)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknown(VenueError):
+    """The request may have arrived. Ask the venue with `find()` before anything is sent again."""
+
+
+class NotSupported(VenueError):
+    """The venue's capabilities do not include this call."""
+
+
+class Venue(Protocol):
+    """One venue, for the event loop it was opened in. Many calls may be under way at once."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def place(self, order: NewOrder) -> Acknowledgement:
+        """Send the order once. Raises: OrderRejected, NotSent, OutcomeUnknown, and nothing else."""
+        ...
+
+    async def find(self, client_order_id: str) -> Report | None:
+        """Ask what the venue knows of an order; None if it has none by that id.
+
+        Raises: NotSent or OutcomeUnknown when there is no answer (ask again later), NotSupported where
+        `capabilities.finds` is false.
+        """
+        ...
+
+    async def cancel(self, request: CancelRequest) -> None: ...
+
+    async def replace(self, request: ReplaceRequest) -> None: ...
+
+    def reports(self) -> AsyncIterator[Report]:
+        """Acknowledgements, fills, cancels, rejects: at least once each, in any order."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class RequestVenue:
+    """A base for adapters of venues that only answer requests: what they lack is `NotSupported`."""
+
+    async def cancel(self, request: CancelRequest) -> None:
+        raise NotSupported("cancel", "this venue's adapter does not cancel orders")
+
+    async def replace(self, request: ReplaceRequest) -> None:
+        raise NotSupported("replace", "this venue's adapter does not replace orders")
+
+    def reports(self) -> AsyncIterator[Report]:
+        raise NotSupported("reports", "this venue's adapter has no report stream")

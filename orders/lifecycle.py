@@ -1,0 +1,313 @@
+"""The life of an order: one table, and the one statement that writes a status.
+
+`accept()` stores new orders, `claim()` takes due ones for an attempt, `sweep()` gives up on attempts whose
+lease ran out, `advance()` applies what became known or was asked for. The last three are one UPDATE with
+three ways to choose its rows. It is conditional on the edge existing from the status the row has, and on the
+attempt number where one is given, and inserts the events in the same statement: an order cannot move without
+its history, nor the history without the order.
+
+Orders that did not move come back as stale: someone was there first. The attempt number keeps a late
+worker's *negative* answer from counting against a newer attempt; an acknowledgement carries no such fence,
+because it is evidence whenever it arrives.
+
+All clocks here are the database's.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import connection, models
+
+from orders.models import Status
+
+PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
+PLACED, REJECTED, FAILED, CANCELED = Status.PLACED, Status.REJECTED, Status.FAILED, Status.CANCELED
+
+
+class Event(models.TextChoices):
+    ACCEPTED = "accepted"
+    CLAIMED = "claimed"
+    ACKNOWLEDGED = "acknowledged"
+    REJECTED_BY_VENUE = "rejected_by_venue"
+    NOT_SENT = "not_sent"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    NOT_FOUND = "not_found"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    REQUEUED = "requeued"
+    CANCEL_REQUESTED = "cancel_requested"
+
+
+# fmt: off
+TRANSITIONS: dict[tuple[Status, Event], Status] = {
+    (PENDING,     Event.CLAIMED):            SUBMITTING,   # committed before any byte is sent
+    (SUBMITTING,  Event.ACKNOWLEDGED):       PLACED,
+    (SUBMITTING,  Event.REJECTED_BY_VENUE):  REJECTED,
+    (SUBMITTING,  Event.NOT_SENT):           PENDING,      # proved: back off, count the failure
+    (SUBMITTING,  Event.OUTCOME_UNKNOWN):    UNCONFIRMED,  # also: the lease ran out
+    (UNCONFIRMED, Event.ACKNOWLEDGED):       PLACED,
+    (UNCONFIRMED, Event.REJECTED_BY_VENUE):  REJECTED,
+    (UNCONFIRMED, Event.NOT_FOUND):          PENDING,      # only where the venue's class makes a re-send safe
+    (PENDING,     Event.ATTEMPTS_EXHAUSTED): FAILED,       # reached from pending alone, so a requeue is always safe
+    (PENDING,     Event.CANCEL_REQUESTED):   CANCELED,     # nothing was sent, or all of it proved not sent
+    (FAILED,      Event.REQUEUED):           PENDING,
+    (FAILED,      Event.CANCEL_REQUESTED):   CANCELED,
+    (PENDING,     Event.ACKNOWLEDGED):       PLACED,       # a late answer is evidence and is never dropped
+    (FAILED,      Event.ACKNOWLEDGED):       PLACED,       # likewise
+}
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRow:
+    """An order to store, complete and valid: what `accept()` inserts."""
+
+    id: UUID
+    owner_id: int
+    client_order_id: str
+    venue_id: str
+    instrument: str
+    side: str
+    type: str
+    quantity: int
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One event for one order.
+
+    `attempt` is the fence: the step applies only while the order is at that attempt; None applies at any.
+    `delay` is seconds from now until the order is due again (pending: to be placed, unconfirmed: to be looked
+    up); None means at once for pending, and for unconfirmed that it is parked for an operator.
+    `reason` becomes the order's last error where the step did not end well.
+    """
+
+    order_id: UUID
+    event: Event
+    attempt: int | None = None
+    reason: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    venue_order_id: str = ""
+    delay: float | None = None
+
+
+class Moved(NamedTuple):
+    """An order that took a step, as it stands after it."""
+
+    id: UUID
+    event: str
+    from_status: str
+    status: str
+    attempt: int
+    failures: int
+    version: int
+    venue_id: str
+    instrument: str
+    side: str
+    type: str
+    quantity: int
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: str
+    expires_at: datetime | None
+    lease_expires_at: datetime | None
+
+
+class Advance(NamedTuple):
+    moved: list[Moved]
+    stale: list[Step]
+
+
+_ACCEPT = """
+WITH wanted AS (
+    SELECT * FROM unnest(%(id)s::uuid[], %(owner_id)s::bigint[], %(client_order_id)s::text[], %(venue_id)s::text[],
+        %(instrument)s::text[], %(side)s::text[], %(type)s::text[], %(quantity)s::bigint[],
+        %(limit_price)s::numeric[], %(stop_price)s::numeric[], %(time_in_force)s::text[],
+        %(expires_at)s::timestamptz[]) AS w (id, owner_id, client_order_id, venue_id, instrument, side, type,
+        quantity, limit_price, stop_price, time_in_force, expires_at)
+), stored AS (
+    INSERT INTO orders_order (id, owner_id, client_order_id, venue_id, instrument, side, type, quantity,
+        limit_price, stop_price, time_in_force, expires_at,
+        status, version, attempt, failures, next_attempt_at, venue_order_id, last_error)
+    SELECT w.*, 'pending', 1, 0, 0, statement_timestamp(), '', '' FROM wanted w
+    ON CONFLICT (owner_id, client_order_id) DO NOTHING
+    RETURNING id, created_at
+), logged AS (
+    INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
+    SELECT id, 1, 'accepted', '', 'pending', 0, %(actor)s, '', '{}', created_at FROM stored
+)
+SELECT id, created_at FROM stored
+"""
+
+# Locked in the order of their ids, so that two writers of overlapping batches wait instead of deadlocking.
+_GIVEN = """
+    SELECT w.* FROM unnest(%(order_id)s::uuid[], %(event)s::text[], %(attempt)s::int[], %(reason)s::text[],
+        %(detail)s::jsonb[], %(venue_order_id)s::text[], %(delay)s::float8[])
+        AS w (order_id, event, attempt, reason, detail, venue_order_id, delay)
+    JOIN orders_order x ON x.id = w.order_id ORDER BY x.id FOR NO KEY UPDATE OF x
+"""
+
+_DUE = """
+    SELECT x.id AS order_id, 'claimed' AS event, NULL::int AS attempt, '' AS reason, '{}'::jsonb AS detail,
+        '' AS venue_order_id, %(lease)s::float8 AS delay
+    FROM orders_order x
+    WHERE x.venue_id = %(venue)s AND x.status = 'pending' AND x.next_attempt_at <= statement_timestamp()
+      AND EXISTS (SELECT 1 FROM exchanges_venue v WHERE v.code = %(venue)s AND v.halted_at IS NULL)
+    ORDER BY x.next_attempt_at LIMIT %(limit)s FOR NO KEY UPDATE OF x SKIP LOCKED
+"""
+
+_LEASE_RAN_OUT = """
+    SELECT x.id AS order_id, 'outcome_unknown' AS event, x.attempt, %(reason)s::text AS reason,
+        '{"code": "lease_expired"}'::jsonb AS detail, '' AS venue_order_id, %(delay)s::float8 AS delay
+    FROM orders_order x
+    WHERE x.venue_id = %(venue)s AND x.status = 'submitting' AND x.lease_expires_at <= statement_timestamp()
+    ORDER BY x.lease_expires_at LIMIT %(limit)s FOR NO KEY UPDATE OF x SKIP LOCKED
+"""
+
+
+def _edges() -> str:
+    return ", ".join(f"('{event}', '{before}', '{after}')" for (before, event), after in TRANSITIONS.items())
+
+
+def _move(selection: str) -> str:
+    """The only statement that writes a status. `selection` yields one row for each order to move: order_id,
+    event, attempt, reason, detail, venue_order_id, delay; the meanings are those of `Step`."""
+    return f"""
+WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()}), moved AS (
+    UPDATE orders_order o SET
+        status = edge.after,
+        version = o.version + 1,
+        attempt = o.attempt + CASE WHEN edge.event = 'claimed' THEN 1 ELSE 0 END,
+        failures = CASE edge.event WHEN 'not_sent' THEN o.failures + 1 WHEN 'requeued' THEN 0 ELSE o.failures END,
+        lease_expires_at = CASE WHEN edge.after = 'submitting'
+            THEN statement_timestamp() + wanted.delay * interval '1 second' END,
+        next_attempt_at = CASE edge.after
+            WHEN 'pending' THEN statement_timestamp() + COALESCE(wanted.delay, 0) * interval '1 second'
+            WHEN 'unconfirmed' THEN statement_timestamp() + wanted.delay * interval '1 second' END,
+        venue_order_id = CASE WHEN wanted.venue_order_id = '' THEN o.venue_order_id ELSE wanted.venue_order_id END,
+        last_error = CASE WHEN edge.after IN ('submitting', 'failed') THEN o.last_error
+            WHEN edge.event IN ('acknowledged', 'requeued', 'cancel_requested') THEN '' ELSE wanted.reason END,
+        placed_at = CASE WHEN edge.after = 'placed' THEN statement_timestamp() ELSE o.placed_at END,
+        updated_at = statement_timestamp()
+    FROM wanted JOIN edge USING (event)
+    WHERE o.id = wanted.order_id AND o.status = edge.before
+      AND (wanted.attempt IS NULL OR wanted.attempt = o.attempt)
+    RETURNING o.*, edge.event, edge.before, wanted.reason, wanted.detail
+), logged AS (
+    INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
+    SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
+)
+SELECT id, event, before, status, attempt, failures, version, venue_id, instrument, side, type, quantity,
+    limit_price, stop_price, time_in_force, expires_at, lease_expires_at FROM moved
+"""
+
+
+_ADVANCE, _CLAIM, _SWEEP = _move(_GIVEN), _move(_DUE), _move(_LEASE_RAN_OUT)
+
+
+def accept(rows: Sequence[NewRow], *, actor: str) -> dict[UUID, datetime]:
+    """Store new orders as pending, each with its first event, in one statement.
+
+    Returns the ids that were stored with the time of it. An id left out is one whose owner has an order of
+    that `client_order_id` already; nothing was written for it.
+    """
+    columns = {name: [getattr(row, name) for row in rows] for name in NewRow.__slots__}
+    with connection.cursor() as cursor:
+        cursor.execute(_ACCEPT, {**columns, "actor": actor})
+        return dict(cursor.fetchall())
+
+
+def claim(venue: str, *, limit: int, lease: float, actor: str) -> list[Moved]:
+    """Take up to `limit` due orders of a venue that is not halted, for `lease` seconds, longest due first.
+
+    Two callers never get the same order. Commit before sending anything.
+    """
+    return _run(_CLAIM, {"venue": venue, "limit": limit, "lease": lease, "actor": actor})
+
+
+def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[Moved]:
+    """Make up to `limit` orders whose lease ran out unconfirmed, to be looked up in `delay` seconds."""
+    reason = "The attempt ended without a result: its lease ran out."
+    return _run(_SWEEP, {"venue": venue, "delay": delay, "limit": limit, "reason": reason, "actor": actor})
+
+
+def advance(steps: Iterable[Step], *, actor: str) -> Advance:
+    """Apply steps, at most one for each order, in one statement.
+
+    An order that changed while the statement waited for its row is tried once more, as it stands now.
+    """
+    left = {step.order_id: step for step in steps}
+    moved: list[Moved] = []
+    for _ in range(2):
+        if not left:
+            break
+        chosen = list(left.values())
+        now_moved = _run(
+            _ADVANCE,
+            {
+                "order_id": [step.order_id for step in chosen],
+                "event": [step.event.value for step in chosen],
+                "attempt": [step.attempt for step in chosen],
+                "reason": [step.reason[:500] for step in chosen],
+                "detail": [json.dumps(step.detail, default=str) for step in chosen],
+                "venue_order_id": [step.venue_order_id for step in chosen],
+                "delay": [step.delay for step in chosen],
+                "actor": actor,
+            },
+        )
+        moved += now_moved
+        for order in now_moved:
+            del left[order.id]
+    return Advance(moved, list(left.values()))
+
+
+def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return [Moved._make(row) for row in cursor.fetchall()]
+
+
+_CLAIM_LOOKUPS = """
+UPDATE orders_order o SET next_attempt_at = statement_timestamp() + %(seconds)s * interval '1 second'
+FROM (SELECT id FROM orders_order WHERE venue_id = %(venue)s AND status = 'unconfirmed'
+      AND next_attempt_at <= statement_timestamp() ORDER BY next_attempt_at LIMIT %(limit)s
+      FOR NO KEY UPDATE SKIP LOCKED) due
+WHERE o.id = due.id RETURNING o.id, o.attempt
+"""
+
+
+def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[tuple[UUID, int]]:
+    """Choose unconfirmed orders that are due to be looked up, and put their next look-up off by `seconds`.
+
+    No status changes, so no event is written. Returns ids with their attempt numbers.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": seconds})
+        return cursor.fetchall()
+
+
+def park(order_ids: Sequence[UUID], *, error: str) -> None:
+    """Leave unconfirmed orders to an operator: they are not looked up by themselves any more."""
+    _postpone(order_ids, None, error)
+
+
+def postpone(order_ids: Sequence[UUID], *, seconds: float, error: str) -> None:
+    """Look unconfirmed orders up again in `seconds`; the venue gave no answer this time."""
+    _postpone(order_ids, seconds, error)
+
+
+def _postpone(order_ids: Sequence[UUID], seconds: float | None, error: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE orders_order SET next_attempt_at = statement_timestamp() + %s::float8 * interval '1 second',"
+            " last_error = %s WHERE id = ANY(%s) AND status = 'unconfirmed'",
+            [seconds, error[:500], list(order_ids)],
+        )

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class QuikTradeConfig(AppConfig):
+    name = "quiktrade"
+    verbose_name = "System"

@@ -1,0 +1,335 @@
+"""Django settings. Everything a deployment may change is an environment variable, listed in the README.
+
+`QUIKTRADE_ENV=local`, the default, answers only on loopback host names and makes itself a secret key.
+`QUIKTRADE_ENV=production` takes nothing for granted: it refuses to start without a real secret key, host
+names and a database, or with debugging on.
+"""
+
+import os
+import secrets
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg.conninfo import conninfo_to_dict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+# ---- Reading the environment: loud about what is wrong, and where ----
+
+
+def env(name: str, default: str) -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def env_bool(name: str, default: bool) -> bool:
+    text = env(name, "1" if default else "0").lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ImproperlyConfigured(f"{name} is {text!r}; use 1 or 0")
+
+
+def env_number(name: str, default: float, *, minimum: float) -> float:
+    text = env(name, str(default))
+    try:
+        number = float(text)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} is {text!r}; a number is needed") from None
+    if not minimum <= number < float("inf"):
+        raise ImproperlyConfigured(f"{name} is {text}; the least allowed is {minimum:g}")
+    return number
+
+
+def env_int(name: str, default: int, *, minimum: int) -> int:
+    number = env_number(name, default, minimum=minimum)
+    if number != int(number):
+        raise ImproperlyConfigured(f"{name} is {number:g}; a whole number is needed")
+    return int(number)
+
+
+def env_list(name: str, default: str) -> list[str]:
+    return [item.strip() for item in env(name, default).split(",") if item.strip()]
+
+
+# ---- Environment, secrets ----
+
+ENVIRONMENT = env("QUIKTRADE_ENV", "local")
+if ENVIRONMENT not in ("local", "production"):
+    raise ImproperlyConfigured(f"QUIKTRADE_ENV is {ENVIRONMENT!r}; use local or production")
+PRODUCTION = ENVIRONMENT == "production"
+DATA_DIR = Path(env("QUIKTRADE_DATA", str(BASE_DIR / ".data")))
+
+DEBUG = env_bool("QUIKTRADE_DEBUG", False)
+if PRODUCTION and DEBUG:
+    raise ImproperlyConfigured("QUIKTRADE_DEBUG is on; production does not start with it. Unset it.")
+
+_DEVELOPMENT_SECRETS = ("django-insecure", "change-me", "changeme", "development", "secret", "insecure")
+
+
+def _made_secret_key(path: Path) -> str:
+    """The key this checkout made for itself; made on first use, readable by its owner only."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        try:
+            os.link(draft, path)  # unlike a rename, never replaces a key that another process made meanwhile
+        except FileExistsError:
+            pass
+        draft.unlink()
+    return path.read_text().strip()
+
+
+def _secret_key() -> str:
+    if key := env("QUIKTRADE_SECRET_KEY", ""):
+        return key
+    if name := env("QUIKTRADE_SECRET_KEY_FILE", ""):
+        try:
+            return Path(name).read_text().strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"QUIKTRADE_SECRET_KEY_FILE: {error}") from None
+    if PRODUCTION:
+        raise ImproperlyConfigured(
+            "Production needs QUIKTRADE_SECRET_KEY (50 random characters or more) or QUIKTRADE_SECRET_KEY_FILE. "
+            'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
+        )
+    return _made_secret_key(DATA_DIR / "secret_key")
+
+
+SECRET_KEY = _secret_key()
+if PRODUCTION and (len(SECRET_KEY) < 50 or SECRET_KEY.lower().startswith(_DEVELOPMENT_SECRETS)):
+    raise ImproperlyConfigured(
+        "QUIKTRADE_SECRET_KEY is a development secret or shorter than 50 characters; production does not start with it."
+    )
+
+# ---- Hosts and transport ----
+
+ALLOWED_HOSTS = env_list("QUIKTRADE_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
+if PRODUCTION and not ALLOWED_HOSTS:
+    raise ImproperlyConfigured("Production needs QUIKTRADE_ALLOWED_HOSTS: the host names clients use, by comma.")
+CSRF_TRUSTED_ORIGINS = env_list("QUIKTRADE_CSRF_TRUSTED_ORIGINS", "")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probed from inside, over plain HTTP
+if env_bool("QUIKTRADE_BEHIND_PROXY", False):  # the proxy must set this header itself and drop a client's
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_AGE = 12 * 3600  # one shift on the desk
+X_FRAME_OPTIONS = "DENY"
+
+# ---- Applications ----
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework_simplejwt.token_blacklist",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "quiktrade",  # before django_q: its qcluster command replaces that one's
+    "orders",
+    "exchanges",
+    "django_q",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+APPEND_SLASH = False  # a redirect would turn a POST into a GET; both forms of a path answer
+ROOT_URLCONF = "quiktrade.urls"
+WSGI_APPLICATION = "quiktrade.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
+    if PRODUCTION
+    else {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = not PRODUCTION  # serves a checkout without collectstatic
+
+# ---- Database ----
+
+
+def _database(url: str) -> dict[str, Any]:
+    """Django's settings for a libpq URL or connection string, every libpq option of it included."""
+    try:
+        given = conninfo_to_dict(url)
+    except Exception as error:
+        raise ImproperlyConfigured(f"DATABASE_URL is not a PostgreSQL connection string: {error}") from None
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        **{setting: str(given.pop(option, "")) for setting, option in names.items()},
+        "CONN_MAX_AGE": 600,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"connect_timeout": "3", **given},
+    }
+
+
+if PRODUCTION and not env("DATABASE_URL", ""):
+    raise ImproperlyConfigured("Production needs DATABASE_URL, for example postgresql://user:password@host/quiktrade")
+DATABASES = {"default": _database(env("DATABASE_URL", "postgresql:///quiktrade"))}
+
+# ---- Accounts and tokens ----
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=env_number("QUIKTRADE_REFRESH_TOKEN_DAYS", 7, minimum=1)),
+    "ROTATE_REFRESH_TOKENS": True,
+    "BLACKLIST_AFTER_ROTATION": True,
+    "UPDATE_LAST_LOGIN": False,  # a write per token for nothing we read
+}
+
+# ---- API ----
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework_simplejwt.authentication.JWTAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["quiktrade.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "quiktrade.problems.exception_handler",
+    "DEFAULT_THROTTLE_RATES": {"token": env("QUIKTRADE_TOKEN_RATE", "30/min")},  # per address: slows guessing down
+    "NUM_PROXIES": 1 if env_bool("QUIKTRADE_BEHIND_PROXY", False) else 0,
+    "COERCE_DECIMAL_TO_STRING": True,
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
+SPECTACULAR_SETTINGS = {
+    "TITLE": "QuikTrade",
+    "VERSION": "1.0.0",
+    "DESCRIPTION": (
+        "Submit orders for shares; QuikTrade stores each one durably and places it at its venue exactly once in effect."
+    ),
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "SORT_OPERATIONS": False,
+}
+
+# ---- Orders and their placement (durations in seconds) ----
+
+ORDER_ISIN_CHECK = env_bool("QUIKTRADE_ISIN_CHECK", True)
+"""Whether an instrument must be a true ISIN. Off admits any 12 characters A-Z 0-9: a venue's own codes."""
+
+PLACEMENT_LEASE_SECONDS = env_number("QUIKTRADE_LEASE_SECONDS", 30, minimum=1)
+"""How long an attempt may take before the order counts as unconfirmed. Longer than any venue's deadline."""
+
+PLACEMENT_MAX_ATTEMPTS = env_int("QUIKTRADE_MAX_ATTEMPTS", 10, minimum=1)
+PLACEMENT_BACKOFF_BASE_SECONDS = env_number("QUIKTRADE_BACKOFF_BASE_SECONDS", 0.5, minimum=0.001)
+PLACEMENT_BACKOFF_CAP_SECONDS = env_number("QUIKTRADE_BACKOFF_CAP_SECONDS", 60, minimum=0.001)
+"""Ten attempts with these wait 92 s in the mean and 183 s at most before an order is `failed`."""
+
+PLACEMENT_DRAIN_SECONDS = 20
+"""A placement job claims for this long, then hands over: bounds what a redelivered job could repeat."""
+
+PLACEMENT_LINGER_SECONDS = 0.2
+"""An idle job stays this long for the next order: 20 orders/s keep one job busy instead of starting 20."""
+
+# ---- Background jobs ----
+
+# django-q2 1.11: each value with what its source does with it.
+Q_CLUSTER = {
+    "name": "quiktrade",
+    "broker_class": "quiktrade.jobs.broker.PostgresBroker",
+    "orm": "default",  # the alias that the broker and the admin's queue page read
+    "workers": env_int("QUIKTRADE_WORKERS", 4, minimum=3),  # a placement job, one handing over, two for the rest
+    "queue_limit": 4,  # bounds the local queue, so that a cluster that has stopped working stops claiming too
+    "bulk": 4,
+    "timeout": 60,  # > PLACEMENT_DRAIN_SECONDS + the longest venue deadline: an ordinary job never sees it
+    "retry": 120,  # > timeout, or a running job would be handed out again
+    "ack_failures": True,  # a failed job is not repeated for ever: its orders come back by their own rows
+    "max_attempts": 1,
+    "save_limit": -1,  # successes are not saved: 5 statements each for rows that nobody reads
+    "catch_up": False,  # after an outage a schedule runs once, not once for each time that it missed
+    "recycle": 10_000,
+    "log_level": "WARNING",
+    "time_zone": "UTC",
+}
+JOBS_DEMAND = "orders.tasks.demand"
+"""Says what the order rows need now; the job cluster asks it (see quiktrade/jobs/broker.py)."""
+
+JOBS_CHANNEL = "quiktrade_orders"
+"""PostgreSQL's NOTIFY channel: the doorbell."""
+
+NODE_NAME = env("QUIKTRADE_NODE", socket.gethostname())
+"""Names this worker node among those that share the database."""
+
+JOBS_HEARTBEAT_SECONDS = 2.0
+JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
+"""A cluster without a heartbeat for this long is replaced by its watchdog and counted as dead by /readyz."""
+
+# ---- Console ----
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "QuikTrade",
+    "SITE_HEADER": "QuikTrade",
+    "SITE_SYMBOL": "swap_vert",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+}
+
+# ---- Logging: a constant sentence, then fields ----
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"fields": {"()": "quiktrade.logs.FieldFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
+    "root": {"handlers": ["stderr"], "level": env("QUIKTRADE_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "django-q": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},  # a client's 4xx is the client's
+        "aiohttp.access": {"level": "WARNING"},
+    },
+}
