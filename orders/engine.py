@@ -1,0 +1,320 @@
+"""Placement in three beats: claim, send, record.
+
+    beat 1  claim due orders under a lease; committed before anything is sent
+    beat 2  send them, hundreds at once, with no transaction open
+    beat 3  record what came of them, many in one statement
+
+One engine serves all venues in one event loop. Each venue has its own room for requests under way, so a slow
+or dead venue fills its own room and delays no other. The database is used from two threads, one that claims
+and one that records, so that neither waits for the other and the loop waits for neither.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psycopg
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+
+from exchanges.models import Venue as VenueRow
+from exchanges.registry import open_venue
+from exchanges.venue import (
+    Capabilities,
+    NewOrder,
+    NotSent,
+    OrderRejected,
+    OutcomeUnknown,
+    ResendSafety,
+    Venue,
+    VenueError,
+)
+from orders import doorbell, lifecycle, selectors, services
+from orders.backoff import backoff_seconds
+from orders.lifecycle import Event, Moved, Step
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ACTOR = "system:placement"
+LARGEST_CLAIM = 256
+GATHER_SECONDS = 0.004
+"""With many requests under way their outcomes are gathered this long and written together."""
+DATABASE_RETRY_SECONDS = 0.5
+
+
+@dataclass
+class Desk:
+    """One venue while it is being served: its adapter and its room for requests under way."""
+
+    row: VenueRow
+    venue: Venue
+    in_flight: int = 0
+    capabilities: Capabilities = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.capabilities = self.venue.capabilities
+
+    @property
+    def room(self) -> int:
+        return self.row.max_in_flight - self.in_flight
+
+    @property
+    def worth_a_claim(self) -> bool:
+        """Room for a good part of a claim: full desks are refilled in chunks, not order by order."""
+        return self.room >= max(1, min(LARGEST_CLAIM, self.row.max_in_flight) // 4)
+
+
+class Database:
+    """A thread of its own with a Django connection of its own, to call the lifecycle from an event loop."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def __call__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    async def until_done(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call, again and again while the database is away."""
+        while True:
+            try:
+                return await self(function, *args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                logger.error("Database is away, trying again", extra={"error": str(error).strip()})
+                await self(connection.close)
+                await asyncio.sleep(DATABASE_RETRY_SECONDS)
+
+
+class Engine:
+    """Places due orders. One per process; `run()` serves until there is nothing left, or its time is up."""
+
+    def __init__(self) -> None:
+        self.claims = Database("claims")
+        self.records = Database("records")
+        self._desks: dict[str, Desk] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._steps: list[Step] = []
+        self._wake = asyncio.Event()
+        self._outcome = asyncio.Event()
+        self._over = False
+        self._recorded: Callable[[list[Moved]], None] = lambda moved: None
+
+    async def run(
+        self,
+        *,
+        seconds: float,
+        linger: float = 0.0,
+        stopping: Callable[[], bool] = lambda: False,
+        hand_over: Callable[[], None] = lambda: None,
+        recorded: Callable[[list[Moved]], None] = lambda moved: None,
+    ) -> None:
+        """Place due orders for `seconds` at most, and until none has been due for `linger` seconds.
+
+        `hand_over` is called when no more will be claimed, with the last requests still under way: another
+        process may go on from there. `recorded` is told the orders of every written batch.
+        """
+        self._recorded, self._over = recorded, False
+        await self.claims(close_old_connections)
+        await self.records(close_old_connections)
+        recorder = asyncio.create_task(self._record())
+        listener = asyncio.create_task(self._listen()) if linger else None
+        try:
+            await self._claim(time.monotonic() + seconds, linger, stopping)
+        finally:
+            hand_over()
+            if listener:
+                listener.cancel()
+            if self._calls:
+                await asyncio.wait(self._calls)
+            self._over = True
+            self._outcome.set()
+            await recorder
+            for desk in self._desks.values():
+                await desk.venue.close()
+            self._desks.clear()
+
+    # ---- beat 1 ----
+
+    async def _claim(self, end: float, linger: float, stopping: Callable[[], bool]) -> None:
+        idle_since: float | None = None
+        while (now := time.monotonic()) < end and not stopping():
+            self._wake.clear()
+            if await self._claim_once():
+                idle_since = None
+                continue
+            if self._calls or self._steps:
+                idle_since = None
+            elif idle_since is None:
+                idle_since = now
+            elif now - idle_since >= linger:
+                return
+            # Woken by the doorbell, and by answers that make room; the time-out serves back-offs and `stopping`.
+            wait = min(0.25, linger) if idle_since is not None else 0.25
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait)
+            except TimeoutError:
+                pass
+
+    async def _claim_once(self) -> int:
+        """Claim for every venue that has due orders and room, and start sending. Says how many there were."""
+        count = 0
+        for row in await self.claims.until_done(selectors.venues_with_due_orders):
+            desk = self._desk(row)
+            if desk is None or not desk.worth_a_claim:
+                continue
+            asked_at = time.monotonic()
+            orders = await self.claims.until_done(
+                lifecycle.claim,
+                row.code,
+                limit=min(desk.room, LARGEST_CLAIM),
+                lease=settings.PLACEMENT_LEASE_SECONDS,
+                actor=ACTOR,
+            )
+            for order in orders:
+                desk.in_flight += 1
+                call = asyncio.create_task(self._send(desk, order, asked_at))
+                self._calls.add(call)
+                call.add_done_callback(self._calls.discard)
+            count += len(orders)
+        return count
+
+    def _desk(self, row: VenueRow) -> Desk | None:
+        """The venue's desk, opened on first use. Its limit follows the row; its adapter lasts for the run."""
+        desk = self._desks.get(row.code)
+        if desk is None:
+            try:
+                desk = self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
+            except (LookupError, ValueError) as error:
+                logger.error("Venue cannot be opened: its orders wait", extra={"venue": row.code, "error": error})
+                return None
+        desk.row = row
+        return desk
+
+    # ---- beat 2 ----
+
+    async def _send(self, desk: Desk, order: Moved, asked_at: float) -> None:
+        try:
+            step = await self._attempt(desk, order, asked_at)
+        finally:
+            desk.in_flight -= 1
+            if desk.worth_a_claim:
+                self._wake.set()
+        self._steps.append(step)
+        self._outcome.set()
+
+    async def _attempt(self, desk: Desk, order: Moved, asked_at: float) -> Step:
+        capabilities, lease = desk.capabilities, settings.PLACEMENT_LEASE_SECONDS
+        started = time.monotonic()
+        if started - asked_at > lease - capabilities.deadline_seconds:
+            # This process stood still. The fence makes a late answer harmless; better not to send late at all.
+            error: VenueError = NotSent("late", "The process was held up; the lease is too short for a request.")
+        else:
+            try:
+                acknowledgement = await desk.venue.place(new_order(order))
+            except VenueError as raised:
+                error = raised
+            except Exception as raised:
+                logger.exception("Adapter failed", extra={"venue": desk.row.code, "order_id": order.id})
+                error = OutcomeUnknown("adapter_error", repr(raised))
+            else:
+                return Step(
+                    order_id=order.id,
+                    event=Event.ACKNOWLEDGED,
+                    detail={"latency_ms": _milliseconds_since(started)},
+                    venue_order_id=acknowledgement.venue_order_id,
+                )
+        lease_left = lease - (time.monotonic() - asked_at)
+        return failed_step(order, error, capabilities, lease_left=lease_left, latency_ms=_milliseconds_since(started))
+
+    # ---- beat 3 ----
+
+    async def _record(self) -> None:
+        """Write outcomes as they come, until the run is over and none is left."""
+        while self._steps or not self._over:
+            await self._outcome.wait()
+            if len(self._calls) > 8:
+                await asyncio.sleep(GATHER_SECONDS)
+            self._outcome.clear()
+            steps, self._steps = self._steps, []
+            if steps:
+                self._recorded(await self.records.until_done(services.record_outcomes, steps, actor=ACTOR))
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await doorbell.listen(self._wake.set)
+            except psycopg.Error as error:
+                logger.warning("Doorbell is not heard, trying again", extra={"error": str(error).strip()})
+            await asyncio.sleep(DATABASE_RETRY_SECONDS)
+
+
+def new_order(order: Moved) -> NewOrder:
+    """What the venue is told. Its `client_order_id` is our id: a client's own is unique only among its orders."""
+    assert order.lease_expires_at is not None, "only a claimed order is sent"
+    return NewOrder(
+        client_order_id=str(order.id),
+        instrument=order.instrument,
+        side=order.side,
+        type=order.type,
+        quantity=order.quantity,
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        time_in_force=order.time_in_force,
+        expires_at=order.expires_at,
+        valid_until=order.lease_expires_at,
+    )
+
+
+def failed_step(
+    order: Moved, error: VenueError, capabilities: Capabilities, *, lease_left: float, latency_ms: float
+) -> Step:
+    """What an attempt without an acknowledgement means for the order."""
+    detail = {"code": error.code, "latency_ms": latency_ms}
+    if isinstance(error, OrderRejected):
+        return Step(
+            order_id=order.id,
+            event=Event.REJECTED_BY_VENUE,
+            attempt=order.attempt,
+            reason=str(error),
+            detail=detail,
+        )
+    if isinstance(error, NotSent):
+        delay = backoff_seconds(
+            order.failures + 1,
+            base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
+            cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+            retry_after=error.retry_after,
+        )
+        return Step(
+            order_id=order.id,
+            event=Event.NOT_SENT,
+            attempt=order.attempt,
+            reason=str(error),
+            detail={**detail, "retry_in_seconds": round(delay, 3)},
+            delay=delay,
+        )
+    return Step(
+        order_id=order.id,
+        event=Event.OUTCOME_UNKNOWN,
+        attempt=order.attempt,
+        reason=str(error),
+        detail=detail,
+        delay=look_up_delay(capabilities, lease_left=lease_left),
+    )
+
+
+def look_up_delay(capabilities: Capabilities, *, lease_left: float) -> float | None:
+    """When a look-up can prove something: once no request of ours can still arrive. None where none can."""
+    if not capabilities.finds:
+        return None
+    if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
+        return max(lease_left, 0.0) + capabilities.settle_seconds
+    return capabilities.settle_seconds
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 2)

@@ -1,0 +1,55 @@
+"""One job of a kind at a time on one machine, without asking anybody: a file lock, which dies with its process."""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from django.conf import settings
+from django.db import connection
+
+
+class Slot:
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def release(self) -> None:
+        """Let another process have it. Doing so twice is harmless."""
+        self._file.close()
+
+
+@contextmanager
+def take(job: str) -> Iterator[Slot | None]:
+    """The slot of this job, held to the end of the block or its release; None if a process has it."""
+    file = open(_path(job), "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        yield None
+        return
+    slot = Slot(file)
+    try:
+        yield slot
+    finally:
+        slot.release()
+
+
+def taken(job: str) -> bool:
+    with take(job) as slot:
+        return slot is None
+
+
+def _path(job: str) -> Path:
+    """In a folder of this user alone; named for the checkout, the database and the node that it serves."""
+    folder = Path(tempfile.gettempdir()) / f"quiktrade-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user; remove it or set TMPDIR")
+    database = connection.settings_dict
+    served = f"{settings.BASE_DIR} {database['HOST']} {database['PORT']} {database['NAME']} {settings.NODE_NAME}"
+    return folder / f"{hashlib.sha256(served.encode()).hexdigest()[:16]}.{job}.lock"

@@ -1,0 +1,96 @@
+"""The jobs, and what the order rows ask of them.
+
+A job carries no order: it is a doorbell, and finds its work in the rows. `demand()` is what the job cluster
+asks to learn which of them to start; the schedules start them once a minute besides.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db import connection
+
+from orders import reconciliation, selectors, services, slots
+from orders.engine import Engine
+
+PLACE, SWEEP, RECONCILE = (f"orders.tasks.{job}" for job in ("place_due_orders", "sweep_orders", "reconcile_orders"))
+
+stop_requested: Callable[[], bool] = lambda: False
+"""Set by the job cluster: true once it is to end, so that a placement job finishes what it has in flight."""
+
+
+class Demand(NamedTuple):
+    jobs: list[str]
+    """Dotted names of the jobs to start now."""
+    wait: float
+    """Seconds until it is worth asking again."""
+    listen: bool
+    """Whether the doorbell should cut that wait short."""
+
+
+def demand() -> Demand:
+    """What the order rows need of this machine now. Safe to ask at any time and to act on twice."""
+    if slots.taken("place"):
+        # The running placement job hears the doorbell itself, and looks at the rows once more before it ends.
+        # Asking the database at every ring of a busy day would cost as much as placing.
+        return Demand([], 0.05, listen=False)
+    due = selectors.work_due()
+    jobs, wait = [], 1.0
+    for job, slot, seconds in (
+        (PLACE, "place", due.place),
+        (SWEEP, "sweep", due.sweep),
+        (RECONCILE, "reconcile", due.reconcile),
+    ):
+        if seconds is None:
+            continue
+        if seconds > 0:
+            wait = min(wait, seconds)
+        elif not slots.taken(slot):
+            jobs.append(job)
+    return Demand(jobs, max(wait, 0.001), listen=True)
+
+
+@cache
+def _engine() -> tuple[asyncio.AbstractEventLoop, Engine]:
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop, Engine()
+
+
+def warm_up() -> None:
+    """What the first job of a fresh worker process would otherwise wait for (250 ms, measured)."""
+    loop, engine = _engine()
+    for database in (engine.claims, engine.records):
+        loop.run_until_complete(database(connection.ensure_connection))
+
+
+def place_due_orders() -> None:
+    """Place due orders of every venue, until none is left or the job's time is up."""
+    with slots.take("place") as slot:
+        if slot is None:
+            return
+        loop, engine = _engine()
+        loop.run_until_complete(
+            engine.run(
+                seconds=settings.PLACEMENT_DRAIN_SECONDS,
+                linger=settings.PLACEMENT_LINGER_SECONDS,
+                stopping=stop_requested,
+                hand_over=slot.release,
+            )
+        )
+
+
+def sweep_orders() -> None:
+    """Make orders whose attempt died unconfirmed."""
+    with slots.take("sweep") as slot:
+        if slot is not None:
+            services.sweep_orders()
+
+
+def reconcile_orders() -> None:
+    """Look up the unconfirmed orders that are due for it."""
+    with slots.take("reconcile") as slot:
+        if slot is not None:
+            reconciliation.reconcile_due_orders()
