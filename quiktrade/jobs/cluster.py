@@ -1,0 +1,106 @@
+"""django-q2's process tree, made to fail as a whole.
+
+The stock sentinel replaces any process that dies. But a worker killed while it waits for a task, or the
+monitor killed while it waits for a result, dies holding the lock of a queue they share: everything looks
+alive, and nothing moves (django-q2 issues 23 and 339, version 1.11.1). Here such a death ends the tree, after
+the busy workers have finished what they have in flight; the watchdog starts a new one. No process outlives
+its parent.
+"""
+
+import ctypes
+import logging
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+from ctypes import c_bool
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawValue
+from typing import Any
+
+import django_q.cluster
+from django_q.signals import post_spawn
+
+from orders import tasks
+
+logger = logging.getLogger(__name__)
+
+FINISH_SECONDS = 10.0
+"""Longer than a venue's deadline and the writing of its outcomes."""
+
+_BUSY = 0.0  # a worker's timer counts down from its time-out while it runs a job, and is negative otherwise
+_RECYCLED = -2
+
+# Shared with every child by fork. Without a lock: a process killed inside an Event's lock would hold it for ever.
+_stop = RawValue(c_bool, False)
+
+
+class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
+    def reincarnate(self, process: Any) -> None:
+        """Replace a process that ended; end the whole tree where its death may have left a queue locked."""
+        is_worker = process not in (self.monitor, self.pusher)
+        timer = process.timer.value if is_worker else 0.0
+        if process is self.pusher or (is_worker and (timer >= _BUSY or int(timer) == _RECYCLED)):
+            super().reincarnate(process)
+            return
+        what = "worker" if is_worker else "monitor"
+        logger.critical("A process died at its queue: ending this cluster", extra={"process": what, "pid": process.pid})
+        _stop.value = True
+        end = time.monotonic() + FINISH_SECONDS
+        while time.monotonic() < end and any(p.is_alive() and p.timer.value > _BUSY for p in self.pool):
+            time.sleep(0.05)
+        for child in [*self.pool, self.pusher, self.monitor]:
+            child.kill()
+        os._exit(1)
+
+
+def run() -> int:
+    """Run a cluster in this process until SIGTERM or SIGINT, or until it breaks. Returns an exit status."""
+    django_q.cluster.Sentinel = SafeSentinel
+    tasks.stop_requested = lambda: bool(_stop.value)
+    post_spawn.connect(_warm_up, dispatch_uid="quiktrade.jobs.cluster")
+    os.register_at_fork(after_in_child=_child)
+    _die_with_parent()
+
+    cluster = django_q.cluster.Cluster()
+    # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _request_stop)
+    try:
+        cluster.start()
+    except RuntimeError as error:
+        logger.critical("Job cluster did not start", extra={"error": str(error)})
+        return 1
+    sentinel: BaseProcess = cluster.sentinel
+    while sentinel.is_alive() and not _stop.value:
+        multiprocessing.connection.wait([sentinel.sentinel], timeout=0.5)
+    if _stop.value and sentinel.is_alive():
+        cluster.stop()
+        return 0
+    return 1
+
+
+def _request_stop(number: int, frame: object) -> None:
+    _stop.value = True
+
+
+def _child() -> None:
+    _die_with_parent()
+    # Only the main process reacts: a SIGTERM to the whole group must not cut requests to a venue off.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel does it, whatever ended the parent. Elsewhere the watchdog ends the group."""
+    if sys.platform == "linux":
+        parent_death_signal = 1
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+def _warm_up(**kwargs: Any) -> None:
+    try:
+        tasks.warm_up()
+    except Exception as error:  # the database is away: the first job will connect
+        logger.warning("Worker not warmed up", extra={"error": str(error).strip()})

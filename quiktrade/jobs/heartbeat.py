@@ -1,0 +1,41 @@
+"""The proof that a job cluster works, not merely lives: see `broker` for the way it takes."""
+
+import logging
+import os
+from pathlib import Path
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connection
+
+logger = logging.getLogger(__name__)
+
+JOB = "quiktrade.jobs.heartbeat.beat"
+ACKNOWLEDGEMENT = "heartbeat"
+FILE_VARIABLE = "QUIKTRADE_HEARTBEAT_FILE"
+"""Names the file that the watchdog watches. It must not need the database: an outage is no reason to restart."""
+
+_RECORD = """
+INSERT INTO quiktrade_workernode (name, started_at, heartbeat_at)
+VALUES (%(node)s, statement_timestamp(), statement_timestamp())
+ON CONFLICT (name) DO UPDATE SET heartbeat_at = excluded.heartbeat_at,
+    started_at = CASE WHEN quiktrade_workernode.heartbeat_at < excluded.heartbeat_at - %(stale)s * interval '1 second'
+        THEN excluded.started_at ELSE quiktrade_workernode.started_at END
+"""
+
+
+def beat() -> None:
+    """Runs in a worker: that it was taken from the queue and its result put into the other is the point."""
+
+
+def record() -> None:
+    """Runs in the monitor: tell the watchdog, by a file, and everyone else, by a row."""
+    if path := os.environ.get(FILE_VARIABLE):
+        Path(path).touch()
+    try:
+        close_old_connections()
+        with connection.cursor() as cursor:
+            cursor.execute(_RECORD, {"node": settings.NODE_NAME, "stale": settings.JOBS_STALE_SECONDS})
+    except DatabaseError as error:
+        logger.error("Heartbeat not recorded", extra={"error": str(error).strip()})
+        connection.close()

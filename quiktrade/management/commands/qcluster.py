@@ -1,0 +1,13 @@
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from quiktrade.jobs import cluster
+
+
+class Command(BaseCommand):
+    help = "Run one job cluster in the foreground, without the watchdog. For everyday use: run_worker."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        sys.exit(cluster.run())

@@ -1,0 +1,16 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from quiktrade.jobs.watchdog import Watchdog
+
+
+class Command(BaseCommand):
+    help = (
+        "Run a worker node: the job cluster that places orders, under a watchdog that replaces it when it dies "
+        "or stops working. SIGTERM and Ctrl-C let it finish the requests under way. Run as many nodes as you "
+        "like against one database, each with a QUIKTRADE_NODE name of its own if they share a host name."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        Watchdog().run()
