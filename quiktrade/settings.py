@@ -144,6 +144,7 @@ INSTALLED_APPS = [
     "django_q",
 ]
 MIDDLEWARE = [
+    "quiktrade.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -255,6 +256,16 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "SORT_OPERATIONS": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "quiktrade.openapi.add_problems",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "OrderType": "orders.models.OrderType",
+        "Side": "orders.models.Side",
+        "Status": "orders.models.Status",
+        "TimeInForce": "orders.models.TimeInForce",
+    },
 }
 
 # ---- Orders and their placement (durations in seconds) ----

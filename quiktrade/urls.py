@@ -1,4 +1,28 @@
-from django.contrib import admin
-from django.urls import path
+"""Every address QuikTrade answers at."""
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+
+from quiktrade import health
+
+v1 = [
+    path("auth/", include("quiktrade.auth.urls")),
+    path("", include("orders.api.urls")),
+    path("", include("exchanges.api.urls")),
+    path("schema", SpectacularAPIView.as_view(permission_classes=[], authentication_classes=[]), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(permission_classes=[], authentication_classes=[]), name="docs"),
+    path("redoc", SpectacularRedocView.as_view(permission_classes=[], authentication_classes=[]), name="redoc"),
+]
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="docs")),
+    path("admin/", admin.site.urls),
+    path("api/v1/", include(v1)),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+]
+handler400 = "quiktrade.problems.bad_request"
+handler403 = "quiktrade.problems.forbidden"
+handler404 = "quiktrade.problems.not_found"
+handler500 = "quiktrade.problems.server_error"

@@ -1,0 +1,50 @@
+"""Venues over HTTP, to read."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import serializers, viewsets
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from exchanges.models import Venue
+from exchanges.registry import capabilities_of
+
+
+class VenueSerializer(serializers.Serializer[Venue]):
+    """A venue that takes orders, and what it can do."""
+
+    code = serializers.CharField(help_text="Market identifier code (ISO 10383).")
+    name = serializers.CharField()
+    is_default = serializers.BooleanField(help_text="Takes the orders that name no venue.")
+    halted = serializers.BooleanField(help_text="Orders are accepted and wait; none is placed until it resumes.")
+    order_types = serializers.SerializerMethodField()
+    times_in_force = serializers.SerializerMethodField()
+
+    @extend_schema_field(list[str])
+    def get_order_types(self, venue: Venue) -> list[str]:
+        return sorted(capabilities_of(venue.adapter, venue.settings).order_types)
+
+    @extend_schema_field(list[str])
+    def get_times_in_force(self, venue: Venue) -> list[str]:
+        return sorted(capabilities_of(venue.adapter, venue.settings).times_in_force)
+
+
+class VenueViewSet(viewsets.GenericViewSet[Venue]):
+    queryset = Venue.objects.filter(enabled=True)
+    serializer_class = VenueSerializer
+    pagination_class = None
+    lookup_field = "code"
+    lookup_value_converter = "str"
+
+    @extend_schema(summary="List the venues", responses=VenueSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        return Response(VenueSerializer(self.get_queryset(), many=True).data)
+
+    @extend_schema(summary="Read a venue")
+    def retrieve(self, request: Request, **kwargs: Any) -> Response:
+        venue = self.get_queryset().filter(code=kwargs["code"]).first()
+        if venue is None:
+            raise NotFound("There is no such venue.")
+        return Response(VenueSerializer(venue).data)

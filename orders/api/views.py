@@ -1,0 +1,246 @@
+"""Orders over HTTP: validate, make one call, answer."""
+
+from typing import Any, cast
+from uuid import UUID
+
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
+from rest_framework import serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from orders import selectors, services
+from orders.api.pagination import Cursor, page_after
+from orders.api.serializers import (
+    CLIENT_ORDER_ID_HELP,
+    CancelSerializer,
+    NewOrderSerializer,
+    OrderEventSerializer,
+    OrderListQuerySerializer,
+    OrderSerializer,
+    validate_client_order_id,
+)
+from orders.models import Order
+
+LIMIT_ORDER = OpenApiExample(
+    "Limit order",
+    value={
+        "type": "limit",
+        "side": "buy",
+        "instrument": "US0378331005",
+        "limit_price": "187.50",
+        "quantity": 100,
+        "client_order_id": "desk-7-000123",
+    },
+    request_only=True,
+)
+MARKET_ORDER = OpenApiExample(
+    "Market order",
+    value={"type": "market", "side": "sell", "instrument": "DE0007164600", "quantity": 25},
+    request_only=True,
+)
+GOOD_TILL_DATE = OpenApiExample(
+    "Stop limit order, good till date",
+    value={
+        "type": "stop_limit",
+        "side": "sell",
+        "instrument": "US5949181045",
+        "stop_price": "400",
+        "limit_price": "398.5",
+        "quantity": 10,
+        "time_in_force": "gtd",
+        "expires_at": "2030-01-31T21:00:00Z",
+    },
+    request_only=True,
+)
+ORDER = OpenApiExample(
+    "Order",
+    value={
+        "id": "019a1c2e-7b1f-7c3d-9a55-0242ac120002",
+        "client_order_id": "desk-7-000123",
+        "status": "placed",
+        "venue": "XSIM",
+        "instrument": "US0378331005",
+        "side": "buy",
+        "type": "limit",
+        "quantity": 100,
+        "limit_price": "187.5",
+        "stop_price": None,
+        "time_in_force": "day",
+        "expires_at": None,
+        "venue_order_id": "S-1",
+        "attempts": 1,
+        "next_attempt_at": None,
+        "last_error": "",
+        "created_at": "2026-01-31T09:30:00.120450Z",
+        "updated_at": "2026-01-31T09:30:00.131207Z",
+        "placed_at": "2026-01-31T09:30:00.131207Z",
+    },
+    response_only=True,
+)
+REPLAYED = OpenApiParameter(
+    "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
+)
+LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="The order's URL.")
+
+
+class OrderViewSet(viewsets.GenericViewSet[Order]):
+    """A client's own orders; any other order is as good as not there."""
+
+    serializer_class = OrderSerializer
+    lookup_value_converter = "str"
+    pagination_class = None
+
+    def get_object(self) -> Order:
+        try:
+            order_id = UUID(self.kwargs["pk"])
+        except ValueError:
+            raise NotFound("The order id in the path is not a UUID.") from None
+        order = selectors.orders_of(self.owner_id).filter(pk=order_id).first()
+        if order is None:
+            raise NotFound("You have no such order.")
+        return order
+
+    @property
+    def owner_id(self) -> int:
+        return cast(int, self.request.user.pk)
+
+    @property
+    def actor(self) -> str:
+        return f"client:{self.request.user.get_username()}"
+
+    @extend_schema(
+        summary="Submit an order",
+        description=(
+            "Stores the order and answers at once: 201 means that it is durable and will be placed exactly once in "
+            "effect, whatever happens to us, to the venue or to this connection. Without an answer, send it again "
+            "with the same `client_order_id`."
+        ),
+        request=NewOrderSerializer,
+        parameters=[
+            OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description=CLIENT_ORDER_ID_HELP),
+            LOCATION,
+            REPLAYED,
+        ],
+        responses={
+            201: OpenApiResponse(OrderSerializer, "Stored."),
+            200: OpenApiResponse(OrderSerializer, "Stored before, by a request with this id and content."),
+        },
+        examples=[LIMIT_ORDER, MARKET_ORDER, GOOD_TILL_DATE, ORDER],
+    )
+    def create(self, request: Request) -> Response:
+        serializer = NewOrderSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        values: dict[str, Any] = dict(serializer.validated_data)
+        client_order_id = _client_order_id(request, values.pop("client_order_id", None))
+        submission = services.submit_order(
+            services.NewOrderRequest(client_order_id=client_order_id, **values),
+            owner_id=self.owner_id,
+            actor=self.actor,
+        )
+        body = OrderSerializer(submission.order).data
+        if submission.replayed:
+            return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
+        location = reverse("order-detail", [submission.order.pk], request=request)
+        return Response(body, status.HTTP_201_CREATED, headers={"Location": location})
+
+    @extend_schema(
+        summary="List your orders",
+        parameters=[OrderListQuerySerializer],
+        responses=inline_serializer(
+            "OrderPage",
+            {
+                "next": serializers.URLField(allow_null=True, help_text="The next page; null on the last."),
+                "results": OrderSerializer(many=True),
+            },
+        ),
+    )
+    def list(self, request: Request) -> Response:
+        query = _validated_query(OrderListQuerySerializer, request)
+        orders = selectors.orders_of(self.owner_id)
+        for name, lookup in (
+            ("status", "status__in"),
+            ("side", "side"),
+            ("type", "type"),
+            ("instrument", "instrument"),
+            ("venue", "venue_id"),
+            ("client_order_id", "client_order_id"),
+            ("created_from", "created_at__gte"),
+            ("created_before", "created_at__lt"),
+        ):
+            if name in query:
+                orders = orders.filter(**{lookup: query[name]})
+        cursor = _cursor(query.get("cursor"))
+        limit = query["limit"]
+        page = page_after(orders, cursor, newest_first=query["ordering"] == "-created_at", limit=limit + 1)
+        link = None
+        if len(page) > limit:
+            page = page[:limit]
+            parameters = request.query_params.copy()
+            parameters["cursor"] = Cursor.of(page[-1]).encode()
+            link = request.build_absolute_uri(f"{request.path}?{parameters.urlencode()}")
+        return Response({"next": link, "results": OrderSerializer(page, many=True).data})
+
+    @extend_schema(summary="Read an order", examples=[ORDER])
+    def retrieve(self, request: Request, pk: str) -> Response:
+        return Response(OrderSerializer(self.get_object()).data)
+
+    @extend_schema(summary="Read an order's history", responses=OrderEventSerializer(many=True))
+    @action(detail=True)
+    def events(self, request: Request, pk: str) -> Response:
+        history = selectors.history(self.get_object().pk)
+        return Response(OrderEventSerializer(history, many=True).data)
+
+    @extend_schema(
+        summary="Cancel an order that has not been sent",
+        description="409 with the reason for an order that is at the venue, may be there, or is final.",
+        request=CancelSerializer,
+        responses=OrderSerializer,
+    )
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        order = self.get_object()
+        serializer = CancelSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        reason = serializer.validated_data.get("reason") or "Canceled by the client."
+        services.cancel_order(order.pk, actor=self.actor, reason=reason)
+        return Response(OrderSerializer(self.get_object()).data)
+
+
+def _client_order_id(request: Request, in_body: str | None) -> str | None:
+    """The id that the body or the Idempotency-Key header gives. Raises: ValidationError, where they differ."""
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return in_body
+    try:
+        # The draft standard writes it as a quoted string; most clients do not.
+        in_header = validate_client_order_id(header.removeprefix('"').removesuffix('"'))
+    except serializers.ValidationError as error:
+        raise serializers.ValidationError({"header:Idempotency-Key": error.detail}) from None
+    if in_body is not None and in_body != in_header:
+        raise serializers.ValidationError(
+            {"client_order_id": "It differs from the Idempotency-Key header; give one, or the same twice."}, "differs"
+        )
+    return in_header
+
+
+def _validated_query(serializer_class: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    serializer = serializer_class(data=request.query_params.dict())
+    if not serializer.is_valid():
+        raise serializers.ValidationError({f"query:{name}": detail for name, detail in serializer.errors.items()})
+    return cast(dict[str, Any], serializer.validated_data)
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    if text is None:
+        return None
+    try:
+        return Cursor.decode(text)
+    except ValueError:
+        raise serializers.ValidationError(
+            {"query:cursor": "Not a cursor; take the next link of a page as it is."}, "invalid_cursor"
+        ) from None
+
+

@@ -1,0 +1,46 @@
+"""What a parent process and its children owe each other.
+
+A child of `manage.py up` must end when `up` is gone, however it went; a signal cannot promise that, for nobody
+sends one after kill -9. So the child's standard input is a pipe that nobody writes to and whose other end only
+`up` holds: it reads as finished at the moment when `up` no longer exists. Works alike on Linux and macOS.
+"""
+
+import os
+import signal
+import threading
+import time
+
+LIFELINE = "QUIKTRADE_LIFELINE"
+"""In the environment of a child of `up`: its standard input is such a pipe."""
+
+_SECONDS_TO_END = 10.0
+
+
+def end_with_parent() -> None:
+    """In a child of `up`, watch for the end of `up` and end then; elsewhere do nothing."""
+    if os.environ.pop(LIFELINE, None):  # popped: for this process, not for the programs that it starts
+        threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+
+
+def _watch() -> None:
+    while os.read(0, 1):
+        pass
+    # Nobody reads our output any more; an error in writing it must not get in the way of an orderly end.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_END)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def how_it_ended(returncode: int) -> str:
+    """`exit status 3`, or `SIGKILL` for a process that a signal ended (subprocess's negative number)."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"

@@ -1,0 +1,68 @@
+"""JSON from clients, read without mercy: exact numbers, no repeated names, bounded size."""
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import IO, Any
+
+from django.conf import settings
+from rest_framework import status
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.parsers import BaseParser
+
+DRAIN_LIMIT = 16 * 1024 * 1024
+"""An oversized body is read to its end, up to this, so that the client gets to read the refusal."""
+
+
+class PayloadTooLarge(APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "payload_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(f"The body is larger than {settings.API_MAX_BODY_BYTES} bytes.")
+
+
+class StrictJSONParser(BaseParser):
+    """Numbers with a point or an exponent become Decimal: no price ever passes through a float.
+
+    Refused: NaN and Infinity, a name given twice in one object, nesting too deep to read, more than
+    `API_MAX_BODY_BYTES`.
+    """
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        body = stream.read(settings.API_MAX_BODY_BYTES + 1)
+        if len(body) > settings.API_MAX_BODY_BYTES:
+            left = DRAIN_LIMIT
+            while left > 0 and (chunk := stream.read(65_536)):
+                left -= len(chunk)
+            raise PayloadTooLarge
+        try:
+            return json.loads(
+                body.decode("utf-8"),
+                parse_float=Decimal,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_object,
+            )
+        except UnicodeDecodeError:
+            raise ParseError("The body is not UTF-8 text.") from None
+        except RecursionError:
+            raise ParseError("The body is nested too deeply.") from None
+        except ValueError as error:
+            raise ParseError(f"The body is not valid JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return result

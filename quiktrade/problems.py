@@ -1,0 +1,179 @@
+"""Every error that a client meets, as problem details (RFC 9457): one shape, decided in this one place.
+
+    {"type": "urn:quiktrade:problem:validation-error", "title": "Bad Request", "status": 400,
+     "detail": "…", "errors": [{"pointer": "#/quantity", "code": "min_value", "detail": "…"}]}
+
+`type` is stable: programs branch on it. `errors` names what to change: `pointer` into the body, or
+`parameter` of the query, or `header`. A 5xx carries `incident`, which the log has too.
+"""
+
+import http
+import logging
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from rest_framework import exceptions
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as standard_handler
+
+from orders import services
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 2
+"""A database restart or failover takes seconds; a client that asks again sooner finds it still away."""
+
+
+def problem(status: int, kind: str, detail: str, **more: Any) -> dict[str, Any]:
+    return {
+        "type": f"urn:quiktrade:problem:{kind}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **more,
+    }
+
+
+def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Response:
+    """Django REST framework's handler: whatever a view raised becomes a problem."""
+    request: Request = context["request"]
+    if isinstance(exception, Http404 | PermissionDenied | exceptions.APIException):
+        standard = standard_handler(exception, dict(context))  # it knows the status and the headers
+        assert standard is not None
+        body = _from_api_exception(exception, standard.status_code)
+        headers = {name: value for name, value in standard.items() if name in ("WWW-Authenticate", "Retry-After")}
+        return _response(body, headers)
+    if isinstance(exception, services.InvalidOrder):
+        errors = [{"pointer": f"#/{exception.field}", "code": exception.code, "detail": exception.detail}]
+        return _response(problem(400, "validation-error", "The order was not accepted.", errors=errors))
+    if isinstance(exception, services.ClientOrderIdTaken):
+        return _response(
+            problem(409, "client-order-id-taken", str(exception), order_id=str(exception.order.pk)),
+        )
+    if isinstance(exception, services.CannotCancel):
+        return _response(problem(409, "cannot-cancel", str(exception)))
+    if isinstance(exception, OperationalError | InterfaceError):
+        return _response(unavailable(exception), {"Retry-After": str(RETRY_SECONDS)})
+    return _response(unexpected(request._request, exception))
+
+
+def unavailable(exception: Exception) -> dict[str, Any]:
+    logger.error("Database is away", extra={"event": "api.unavailable", "error": str(exception).strip()})
+    return problem(
+        503,
+        "unavailable",
+        "The database cannot be reached. Nothing is known to be stored: send the same request again, with the same "
+        "client_order_id, and it takes effect once.",
+    )
+
+
+def unexpected(request: HttpRequest, exception: BaseException | None) -> dict[str, Any]:
+    """A fault of ours. The log has the traceback, the client has the number to quote."""
+    incident = str(uuid.uuid4())
+    logger.error(
+        "Request failed",
+        exc_info=exception or True,
+        extra={"event": "api.failed", "incident": incident, "method": request.method, "path": request.path},
+    )
+    more: dict[str, Any] = {"incident": incident}
+    if request.method == "POST" and request.path == reverse("order-list"):
+        more["message"] = "Internal server error while placing the order"
+    return problem(500, "internal-error", "An unexpected error occurred; nothing was stored.", **more)
+
+
+def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, status=body["status"], headers=headers, content_type=MEDIA_TYPE)
+
+
+_KINDS = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    413: "payload-too-large",
+    415: "unsupported-media-type",
+    429: "too-many-requests",
+}
+
+
+def _from_api_exception(exception: Exception, status: int) -> dict[str, Any]:
+    if isinstance(exception, exceptions.ValidationError):
+        errors = list(_field_errors(exception.get_full_details(), "#"))
+        where = {key: error[key] for error in errors for key in ("parameter", "header") if key in error}
+        what = "query" if "parameter" in where else "header" if "header" in where else "body"
+        return problem(400, "validation-error", f"The {what} has {_count(len(errors))}.", errors=errors)
+    if isinstance(exception, exceptions.ParseError):
+        return problem(400, "malformed-body", str(exception.detail), errors=[_error("#", "malformed", exception)])
+    if isinstance(exception, exceptions.APIException):
+        detail = exception.detail
+        if isinstance(detail, dict):  # simplejwt's
+            detail = detail.get("detail", detail)
+        return problem(status, _KINDS.get(status, "error"), str(detail))
+    detail = "There is nothing here for you." if status == 404 else "You may not do this."
+    return problem(status, _KINDS[status], detail)
+
+
+def _error(pointer: str, code: str, exception: exceptions.APIException) -> dict[str, str]:
+    return {"pointer": pointer, "code": code, "detail": str(exception.detail)}
+
+
+def _count(errors: int) -> str:
+    return "an error" if errors == 1 else f"{errors} errors"
+
+
+def _field_errors(details: Any, pointer: str) -> Iterator[dict[str, str]]:
+    """Flatten DRF's nested details. `query:name` and `header:Name` as keys say that it is not the body's."""
+    if isinstance(details, dict) and isinstance(details.get("message"), str):
+        yield {**_where(pointer), "code": str(details["code"]), "detail": str(details["message"])}
+    elif isinstance(details, dict):
+        for name, inner in details.items():
+            yield from _field_errors(inner, pointer if name == "non_field_errors" else f"{pointer}/{_escape(name)}")
+    elif isinstance(details, list):
+        for inner in details:
+            yield from _field_errors(inner, pointer)
+
+
+def _where(pointer: str) -> dict[str, str]:
+    for kind, prefix in (("parameter", "#/query:"), ("header", "#/header:")):
+        if pointer.startswith(prefix):
+            return {kind: pointer.removeprefix(prefix)}
+    return {"pointer": pointer}
+
+
+def _escape(name: object) -> str:
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+# ---- Errors outside the API's views: Django's own handlers, named in urls.py ----
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _page(request, problem(404, "not-found", "There is nothing at this address."))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _page(request, problem(400, "bad-request", "The request cannot be understood."))
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _page(request, problem(403, "forbidden", "You may not do this."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return _page(request, unexpected(request, None))
+
+
+def _page(request: HttpRequest, body: dict[str, Any]) -> HttpResponse:
+    if request.path.startswith("/admin"):
+        return render(request, "problem.html", {"problem": body}, status=body["status"])
+    return JsonResponse(body, status=body["status"], content_type=MEDIA_TYPE)
