@@ -37,6 +37,14 @@ _stop = RawValue(c_bool, False)
 
 
 class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
+    def start(self) -> None:
+        """Guard the cluster. An error in the guard itself ends the tree: unguarded, it would limp on."""
+        try:
+            super().start()
+        except Exception:
+            logger.critical("The guard failed: ending this cluster", exc_info=True)
+            os._exit(1)
+
     def reincarnate(self, process: Any) -> None:
         """Replace a process that ended; end the whole tree where its death may have left a queue locked."""
         is_worker = process not in (self.monitor, self.pusher)
@@ -45,7 +53,7 @@ class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
             super().reincarnate(process)
             return
         what = "worker" if is_worker else "monitor"
-        logger.critical("A process died at its queue: ending this cluster", extra={"process": what, "pid": process.pid})
+        logger.critical("A process died at its queue: ending this cluster", extra={"role": what, "pid": process.pid})
         _stop.value = True
         end = time.monotonic() + FINISH_SECONDS
         while time.monotonic() < end and any(p.is_alive() and p.timer.value > _BUSY for p in self.pool):

@@ -34,7 +34,7 @@ class Watchdog:
                 started = time.monotonic()
                 self._run_cluster(Path(folder) / "heartbeat")
                 lived = time.monotonic() - started
-                pause = 0.0 if lived > 30 else min(LONGEST_PAUSE_SECONDS, max(0.5, pause * 2))
+                pause = 0.0 if lived > 5 else min(LONGEST_PAUSE_SECONDS, max(0.5, pause * 2))
                 end = time.monotonic() + pause
                 while not self._stopping and time.monotonic() < end:
                     time.sleep(0.1)
