@@ -85,8 +85,22 @@ class Database:
                 return await self(function, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
                 logger.error("Database is away, trying again", extra={"error": str(error).strip()})
-                await self(connection.close)
+                await self(_disconnect)
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
+
+    async def close(self) -> None:
+        await self(_disconnect)
+        self._thread.shutdown()
+
+
+# Django's `connection` stands for the connection of the thread that looks at it: only inside a function that
+# runs in a Database's thread is it that thread's.
+def _connect() -> None:
+    connection.ensure_connection()
+
+
+def _disconnect() -> None:
+    connection.close()
 
 
 class Engine:
@@ -102,6 +116,16 @@ class Engine:
         self._outcome = asyncio.Event()
         self._over = False
         self._recorded: Callable[[list[Moved]], None] = lambda moved: None
+
+    async def connect(self) -> None:
+        """Connect to the database ahead of the first run."""
+        await self.claims(_connect)
+        await self.records(_connect)
+
+    async def close(self) -> None:
+        """Let go of the database. The engine cannot run again."""
+        await self.claims.close()
+        await self.records.close()
 
     async def run(
         self,

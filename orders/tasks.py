@@ -10,7 +10,6 @@ from functools import cache
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import connection
 
 from orders import reconciliation, selectors, services, slots
 from orders.engine import Engine
@@ -62,8 +61,7 @@ def _engine() -> tuple[asyncio.AbstractEventLoop, Engine]:
 def warm_up() -> None:
     """What the first job of a fresh worker process would otherwise wait for (250 ms, measured)."""
     loop, engine = _engine()
-    for database in (engine.claims, engine.records):
-        loop.run_until_complete(database(connection.ensure_connection))
+    loop.run_until_complete(engine.connect())
 
 
 def place_due_orders() -> None:

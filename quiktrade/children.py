@@ -1,8 +1,8 @@
 """What a parent process and its children owe each other.
 
-A child of `manage.py up` must end when `up` is gone, however it went; a signal cannot promise that, for nobody
-sends one after kill -9. So the child's standard input is a pipe that nobody writes to and whose other end only
-`up` holds: it reads as finished at the moment when `up` no longer exists. Works alike on Linux and macOS.
+A child of `manage.py up` must end when `up` is gone, however it went; a signal cannot promise that, for
+nobody sends one after kill -9. So the child's standard input is a pipe that nobody writes to and whose other
+end only `up` holds: it reads as finished at the moment when `up` no longer exists, on Linux and macOS alike.
 """
 
 import os
@@ -13,7 +13,8 @@ import time
 LIFELINE = "QUIKTRADE_LIFELINE"
 """In the environment of a child of `up`: its standard input is such a pipe."""
 
-_SECONDS_TO_END = 10.0
+_SECONDS_TO_END = 15.0
+"""A worker may take 12 to finish what it has in flight."""
 
 
 def end_with_parent() -> None:

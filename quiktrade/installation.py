@@ -10,9 +10,10 @@ from quiktrade import file_lock
 from quiktrade.bootstrap import EVERYDAY_LOCK, PYTHON, ROOT, STAMP, TESTING_LOCK, VENV, fit_for_use, stamp
 
 _FIRST_PYTHON_WITHOUT_PACKAGES = (3, 15)
+_DEBIAN = "On Debian and Ubuntu: apt-get install python3-venv"
 
-# A lock file names every package, so pip need not look for more. Ready-made packages only: building one would run
-# its code and need a compiler.
+# A lock file names every package, so pip need not look for more. Ready-made packages only: building one would
+# run its code and need a compiler.
 _PIP_OPTIONS = (
     "--disable-pip-version-check",
     "--no-input",
@@ -41,10 +42,11 @@ def install(lock: str, *, anew: bool) -> None:
     checkout = os.open(ROOT, os.O_RDONLY | os.O_CLOEXEC)  # a directory can be locked like a file
     try:
         if not file_lock.try_lock(checkout):
-            print("Another command is installing the packages; waiting for it", file=sys.stderr)
+            _say("Another command is installing the packages; waiting for it")
             file_lock.wait_for_lock(checkout)
             if fit_for_use(lock):
                 return
+        _say(f"Installing the packages of {lock} into .venv: just this once, less than a minute")
         _make_environment(anew=anew)
         _install_packages(lock, checkout)
     except OSError as error:
@@ -62,7 +64,7 @@ def install(lock: str, *, anew: bool) -> None:
 def _make_environment(*, anew: bool) -> None:
     if sys.version_info >= _FIRST_PYTHON_WITHOUT_PACKAGES:
         version = ".".join(map(str, sys.version_info[:2]))
-        _give_up(f"There are no packages for Python {version} yet.", "Run the command with Python 3.11 to 3.14.")
+        _give_up(f"There are no packages for Python {version} yet.", "Use Python 3.11 to 3.14.")
     cut_short = STAMP.exists() and not STAMP.read_text()
     if VENV.exists() and (anew or cut_short or not PYTHON.exists()):
         shutil.rmtree(VENV)
@@ -70,15 +72,14 @@ def _make_environment(*, anew: bool) -> None:
     STAMP.write_text("")
     if PYTHON.exists():
         return
-    print(f"Making {VENV}", file=sys.stderr)
-    # Debian without python3-venv has no pip to put into it, but perhaps one of its own that can install there.
-    if not _works(_base(), "-m", "venv", str(VENV)) and not _works(_base(), "-m", "venv", "--without-pip", str(VENV)):
-        _give_up(f"{_base()} cannot make a virtual environment.", "On Debian and Ubuntu: apt-get install python3-venv")
+    make = [_base(), "-m", "venv", str(VENV)]
+    # Debian without python3-venv has no pip to put into it, but perhaps one of its own to install there with.
+    if not _works(*make) and not _works(*make, "--without-pip"):
+        _give_up(f"{_base()} cannot make a virtual environment.", _DEBIAN)
 
 
 def _install_packages(lock: str, checkout: int) -> None:
     pip = _pip()
-    print(f"Installing the packages of {lock} into it: once, less than a minute", file=sys.stderr)
     done = subprocess.run(
         [*pip, "install", *_PIP_OPTIONS, "-r", ROOT / lock],
         env={**os.environ, "PIP_USER": "0"},  # or a user's setting would put them into the home directory
@@ -100,10 +101,8 @@ def _install_packages(lock: str, checkout: int) -> None:
 def _pip() -> list[str]:
     own = [str(PYTHON), "-m", "pip"]
     outside = [_base(), "-m", "pip", "--python", str(PYTHON)]
-    for pip in (own, outside):
-        if _works(*pip, "--version"):
-            return pip
-    _give_up(f"{_base()} has no pip to install packages with.", "On Debian and Ubuntu: apt-get install python3-venv")
+    pip = next((pip for pip in (own, outside) if _works(*pip, "--version")), None)
+    return pip or _give_up(f"{_base()} has no pip to install packages with.", _DEBIAN)
 
 
 def _base() -> str:
@@ -120,15 +119,19 @@ def _explain(lock: str, output: str) -> NoReturn:
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-15:]
     if any(sign in output for sign in _UNREACHABLE):
         advice = (
-            "The package registry cannot be reached. Check the network; behind a proxy set HTTPS_PROXY, for a mirror\n"
-            "PIP_INDEX_URL. Then give the same command again."
+            "The package registry cannot be reached. Check the network; behind a proxy set HTTPS_PROXY, for\n"
+            "a mirror PIP_INDEX_URL. Then give the same command again."
         )
     elif "No matching distribution" in output:
         version = sys.version.split()[0]
-        advice = f"There is no ready-made package for Python {version} on {sys.platform} here. Use Docker instead."
+        advice = f"There is no ready-made package for Python {version} on this machine. Use Docker instead."
     else:
         advice = "Give the same command again; it starts afresh."
     _give_up(f"pip could not install the packages of {lock}:", *(f"  {line}" for line in errors), advice)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _give_up(*lines: str) -> NoReturn:

@@ -39,9 +39,9 @@ class Binaries:
         return self.version.split(".")[0]
 
     def copy_to(self, base: Path) -> "Binaries":
-        """Copy them to where an unprivileged user can run them, with the libraries that they find by relative path.
+        """Copy them to where any user can run them, with the libraries that they find by relative path.
 
-        Cheap after the first time. Only for the wheel's: an installed PostgreSQL is open to every user.
+        Cheap after the first time. For the wheel's only: an installed PostgreSQL is open to every user.
         """
         install, package = self.directory.parent, self.directory.parent.parent
         copy = base / f"postgresql-{self.version}"
@@ -86,7 +86,8 @@ def _newest_first(directory: Path) -> int:
 def _version(directory: Path) -> str | None:
     """`18.4`, or None if the program does not run here (another processor, a missing library)."""
     try:
-        answer = subprocess.run([directory / "postgres", "--version"], capture_output=True, text=True, timeout=20)
+        asked = [str(directory / "postgres"), "--version"]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"\d+(\.\d+)*", answer.stdout)

@@ -1,10 +1,10 @@
-"""The keeper of a private PostgreSQL server (see `local_database.py`): a process that outlives any one command.
+"""The keeper of a private PostgreSQL server (see `local_database.py`): a process that outlives any command.
 
-    users.lock    held shared by every process that uses the server; when the keeper gets it whole, nobody is left
+    users.lock    held shared by everyone who uses the server; when the keeper gets it whole, nobody is left
     keeper.lock   held by the keeper: there is only one
 
-Whatever is killed, nothing is left behind: without users the keeper stops the server; without its keeper the server
-is interrupted by the kernel (Linux), or stopped by the next keeper (elsewhere).
+Whatever is killed, nothing stays behind: without users the keeper stops the server; without its keeper the
+server is interrupted by the kernel (Linux) or stopped by the next keeper (elsewhere).
 """
 
 import ctypes
@@ -18,30 +18,30 @@ import time
 from pathlib import Path
 
 from quiktrade import children, file_lock
-from quiktrade.local_database import PORT, SERVER_ENVIRONMENT, PrivateServer
+from quiktrade.local_database import KEEPER_GAVE_UP
+from quiktrade.private_server import PORT, SERVER_ENVIRONMENT, PrivateServer
 
-# max_connections: two web processes of 16 threads, job clusters with their workers, consoles, and a test run beside.
-_OPTIONS = """
-    listen_addresses=
-    max_connections=200
-    shared_buffers=128MB
-    max_wal_size=512MB
-    fsync=on
-    synchronous_commit=on
-    full_page_writes=on
-    timezone=UTC
-    log_timezone=UTC
-    log_checkpoints=off
-    logging_collector=off
-    log_destination=stderr
-""".split()
+_OPTIONS = (
+    "listen_addresses=",
+    "max_connections=200",  # web processes of 16 threads, job clusters, consoles, and a test run beside them
+    "shared_buffers=128MB",
+    "max_wal_size=512MB",
+    "fsync=on",
+    "full_page_writes=on",
+    "synchronous_commit=on",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "log_checkpoints=off",
+    "log_destination=stderr",
+    "logging_collector=off",
+)
 _LARGEST_LOG = 5_000_000
 _STARTS_IN_VAIN = 6
 _PR_SET_PDEATHSIG = 1
 
 
 class Keeper:
-    """Runs one server. Its own words go to standard output, which is keeper.log; PostgreSQL's go to server.log."""
+    """Runs one server. What it says goes to keeper.log; what PostgreSQL says, to server.log."""
 
     def __init__(self, server: PrivateServer, binaries: Path) -> None:
         self._server = server
@@ -59,11 +59,11 @@ class Keeper:
                 if process.poll() is not None:
                     in_vain = in_vain + 1 if time.monotonic() - started_at < 2 else 1
                     if in_vain > _STARTS_IN_VAIN:
-                        _say(f"PostgreSQL ended {in_vain} times in a row; giving up. See {self._server.server_log}")
+                        _say(f"PostgreSQL ended {in_vain} times in a row: {KEEPER_GAVE_UP}")
                         return
                     _say(f"PostgreSQL ended: {children.how_it_ended(process.returncode)}; starting it again")
                     # Processes of a killed server may hold its shared memory for a moment more.
-                    time.sleep(0.1 * 2 ** min(in_vain, 5))
+                    time.sleep(0.1 * 2 ** min(in_vain, 4))
                     self._forget_recycled_number()
                     started_at = time.monotonic()
                     process = self._start()
@@ -71,6 +71,8 @@ class Keeper:
                 time.sleep(0.1)
         finally:
             _stop(process)
+            if self._server.directory not in self._server.socket_directory.parents:
+                self._server.socket_directory.rmdir()
 
     def _start(self) -> subprocess.Popen[bytes]:
         account = self._server.account()
@@ -164,7 +166,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:

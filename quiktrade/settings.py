@@ -174,16 +174,20 @@ TEMPLATES = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = ["quiktrade.formats"]  # the console's times: to the second, in UTC
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+# Set in the image, where the files are collected and named by their content. A checkout serves them from where
+# they are.
+STATIC_ROOT = env("QUIKTRADE_STATIC_ROOT", "") or None
+_STATIC_STORAGE = "whitenoise.storage.CompressedManifestStaticFilesStorage"
 STORAGES = {
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
-    if PRODUCTION
-    else {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "staticfiles": {
+        "BACKEND": _STATIC_STORAGE if STATIC_ROOT else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
 }
-WHITENOISE_USE_FINDERS = not PRODUCTION  # serves a checkout without collectstatic
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 
 # ---- Database ----
 
@@ -325,9 +329,16 @@ JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "QuikTrade",
     "SITE_HEADER": "QuikTrade",
+    "SITE_SUBHEADER": "quiktrade.console.headline",
     "SITE_SYMBOL": "swap_vert",
+    "SITE_URL": None,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "quiktrade.console.icon"}],
+    "ENVIRONMENT": "quiktrade.console.environment",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "STYLES": ["quiktrade.console.stylesheet"],
+    "DASHBOARD_CALLBACK": "quiktrade.console.first_page",
+    "SIDEBAR": {"navigation": "quiktrade.console.navigation"},
 }
 
 # ---- Logging: a constant sentence, then fields ----

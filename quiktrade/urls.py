@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
 from quiktrade import health
 
@@ -11,7 +11,7 @@ v1 = [
     path("auth/", include("quiktrade.auth.urls")),
     path("", include("orders.api.urls")),
     path("", include("exchanges.api.urls")),
-    path("schema", SpectacularAPIView.as_view(permission_classes=[], authentication_classes=[]), name="schema"),
+    path("schema", SpectacularJSONAPIView.as_view(permission_classes=[], authentication_classes=[]), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(permission_classes=[], authentication_classes=[]), name="docs"),
     path("redoc", SpectacularRedocView.as_view(permission_classes=[], authentication_classes=[]), name="redoc"),
 ]

@@ -101,7 +101,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
 
 def validate_client_order_id(value: str) -> str:
     """Raises: ValidationError, where it is not 1 to 64 of the characters allowed."""
-    return str(serializers.RegexField(rf"\A{CLIENT_ORDER_ID_PATTERN}\Z").run_validation(value))
+    return str(serializers.RegexField(rf"\A{CLIENT_ORDER_ID_PATTERN}\Z", trim_whitespace=False).run_validation(value))
 
 
 class OrderSerializer(serializers.Serializer[Order]):

@@ -1,0 +1,124 @@
+"""Users, venues and orders to test with. An order is made, and moved to where a test needs it, by the lifecycle."""
+
+from decimal import Decimal
+from typing import Any
+
+import factory
+from django.contrib.auth.models import Group, User
+
+from exchanges.models import Venue
+from orders import lifecycle
+from orders.lifecycle import Event, Step
+from orders.models import LIMIT_TYPES, STOP_TYPES, Order, Status, new_order_id
+
+ACTOR = "system:factory"
+LEASE_SECONDS = 30.0
+LOOK_UP_SECONDS = 60.0
+UNREACHABLE = "http://127.0.0.1:9"
+"""Nobody listens on the discard port, so a test that places by mistake reaches no exchange on this machine."""
+
+
+class UserFactory(factory.django.DjangoModelFactory[User]):
+    """A client; with `group="Viewer"` or another of the console's groups, a member of staff.
+
+    Log in with `force_login`, or give `password=` where the log-in itself is tested.
+    """
+
+    class Meta:
+        model = User
+        skip_postgeneration_save = True
+
+    username = factory.Sequence(lambda n: f"user{n}")
+    password = factory.django.Password(None)
+
+    @factory.post_generation
+    def group(self, create: bool, name: str | None, **_: Any) -> None:
+        if name is not None:
+            self.is_staff = True
+            self.save()
+            self.groups.add(Group.objects.get(name=name))
+
+
+class VenueFactory(factory.django.DjangoModelFactory[Venue]):
+    """XSIM, the default venue, or the one of another `code`; the one there is if there is one already."""
+
+    class Meta:
+        model = Venue
+        django_get_or_create = ("code",)
+
+    code = "XSIM"
+    name = "Simulated exchange"
+    adapter = "simulator"
+    settings = factory.LazyFunction(lambda: {"url": UNREACHABLE})
+    is_default = factory.LazyAttribute(lambda venue: venue.code == "XSIM")
+
+
+class OrderFactory(factory.Factory[Order]):
+    """An order in any status that the lifecycle leads to: `OrderFactory(status="failed")`.
+
+    `attempts` is how many times it was claimed on the way, `error` what was wrong with them, `delay` the
+    seconds until a pending order is due or an unconfirmed one looked up, and `parked=True` makes an
+    unconfirmed order one that waits for an operator.
+    """
+
+    class Meta:
+        model = Order
+
+    owner = factory.SubFactory(UserFactory)
+    venue = factory.SubFactory(VenueFactory)
+    client_order_id = factory.Sequence(lambda n: f"order-{n}")
+    instrument = "US0378331005"
+    side = "buy"
+    type = "limit"
+    quantity = 100
+    limit_price = factory.LazyAttribute(lambda order: Decimal("10.25") if order.type in LIMIT_TYPES else None)
+    stop_price = factory.LazyAttribute(lambda order: Decimal("10.00") if order.type in STOP_TYPES else None)
+    time_in_force = "day"
+    expires_at = None
+
+    status = Status.PENDING
+    attempts = factory.LazyAttribute(
+        lambda order: 0 if order.status in (Status.PENDING, Status.CANCELED) else 1
+    )
+    error = "connection_refused: nobody listens there"
+    delay: float | None = None
+    parked = False
+    venue_order_id = factory.Sequence(lambda n: f"V{n}")
+
+    @classmethod
+    def _create(cls, model_class: Any, *args: Any, **given: Any) -> Order:
+        names = ("status", "attempts", "error", "delay", "parked", "venue_order_id")
+        status, attempts, error, delay, parked, venue_order_id = (given.pop(name) for name in names)
+        owner, venue = given.pop("owner"), given.pop("venue")
+        row = lifecycle.NewRow(id=new_order_id(), owner_id=owner.pk, venue_id=venue.pk, **given)
+        if row.id not in lifecycle.accept([row], actor=f"client:{owner.username}"):
+            raise ValueError(f"{owner} has an order {row.client_order_id!r} already")
+
+        def take(event: Event, **step: Any) -> None:
+            if not lifecycle.advance([Step(order_id=row.id, event=event, **step)], actor=ACTOR).moved:
+                raise ValueError(f"{event} leads nowhere from {Order.objects.get(pk=row.id).status}")
+
+        # Every attempt but the one that decides did not reach the venue.
+        decisive = 0 if status in (Status.PENDING, Status.FAILED, Status.CANCELED) else 1
+        for attempt in range(1, attempts - decisive + 1):
+            take(Event.CLAIMED, delay=LEASE_SECONDS)
+            take(Event.NOT_SENT, attempt=attempt, reason=error, delay=delay)
+        if decisive:
+            take(Event.CLAIMED, delay=LEASE_SECONDS)
+        match status:
+            case Status.PENDING | Status.SUBMITTING:
+                pass
+            case Status.UNCONFIRMED:
+                look_up = None if parked else LOOK_UP_SECONDS if delay is None else delay
+                take(Event.OUTCOME_UNKNOWN, reason=error, delay=look_up)
+            case Status.FAILED:
+                take(Event.ATTEMPTS_EXHAUSTED, reason=f"{attempts} attempts did not reach the venue.")
+            case Status.PLACED:
+                take(Event.ACKNOWLEDGED, venue_order_id=venue_order_id)
+            case Status.REJECTED:
+                take(Event.REJECTED_BY_VENUE, reason=error)
+            case Status.CANCELED:
+                take(Event.CANCEL_REQUESTED, reason="Not wanted any more")
+            case _:
+                raise ValueError(f"the lifecycle has no way to {status!r} yet")
+        return Order.objects.get(pk=row.id)

@@ -1,0 +1,150 @@
+"""GET /api/v1/orders, /orders/{id} and /orders/{id}/events."""
+
+import base64
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from rest_framework.test import APIClient
+
+from orders.models import Order
+from orders.tests.factories import OrderFactory, VenueFactory
+from orders.tests.test_submit_order import errors
+
+ORDERS = "/api/v1/orders"
+
+
+def make(username: str, **fields: Any) -> str:
+    return str(OrderFactory(owner=User.objects.get(username=username), **fields).pk)
+
+
+def ids(response: Any) -> list[str]:
+    assert response.status_code == 200, response.content
+    return [order["id"] for order in response.json()["results"]]
+
+
+def test_a_client_sees_its_own_orders_and_no_others(alice: APIClient, bob: APIClient) -> None:
+    mine, others = make("alice"), make("bob")
+
+    assert ids(alice.get(ORDERS)) == [mine]
+    assert alice.get(f"{ORDERS}/{mine}").status_code == 200
+    for path in ("", "/events"):
+        response = alice.get(f"{ORDERS}/{others}{path}")
+        assert response.status_code == 404
+        assert response.json() == alice.get(f"{ORDERS}/019a1c2e-7b1f-7c3d-9a55-0242ac120002{path}").json()
+    assert alice.post(f"{ORDERS}/{others}/cancel").status_code == 404
+    assert Order.objects.get(pk=others).status == "pending"
+
+
+def test_pages_follow_one_another_without_gap_or_repetition(alice: APIClient) -> None:
+    made = [make("alice") for _ in range(7)]
+    Order.objects.filter(pk__in=made[2:5]).update(created_at="2026-01-01T00:00:00Z")  # a tie across a page's edge
+
+    for ordering in ("-created_at", "created_at"):
+        seen: list[str] = []
+        url: str | None = f"{ORDERS}?limit=2&ordering={ordering}"
+        while url:
+            response = alice.get(url)
+            seen += ids(response)
+            url = response.json()["next"]
+        expected = [*made[2:5], *made[:2], *made[5:]]
+        assert seen == (expected if ordering == "created_at" else expected[::-1])
+
+
+def test_orders_that_arrive_meanwhile_do_not_shift_the_next_page(alice: APIClient) -> None:
+    made = [make("alice") for _ in range(4)]
+    first = alice.get(f"{ORDERS}?limit=2")
+    make("alice")
+
+    assert ids(first) + ids(alice.get(first.json()["next"])) == made[::-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("status=failed", {"failed"}),
+        ("status=failed,placed", {"failed", "placed"}),
+        ("side=sell", {"sell"}),
+        ("type=market", {"market"}),
+        ("instrument=DE0007164600", {"sap"}),
+        ("venue=XOTH", {"other venue"}),
+        ("client_order_id=abc", {"abc"}),
+        ("status=failed&side=sell", set()),
+        ("created_from=2030-01-01T00:00:00Z", {"future"}),
+        ("created_before=2020-01-01T00:00:00%2B00:00", {"past"}),
+        ("created_from=2010-01-01T00:00:00Z&created_before=2020-01-01T00:00:00Z", {"past"}),
+    ],
+)
+def test_the_list_can_be_narrowed(alice: APIClient, query: str, expected: set[str]) -> None:
+    names = {
+        make("alice", status="failed"): "failed",
+        make("alice", status="placed"): "placed",
+        make("alice", side="sell"): "sell",
+        make("alice", type="market"): "market",
+        make("alice", instrument="DE0007164600"): "sap",
+        make("alice", venue=VenueFactory(code="XOTH")): "other venue",
+        make("alice", client_order_id="abc"): "abc",
+        (future := make("alice")): "future",
+        (past := make("alice")): "past",
+    }
+    Order.objects.filter(pk=future).update(created_at="2030-06-01T00:00:00Z")
+    Order.objects.filter(pk=past).update(created_at="2015-06-01T00:00:00Z")
+
+    assert {names[order] for order in ids(alice.get(f"{ORDERS}?{query}"))} == expected
+
+
+def forged(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("status=lost", ("status", "invalid_choice")),
+        ("status=", ("status", "blank")),
+        ("side=hold", ("side", "invalid_choice")),
+        ("type=x", ("type", "invalid_choice")),
+        ("instrument=x", ("instrument", "invalid")),
+        ("venue=%00", ("venue", "invalid")),
+        ("limit=0", ("limit", "min_value")),
+        ("limit=501", ("limit", "max_value")),
+        ("limit=x", ("limit", "invalid")),
+        ("ordering=price", ("ordering", "invalid_choice")),
+        ("created_from=yesterday", ("created_from", "invalid")),
+        ("created_before=2026-01-01", ("created_before", "invalid")),
+        ("cursor=x", ("cursor", "invalid_cursor")),
+        ("cursor=é", ("cursor", "invalid_cursor")),
+        ("cursor=" + forged("2026-01-01T00:00:00+00:00 x"), ("cursor", "invalid_cursor")),
+        ("cursor=" + forged("2026-01-01T00:00:00 019a1c2e-7b1f-7c3d-9a55-0242ac120002"), ("cursor", "invalid_cursor")),
+        ("colour=red", ("colour", "unknown")),
+    ],
+)
+def test_a_wrong_query_is_refused_naming_the_parameter(
+    alice: APIClient, query: str, expected: tuple[str, str]
+) -> None:
+    response = alice.get(f"{ORDERS}?{query}")
+    assert response.status_code == 400, response.content
+    assert expected in errors(response)
+    assert response.json()["detail"].startswith("The query has ")
+
+
+def test_the_history_is_told_without_naming_our_people(alice: APIClient) -> None:
+    order = make("alice", status="failed", attempts=2)
+
+    history = alice.get(f"{ORDERS}/{order}/events").json()
+
+    assert [(event["sequence"], event["event"], event["to_status"]) for event in history] == [
+        (1, "accepted", "pending"),
+        (2, "claimed", "submitting"),
+        (3, "not_sent", "pending"),
+        (4, "claimed", "submitting"),
+        (5, "not_sent", "pending"),
+        (6, "attempts_exhausted", "failed"),
+    ]
+    assert [history[0]["by"], history[1]["by"]] == ["client", "system"]
+
+
+def test_an_id_that_is_none_is_not_found(alice: APIClient) -> None:
+    response = alice.get(f"{ORDERS}/17")
+    assert response.status_code == 404
+    assert "not a UUID" in response.json()["detail"]

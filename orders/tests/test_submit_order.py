@@ -1,0 +1,363 @@
+"""POST /api/v1/orders."""
+
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.db import OperationalError, connection
+from rest_framework.test import APIClient
+
+from exchanges.models import Venue
+from orders import selectors
+from orders.models import Order, OrderEvent
+from orders.tests.factories import VenueFactory
+
+ORDERS = "/api/v1/orders"
+LIMIT = {"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": "187.50", "quantity": 100}
+MARKET = {"type": "market", "side": "sell", "instrument": "DE0007164600", "quantity": 25}
+
+
+def without(order: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in order.items() if name not in names}
+
+
+def errors(response: Any) -> set[tuple[str, str]]:
+    """(where, code) of each error; checks on the way that it is a problem."""
+    problem = response.json()
+    assert response["Content-Type"] == "application/problem+json"
+    assert problem["status"] == response.status_code
+    assert problem["type"].startswith("urn:quiktrade:problem:")
+    return {
+        (error.get("pointer") or error.get("parameter") or error["header"], error["code"])
+        for error in problem.get("errors", [])
+    }
+
+
+def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient) -> None:
+    response = alice.post(ORDERS, LIMIT)
+
+    assert response.status_code == 201
+    body = response.json()
+    assert response["Location"] == f"http://testserver/api/v1/orders/{body['id']}"
+    assert without(body, "id", "client_order_id", "created_at", "updated_at", "next_attempt_at") == {
+        "status": "pending",
+        "venue": "XSIM",
+        "instrument": "US0378331005",
+        "side": "buy",
+        "type": "limit",
+        "quantity": 100,
+        "limit_price": "187.5",
+        "stop_price": None,
+        "time_in_force": "day",
+        "expires_at": None,
+        "venue_order_id": "",
+        "attempts": 0,
+        "last_error": "",
+        "placed_at": None,
+    }
+    assert body["client_order_id"] == body["id"]
+    assert alice.get(response["Location"]).json() == body
+    order = Order.objects.get(pk=body["id"])
+    (event,) = selectors.history(order.pk)
+    assert (event.sequence, event.event, event.actor, event.to_status) == (1, "accepted", "client:alice", "pending")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        MARKET,
+        LIMIT | {"limit_price": 187.5},
+        LIMIT | {"limit_price": 187},
+        LIMIT | {"limit_price": "0.00000001"},
+        LIMIT | {"limit_price": "9999999999.99999999"},
+        LIMIT | {"quantity": 10**12},
+        MARKET | {"type": "stop", "stop_price": "10"},
+        LIMIT | {"type": "stop_limit", "stop_price": "10"},
+        *(LIMIT | {"time_in_force": time_in_force} for time_in_force in ("day", "gtc", "ioc", "fok")),
+        LIMIT | {"time_in_force": "gtd", "expires_at": "2100-01-31T21:00:00+02:00"},
+        LIMIT | {"venue": "XSIM"},
+        LIMIT | {"client_order_id": "Az09._:-" * 8},
+    ],
+)
+def test_every_kind_of_order_is_accepted(alice: APIClient, order: dict[str, Any]) -> None:
+    response = alice.post(ORDERS, order)
+    assert response.status_code == 201, response.content
+
+
+# Everything that a confused, careless or hostile client sends; each with where the answer points, and its code.
+REFUSED: list[tuple[Any, set[tuple[str, str]]]] = [
+    ([], {("#", "invalid")}),
+    ("text", {("#", "invalid")}),
+    (7, {("#", "invalid")}),
+    ({}, {(f"#/{name}", "required") for name in ("type", "side", "instrument", "quantity")}),
+    (LIMIT | {"limit_price": -3}, {("#/limit_price", "not_positive")}),
+    (LIMIT | {"limit_price": 0}, {("#/limit_price", "not_positive")}),
+    (LIMIT | {"limit_price": "0.00"}, {("#/limit_price", "not_positive")}),
+    (LIMIT | {"limit_price": "-3"}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": "1e3"}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": " 5"}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": "٣"}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": "NaN"}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": ""}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": True}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": [1]}, {("#/limit_price", "invalid")}),
+    (LIMIT | {"limit_price": None}, {("#/limit_price", "null")}),
+    (LIMIT | {"limit_price": "1.000000001"}, {("#/limit_price", "max_decimal_places")}),
+    (LIMIT | {"limit_price": 12345678901}, {("#/limit_price", "max_whole_digits")}),
+    (LIMIT | {"limit_price": 10**30}, {("#/limit_price", "max_digits")}),
+    (without(LIMIT, "limit_price"), {("#/limit_price", "required")}),
+    (MARKET | {"limit_price": "5"}, {("#/limit_price", "forbidden")}),
+    (LIMIT | {"stop_price": "5"}, {("#/stop_price", "forbidden")}),
+    (MARKET | {"type": "stop"}, {("#/stop_price", "required")}),
+    (
+        MARKET | {"type": "stop_limit"},
+        {("#/stop_price", "required"), ("#/limit_price", "required")},
+    ),
+    (LIMIT | {"quantity": 0}, {("#/quantity", "min_value")}),
+    (LIMIT | {"quantity": -1}, {("#/quantity", "min_value")}),
+    (LIMIT | {"quantity": 10**12 + 1}, {("#/quantity", "max_value")}),
+    (LIMIT | {"quantity": 10**30}, {("#/quantity", "max_value")}),
+    (LIMIT | {"quantity": "5"}, {("#/quantity", "invalid")}),
+    (LIMIT | {"quantity": 5.0}, {("#/quantity", "invalid")}),
+    (LIMIT | {"quantity": 1.5}, {("#/quantity", "invalid")}),
+    (LIMIT | {"quantity": True}, {("#/quantity", "invalid")}),
+    (LIMIT | {"quantity": None}, {("#/quantity", "null")}),
+    (LIMIT | {"side": "hold"}, {("#/side", "invalid_choice")}),
+    (LIMIT | {"side": "BUY"}, {("#/side", "invalid_choice")}),
+    (LIMIT | {"side": {}}, {("#/side", "invalid_choice")}),
+    (LIMIT | {"side": None}, {("#/side", "null")}),
+    (LIMIT | {"type": "iceberg"}, {("#/type", "invalid_choice")}),
+    (LIMIT | {"instrument": "US0378331006"}, {("#/instrument", "invalid_isin")}),
+    (LIMIT | {"instrument": "us0378331005"}, {("#/instrument", "invalid_isin")}),
+    (LIMIT | {"instrument": "AAPL"}, {("#/instrument", "invalid_isin")}),
+    (LIMIT | {"instrument": "US0378331005 "}, {("#/instrument", "invalid_isin")}),
+    (LIMIT | {"instrument": 123456789012}, {("#/instrument", "invalid")}),
+    (LIMIT | {"instrument": "\x00"}, {("#/instrument", "null_characters_not_allowed")}),
+    (LIMIT | {"time_in_force": "forever"}, {("#/time_in_force", "invalid_choice")}),
+    (LIMIT | {"time_in_force": "gtd"}, {("#/expires_at", "required")}),
+    (LIMIT | {"expires_at": "2100-01-01T00:00:00Z"}, {("#/expires_at", "forbidden")}),
+    (LIMIT | {"time_in_force": "gtd", "expires_at": "2001-01-01T00:00:00Z"}, {("#/expires_at", "past")}),
+    (LIMIT | {"time_in_force": "gtd", "expires_at": "2100-01-01T00:00:00"}, {("#/expires_at", "invalid")}),
+    (LIMIT | {"time_in_force": "gtd", "expires_at": "2100-02-30T00:00:00Z"}, {("#/expires_at", "invalid")}),
+    (LIMIT | {"time_in_force": "gtd", "expires_at": "9999-12-31T23:59:59-12:00"}, {("#/expires_at", "overflow")}),
+    (LIMIT | {"time_in_force": "gtd", "expires_at": 4102444800}, {("#/expires_at", "invalid")}),
+    (LIMIT | {"venue": "XNYS"}, {("#/venue", "unknown_venue")}),
+    (LIMIT | {"venue": ""}, {("#/venue", "blank")}),
+    (LIMIT | {"client_order_id": ""}, {("#/client_order_id", "blank")}),
+    (LIMIT | {"client_order_id": "x" * 65}, {("#/client_order_id", "invalid")}),
+    (LIMIT | {"client_order_id": "a b"}, {("#/client_order_id", "invalid")}),
+    (LIMIT | {"client_order_id": "a\n"}, {("#/client_order_id", "invalid")}),
+    (LIMIT | {"client_order_id": 7}, {("#/client_order_id", "invalid")}),
+    (LIMIT | {"qantity": 1}, {("#/qantity", "unknown")}),
+    (LIMIT | {"a/b~c": 1}, {("#/a~1b~0c", "unknown")}),
+    (LIMIT | {"id": "x", "status": "placed"}, {("#/id", "unknown"), ("#/status", "unknown")}),
+    (LIMIT | {"message": "x", "code": "y"}, {("#/message", "unknown"), ("#/code", "unknown")}),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), REFUSED, ids=lambda value: repr(value)[:60])
+def test_a_wrong_order_is_refused_naming_the_field(
+    alice: APIClient, body: Any, expected: set[tuple[str, str]]
+) -> None:
+    response = alice.post(ORDERS, body)
+
+    assert response.status_code == 400, response.content
+    assert errors(response) == expected
+    assert all(error["detail"] for error in response.json()["errors"])
+    assert not Order.objects.exists()
+
+
+SURROGATE = ("#/instrument", "surrogate_characters_not_allowed")
+RAW_LIMIT = '{"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": %s, "quantity": 1}'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"null", ("#", "null")),
+        (b"{", ("#", "malformed")),
+        (b"quantity=5", ("#", "malformed")),
+        (b"\xff\xfe", ("#", "malformed")),
+        (b"[" * 60_000, ("#", "malformed")),
+        ((RAW_LIMIT % "NaN").encode(), ("#", "malformed")),
+        ((RAW_LIMIT % "-Infinity").encode(), ("#", "malformed")),
+        ((RAW_LIMIT % "1, \"limit_price\": 2").encode(), ("#", "malformed")),
+        ((RAW_LIMIT % ("1" * 5000)).encode(), ("#", "malformed")),
+        (b'{"instrument": "\\ud800", "type": "market", "side": "buy", "quantity": 1}', SURROGATE),
+        ((RAW_LIMIT % "1e400").encode(), ("#/limit_price", "max_digits")),
+        ((RAW_LIMIT % "1e999999999999").encode(), ("#/limit_price", "max_digits")),
+        ((RAW_LIMIT % "1e-400").encode(), ("#/limit_price", "max_digits")),
+        ((RAW_LIMIT % "0.1234567891").encode(), ("#/limit_price", "max_decimal_places")),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_body_that_json_or_numbers_cannot_hold_is_refused(
+    alice: APIClient, body: bytes, expected: tuple[str, str]
+) -> None:
+    response = alice.generic("POST", ORDERS, body, content_type="application/json")
+
+    assert response.status_code == 400, response.content
+    assert errors(response) == {expected}
+    assert not Order.objects.exists()
+
+
+def test_a_number_is_stored_exactly_as_it_was_written(alice: APIClient) -> None:
+    body = (RAW_LIMIT % "0.1").encode()
+    response = alice.generic("POST", ORDERS, body, content_type="application/json")
+    assert response.json()["limit_price"] == "0.1"
+    assert str(Order.objects.get().limit_price) == "0.10000000"
+
+
+def test_a_body_that_is_too_large_is_refused(alice: APIClient) -> None:
+    response = alice.generic("POST", ORDERS, b" " * 5_000_000, content_type="application/json")
+    assert response.status_code == 413
+    assert response.json()["type"] == "urn:quiktrade:problem:payload-too-large"
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_another_media_type_is_refused(alice: APIClient, media_type: str) -> None:
+    response = alice.generic("POST", ORDERS, b"x", content_type=media_type)
+    assert response.status_code == 415
+    assert response.json()["type"] == "urn:quiktrade:problem:unsupported-media-type"
+
+
+def test_one_setting_admits_a_venues_own_codes(alice: APIClient, settings: Any) -> None:
+    settings.ORDER_ISIN_CHECK = False
+    assert alice.post(ORDERS, LIMIT | {"instrument": "BTCUSD000001"}).status_code == 201
+    response = alice.post(ORDERS, LIMIT | {"instrument": "btcusd000001"})
+    assert errors(response) == {("#/instrument", "invalid_instrument")}
+
+
+def test_a_type_that_the_venue_does_not_take_is_refused(alice: APIClient) -> None:
+    from exchanges.adapters import simulator
+
+    with patch.object(simulator, "ORDER_TYPES", frozenset({"limit"})):
+        response = alice.post(ORDERS, MARKET)
+    assert errors(response) == {("#/type", "not_supported")}
+
+
+def test_a_disabled_venue_takes_no_orders_and_a_halted_one_does(alice: APIClient, venue: Venue) -> None:
+    VenueFactory(code="XOFF", enabled=False)
+    VenueFactory(code="XHLT", halted_at="2026-01-01T00:00:00Z", halted_by="operator:olga", halt_reason="drill")
+
+    assert errors(alice.post(ORDERS, LIMIT | {"venue": "XOFF"})) == {("#/venue", "unknown_venue")}
+    assert alice.post(ORDERS, LIMIT | {"venue": "XHLT"}).status_code == 201
+
+
+def test_without_a_default_a_venue_must_be_named(alice: APIClient) -> None:
+    Venue.objects.update(is_default=False)
+    response = alice.post(ORDERS, LIMIT)
+    assert errors(response) == {("#/venue", "required")}
+    assert "XSIM" in response.json()["errors"][0]["detail"]
+
+
+# ---- Idempotency ----
+
+
+def test_the_same_order_again_is_answered_with_the_stored_one(alice: APIClient) -> None:
+    order = LIMIT | {"client_order_id": "desk-1"}
+    first = alice.post(ORDERS, order)
+
+    again = alice.post(ORDERS, order | {"limit_price": 187.5, "venue": "XSIM", "time_in_force": "day"})
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again["Idempotency-Replayed"] == "true"
+    assert "Idempotency-Replayed" not in first
+    assert again.json() == first.json()
+    assert Order.objects.count() == OrderEvent.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantity": 101},
+        {"limit_price": "187.51"},
+        {"side": "sell"},
+        {"instrument": "DE0007164600"},
+        {"time_in_force": "gtc"},
+        {"venue": "XOTH"},
+    ],
+)
+def test_another_order_under_the_same_id_is_a_conflict(alice: APIClient, change: dict[str, Any]) -> None:
+    VenueFactory(code="XOTH")
+    order = LIMIT | {"client_order_id": "desk-1"}
+    first = alice.post(ORDERS, order)
+
+    response = alice.post(ORDERS, order | change)
+
+    assert response.status_code == 409
+    assert response.json()["type"] == "urn:quiktrade:problem:client-order-id-taken"
+    assert response.json()["order_id"] == first.json()["id"]
+    assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("header", ["desk-1", '"desk-1"'])
+def test_the_header_means_the_same_as_the_field(alice: APIClient, header: str) -> None:
+    first = alice.post(ORDERS, LIMIT, headers={"Idempotency-Key": header})
+    again = alice.post(ORDERS, LIMIT | {"client_order_id": "desk-1"})
+    both = alice.post(ORDERS, LIMIT | {"client_order_id": "desk-1"}, headers={"Idempotency-Key": header})
+
+    assert first.json()["client_order_id"] == "desk-1"
+    assert (again.status_code, both.status_code) == (200, 200)
+
+
+def test_a_header_and_a_field_that_differ_are_refused(alice: APIClient) -> None:
+    response = alice.post(ORDERS, LIMIT | {"client_order_id": "a"}, headers={"Idempotency-Key": "b"})
+    assert response.status_code == 400
+    assert errors(response) == {("#/client_order_id", "differs")}
+
+
+@pytest.mark.parametrize("header", ["", "a b", "x" * 65, "é"])
+def test_a_header_that_is_no_id_is_refused(alice: APIClient, header: str) -> None:
+    response = alice.post(ORDERS, LIMIT, headers={"Idempotency-Key": header})
+    assert response.status_code == 400
+    assert {where for where, _ in errors(response)} == {"Idempotency-Key"}
+
+
+def test_two_clients_may_use_the_same_id(alice: APIClient, bob: APIClient) -> None:
+    order = LIMIT | {"client_order_id": "order-1"}
+    assert alice.post(ORDERS, order).status_code == 201
+    assert bob.post(ORDERS, order).status_code == 201
+
+
+# ---- When something of ours fails ----
+
+
+def test_an_unexpected_error_is_a_500_and_nothing_is_half_stored(alice: APIClient) -> None:
+    alice.raise_request_exception = False
+    with patch("orders.services.lifecycle.accept", side_effect=RuntimeError("boom")):
+        response = alice.post(ORDERS, LIMIT)
+
+    assert response.status_code == 500
+    problem = response.json()
+    assert problem["message"] == "Internal server error while placing the order"
+    assert problem["type"] == "urn:quiktrade:problem:internal-error"
+    assert problem["incident"]
+    assert "boom" not in response.content.decode()
+    assert not Order.objects.exists()
+    assert not OrderEvent.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_that_cannot_be_written_takes_its_order_with_it(alice: APIClient) -> None:
+    alice.raise_request_exception = False
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE orders_orderevent ADD CONSTRAINT nothing_goes CHECK (false) NOT VALID")
+    try:
+        response = alice.post(ORDERS, LIMIT)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE orders_orderevent DROP CONSTRAINT nothing_goes")
+
+    assert response.status_code == 500
+    assert response.json()["message"] == "Internal server error while placing the order"
+    assert not Order.objects.exists()
+
+
+def test_a_database_that_is_away_is_a_503_that_says_when_to_try_again(alice: APIClient) -> None:
+    with patch("orders.services.lifecycle.accept", side_effect=OperationalError("server closed the connection")):
+        response = alice.post(ORDERS, LIMIT)
+
+    assert response.status_code == 503
+    assert response["Retry-After"] == "2"
+    assert "server closed" not in response.content.decode()

@@ -1,0 +1,57 @@
+"""gunicorn's settings, for `up`, Docker and everyone else. The command line says where to listen: --bind.
+
+Read for gunicorn 27: arbiter.py, glogging.py and workers/gthread.py.
+"""
+
+import logging
+import os
+import socket
+import struct
+import sys
+from typing import Any
+
+from quiktrade import children
+from quiktrade.logs import FieldFormatter
+
+wsgi_app = "quiktrade.wsgi:application"
+worker_class = "gthread"
+workers = int(os.environ.get("QUIKTRADE_WEB_WORKERS") or 2)
+threads = int(os.environ.get("QUIKTRADE_WEB_THREADS") or 8)
+keepalive = 5  # seconds an idle connection stays open, for a client's next order
+graceful_timeout = 10  # seconds for the requests under way when it is told to stop
+control_socket_disable = True  # else gunicorn makes one in the home directory
+if os.path.isdir("/dev/shm"):  # noqa: S108
+    worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed
+
+_SLOW_CLIENT_SECONDS = 15
+
+
+def on_starting(server: Any) -> None:
+    children.end_with_parent()
+
+
+def nworkers_changed(server: Any, new: int, old: int | None) -> None:
+    """Give gunicorn's log our form. The first hook of a start and of a reload: both make new handlers."""
+    for handler in server.log.error_log.handlers:
+        handler.setFormatter(FieldFormatter())
+        handler.addFilter(_without_slow_clients_traceback)
+
+
+def when_ready(server: Any) -> None:
+    """Bound every wait for a client.
+
+    A gthread worker waits for the rest of a request without limit, and 16 clients that send half of one would
+    block the API. The accepted connections inherit these limits from the listening socket (Linux).
+    """
+    if sys.platform == "linux":
+        limit = struct.pack("ll", _SLOW_CLIENT_SECONDS, 0)
+        for listener in server.LISTENERS:
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _without_slow_clients_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args, record.exc_info = "Client too slow: connection closed", (), None
+    return True

@@ -1,0 +1,57 @@
+"""One stream of log lines from many processes, each line with the name of its process before it."""
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import IO, TextIO
+
+_COLOURS = ("36", "35", "33", "32", "34")
+# What a client sent may be in a log line; on a terminal it must not be obeyed.
+_HARMLESS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
+
+
+class LogStream:
+    """Writes whole lines, from any thread. If that fails it is `closed`: the terminal is gone."""
+
+    def __init__(self, out: TextIO, names: Iterable[str], *, colour: bool) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+        self._prefix = {}
+        names = list(names)
+        width = max(map(len, names))
+        for number, name in enumerate(names):
+            label = f"{name:{width}} |"
+            self._prefix[name] = (
+                f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{label}\x1b[0m" if colour else label
+            )
+        self.closed = False
+
+    def line(self, name: str, text: str) -> None:
+        self._write(f"{self._prefix[name]} {text.rstrip().translate(_HARMLESS)}\n")
+
+    def block(self, text: str) -> None:
+        """Write text as it is, to be read and copied as a whole."""
+        self._write(text)
+
+    def relay(self, name: str, source: IO[bytes]) -> None:
+        """Pass lines on until the source ends, in a thread of its own."""
+        threading.Thread(target=self._relay, args=(name, source), name=f"log of {name}", daemon=True).start()
+
+    def _relay(self, name: str, source: IO[bytes]) -> None:
+        with source:
+            for line in source:  # even if nothing can be written: a full pipe would stop the process
+                self.line(name, line.decode(errors="replace"))
+
+    def _write(self, text: str) -> None:
+        if self.closed:
+            return
+        try:
+            with self._lock:
+                self._out.write(text)
+                self._out.flush()
+        except (OSError, ValueError):
+            self.closed = True
+
+
+def wants_colour(out: TextIO) -> bool:
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,133 @@
+"""Waits until orders are accepted and placed; says then where everything is, with an order to try it with."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quiktrade import demo
+from quiktrade.log_stream import LogStream
+
+_LONG_SECONDS = 30.0
+_ORDER = {
+    "type": "limit",
+    "side": "buy",
+    "instrument": "US0378331005",
+    "limit_price": "187.50",
+    "quantity": 10,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """What runs, and where. `host` is where the web part listens, `host_name` a name that it answers to."""
+
+    parts: list[str]
+    host: str
+    host_name: str
+    port: int
+    exchange_port: int
+
+    @property
+    def local_host(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
+    @property
+    def web(self) -> str:
+        host = f"[{self.local_host}]" if ":" in self.local_host else self.local_host
+        return f"http://{host}:{self.port}"
+
+
+def announce(addresses: Addresses, log: LogStream, words: str) -> None:
+    """Write `words` to the log when every part is ready. Returns at once: a thread waits for that."""
+    threading.Thread(target=_announce, args=(addresses, log, words), name="readiness", daemon=True).start()
+
+
+def greeting(addresses: Addresses, passwords: Mapping[str, str], *, client: str | None) -> str:
+    """What to say when everything is ready. `client`: a client of the API, if the database has the demo's."""
+    web = addresses.web
+    lines = ["", "Ready.", ""]
+    if "web" in addresses.parts:
+        secret = passwords.get(demo.OPERATOR)
+        lines += [
+            f"  API          {web}/api/v1/",
+            f"  Swagger UI   {web}/api/v1/docs",
+            f"  ReDoc        {web}/api/v1/redoc",
+            f"  Console      {web}/admin/" + (f"  as {demo.OPERATOR}, password {secret}" if secret else ""),
+            f"  Health       {web}/healthz  {web}/readyz",
+        ]
+    if "exchange" in addresses.parts:
+        port = addresses.exchange_port
+        faults = f"http://127.0.0.1:{port + 1}/admin/faults"
+        lines.append(f"  Exchange     http://127.0.0.1:{port}  its faults: {faults}")
+    if "web" in addresses.parts and client:
+        lines += ["", *_first_order(web, client, passwords.get(client))]
+    return "\n".join([*lines, "", "Ctrl-C stops everything.", "", ""])
+
+
+def _first_order(web: str, client: str, password: str | None) -> list[str]:
+    if password:
+        lines = ["A first order, to be pasted into another terminal:"]
+    else:
+        lines = [
+            f"A first order. {client}'s password was shown when the account was made, and only then.",
+            f"This sets a new one, to be put in place of PASSWORD: python3 manage.py changepassword {client}",
+        ]
+    login = json.dumps({"username": client, "password": password or "PASSWORD"})
+    json_type = "-H 'Content-Type: application/json'"
+    cut_out = """sed 's/.*"access": *"//; s/".*//'"""
+    bearer = '-H "Authorization: Bearer $TOKEN"'
+    return [
+        *lines,
+        "",
+        f"TOKEN=$(curl -s {web}/api/v1/auth/token {json_type} -d '{login}' | {cut_out})",
+        f"curl -i {web}/api/v1/orders {bearer} {json_type} -d '{json.dumps(_ORDER)}'",
+    ]
+
+
+def _announce(addresses: Addresses, log: LogStream, words: str) -> None:
+    late_at = time.monotonic() + _LONG_SECONDS
+    while missing := _missing(addresses):
+        if time.monotonic() > late_at:
+            log.line("up", f"Still waiting for the {missing}. The lines above may say why.")
+            late_at = float("inf")
+        time.sleep(0.1)
+    log.block(words)
+
+
+def _missing(addresses: Addresses) -> str:
+    """The first part that is not ready yet, or nothing. The web part's `/readyz` knows of the worker."""
+    if "exchange" in addresses.parts and not _listens(addresses.exchange_port):
+        return "exchange"
+    if "web" not in addresses.parts:
+        return ""
+    checks = _checks(addresses)
+    if checks is None:
+        return "web"
+    if not checks.get("database", {}).get("ok"):
+        return "database"
+    return "worker" if "worker" in addresses.parts and not checks.get("job_cluster", {}).get("ok") else ""
+
+
+def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
+    connection = http.client.HTTPConnection(addresses.local_host, addresses.port, timeout=3)
+    try:
+        connection.request("GET", "/readyz", headers={"Host": addresses.host_name})
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    checks = answer.get("checks") if isinstance(answer, dict) else None
+    return checks if isinstance(checks, dict) else None
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
