@@ -141,7 +141,8 @@ WITH wanted AS (
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
 ), logged AS (
-    INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
+    INSERT INTO orders_orderevent
+        (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
     SELECT id, 1, 'accepted', '', 'pending', 0, %(actor)s, '', '{}', created_at FROM stored
 )
 SELECT id, created_at FROM stored
@@ -202,7 +203,8 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
       AND (wanted.attempt IS NULL OR wanted.attempt = o.attempt)
     RETURNING o.*, edge.event, edge.before, wanted.reason, wanted.detail
 ), logged AS (
-    INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
+    INSERT INTO orders_orderevent
+        (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
     SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
 )
 SELECT id, event, before, status, attempt, failures, version, venue_id, instrument, side, type, quantity,
@@ -291,7 +293,7 @@ def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[tuple[UUID,
     """
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": seconds})
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def park(order_ids: Sequence[UUID], *, error: str) -> None:

@@ -177,9 +177,7 @@ class Order(models.Model):
             # a client's own list, newest first
             models.Index("owner", F("created_at").desc(), F("id").desc(), name="order_list"),
             # the console's look-up by the venue's id
-            models.Index(
-                fields=["venue_order_id"], name="order_venue_order_id", condition=~Q(venue_order_id="")
-            ),
+            models.Index(fields=["venue_order_id"], name="order_venue_order_id", condition=~Q(venue_order_id="")),
         ]
 
     def __str__(self) -> str:

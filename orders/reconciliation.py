@@ -115,7 +115,7 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Result]:
         if order is None:
             results[order_id] = Result(order_id, False, "There is no such order.")
         elif order.status != Status.UNCONFIRMED:
-            results[order_id] = Result(order_id, False, f"It is {order.status}; only an unconfirmed order is looked up.")
+            results[order_id] = Result(order_id, False, f"It is {order.status}, not unconfirmed.")
         elif order.since.total_seconds() < settle_seconds(order.venue):
             results[order_id] = Result(order_id, False, "Its last request may still be on its way; try again shortly.")
         else:

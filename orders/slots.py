@@ -25,18 +25,13 @@ class Slot:
 @contextmanager
 def take(job: str) -> Iterator[Slot | None]:
     """The slot of this job, held to the end of the block or its release; None if a process has it."""
-    file = open(_path(job), "w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        yield None
-        return
-    slot = Slot(file)
-    try:
-        yield slot
-    finally:
-        slot.release()
+    with open(_path(job), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield Slot(file)
 
 
 def taken(job: str) -> bool:

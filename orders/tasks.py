@@ -16,7 +16,7 @@ from orders.engine import Engine
 
 PLACE, SWEEP, RECONCILE = (f"orders.tasks.{job}" for job in ("place_due_orders", "sweep_orders", "reconcile_orders"))
 
-stop_requested: Callable[[], bool] = lambda: False
+stop_requested: Callable[[], bool] = bool  # never
 """Set by the job cluster: true once it is to end, so that a placement job finishes what it has in flight."""
 
 

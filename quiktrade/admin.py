@@ -1,9 +1,8 @@
 """The console's pages on the system itself: worker nodes, background jobs, users and groups."""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
-import django_q.admin
-import rest_framework_simplejwt.token_blacklist.admin as token_admin
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as PlainGroupAdmin
@@ -21,9 +20,10 @@ from exchanges.console.pages import ConsoleAdmin, ReadOnlyAdmin, clipped, code, 
 from exchanges.console.times import age, ahead, exact
 from quiktrade.models import WorkerNode
 
-# Imported so that they have registered their pages, which are replaced here or, for the rows that come by the
-# thousand and tell nothing (successful jobs, tokens), taken away.
-assert django_q.admin and token_admin
+# Their own pages are replaced here or, for the rows that come by the thousand and tell nothing (successful jobs,
+# tokens), taken away. They must have been registered first, whatever the order of INSTALLED_APPS.
+for module in ("django_q.admin", "rest_framework_simplejwt.token_blacklist.admin"):
+    import_module(module)
 for model in (Success, Failure, Schedule, OrmQ, OutstandingToken, BlacklistedToken, User, Group):
     admin.site.unregister(model)
 admin.site.index_title = "Overview"
@@ -110,19 +110,8 @@ class QueueAdmin(ReadOnlyAdmin):
         return exact(ahead(queued.lock), queued.lock) if queued.lock else None
 
 
-if TYPE_CHECKING:
-    UserPage, GroupPage = PlainUserAdmin[User], PlainGroupAdmin
-else:
-
-    class UserPage(ConsoleAdmin, PlainUserAdmin):
-        pass
-
-    class GroupPage(ConsoleAdmin, PlainGroupAdmin):
-        pass
-
-
 @admin.register(User)
-class UserAdmin(UserPage):
+class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
     """Accounts are made here, and switched off; they are not deleted, because orders and their history name them.
 
     What makes somebody a superuser is for superusers alone: `change_user` must not be a way up.
@@ -137,7 +126,7 @@ class UserAdmin(UserPage):
 
     @admin.display(description="groups")
     def roles(self, user: User) -> str:
-        return ", ".join(group.name for group in user.groups.all()) or "client"
+        return ", ".join(group.name for group in user.groups.all()) or ("superuser" if user.is_superuser else "client")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         if isinstance(obj, User) and obj.is_superuser and not request.user.is_superuser:
@@ -150,5 +139,5 @@ class UserAdmin(UserPage):
 
 
 @admin.register(Group)
-class GroupAdmin(GroupPage):
+class GroupAdmin(ConsoleAdmin, PlainGroupAdmin):
     pass

@@ -96,18 +96,13 @@ def headline(request: HttpRequest) -> str:
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     overview = Page("Overview", "dashboard", "", "")
     start = _entry(request, overview, url=reverse("admin:index"), badge=0)
-    groups = [
-        (
-            title,
-            [
-                _entry(request, page, url=page.url, badge=page.badge(request))
-                for page in pages
-                if request.user.has_perm(page.permission)
-            ],
-        )
-        for title, pages in PAGES.items()
-    ]
-    return [{"items": [start]}, *({"title": title, "separator": True, "items": items} for title, items in groups if items)]
+    groups: list[dict[str, Any]] = [{"items": [start]}]
+    for title, pages in PAGES.items():
+        seen = [page for page in pages if request.user.has_perm(page.permission)]
+        if seen:
+            items = [_entry(request, page, url=page.url, badge=page.badge(request)) for page in seen]
+            groups.append({"title": title, "separator": True, "items": items})
+    return groups
 
 
 def _entry(request: HttpRequest, page: Page, *, url: str, badge: int) -> dict[str, Any]:

@@ -115,12 +115,13 @@ def _from_api_exception(exception: Exception, status: int) -> dict[str, Any]:
     if isinstance(exception, exceptions.ParseError):
         return problem(400, "malformed-body", str(exception.detail), errors=[_error("#", "malformed", exception)])
     if isinstance(exception, exceptions.APIException):
-        detail = exception.detail
+        detail: Any = exception.detail
         if isinstance(detail, dict):  # simplejwt's
             detail = detail.get("detail", detail)
         return problem(status, _KINDS.get(status, "error"), str(detail))
-    detail = "There is nothing here for you." if status == 404 else "You may not do this."
-    return problem(status, _KINDS[status], detail)
+    return problem(
+        status, _KINDS[status], "There is nothing here for you." if status == 404 else "You may not do this."
+    )
 
 
 def _error(pointer: str, code: str, exception: exceptions.APIException) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """Every address QuikTrade answers at."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
 from quiktrade import health
 
-v1 = [
+v1: list[URLPattern | URLResolver] = [
     path("auth/", include("quiktrade.auth.urls")),
     path("", include("orders.api.urls")),
     path("", include("exchanges.api.urls")),

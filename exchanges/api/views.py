@@ -11,8 +11,10 @@ from rest_framework.response import Response
 from exchanges.models import Venue
 from exchanges.registry import capabilities_of
 
+NAMES = serializers.ListField(child=serializers.CharField())
 
-class VenueSerializer(serializers.Serializer[Venue]):
+
+class VenueSerializer(serializers.Serializer[Any]):
     """A venue that takes orders, and what it can do."""
 
     code = serializers.CharField(help_text="Market identifier code (ISO 10383).")
@@ -22,11 +24,11 @@ class VenueSerializer(serializers.Serializer[Venue]):
     order_types = serializers.SerializerMethodField()
     times_in_force = serializers.SerializerMethodField()
 
-    @extend_schema_field(list[str])
+    @extend_schema_field(NAMES)
     def get_order_types(self, venue: Venue) -> list[str]:
         return sorted(capabilities_of(venue.adapter, venue.settings).order_types)
 
-    @extend_schema_field(list[str])
+    @extend_schema_field(NAMES)
     def get_times_in_force(self, venue: Venue) -> list[str]:
         return sorted(capabilities_of(venue.adapter, venue.settings).times_in_force)
 

@@ -14,7 +14,6 @@ from orders.models import (
     CLIENT_ORDER_ID_PATTERN,
     LIMIT_TYPES,
     STOP_TYPES,
-    Order,
     OrderEvent,
     OrderType,
     Side,
@@ -104,7 +103,7 @@ def validate_client_order_id(value: str) -> str:
     return str(serializers.RegexField(rf"\A{CLIENT_ORDER_ID_PATTERN}\Z", trim_whitespace=False).run_validation(value))
 
 
-class OrderSerializer(serializers.Serializer[Order]):
+class OrderSerializer(serializers.Serializer[Any]):
     """An order as it stands."""
 
     id = serializers.UUIDField()
@@ -128,7 +127,7 @@ class OrderSerializer(serializers.Serializer[Order]):
     placed_at = serializers.DateTimeField(allow_null=True)
 
 
-class OrderEventSerializer(serializers.Serializer[OrderEvent]):
+class OrderEventSerializer(serializers.Serializer[Any]):
     """One step of an order's history."""
 
     sequence = serializers.IntegerField()

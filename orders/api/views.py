@@ -242,5 +242,3 @@ def _cursor(text: str | None) -> Cursor | None:
         raise serializers.ValidationError(
             {"query:cursor": "Not a cursor; take the next link of a page as it is."}, "invalid_cursor"
         ) from None
-
-

@@ -119,9 +119,7 @@ def forged(text: str) -> str:
         ("colour=red", ("colour", "unknown")),
     ],
 )
-def test_a_wrong_query_is_refused_naming_the_parameter(
-    alice: APIClient, query: str, expected: tuple[str, str]
-) -> None:
+def test_a_wrong_query_is_refused_naming_the_parameter(alice: APIClient, query: str, expected: tuple[str, str]) -> None:
     response = alice.get(f"{ORDERS}?{query}")
     assert response.status_code == 400, response.content
     assert expected in errors(response)

@@ -29,22 +29,20 @@ def capabilities(safety: ResendSafety) -> Capabilities:
     )
 
 
-# fmt: off
 @pytest.mark.parametrize(
     ("answer", "safety", "expected"),
     [
-        (WORKING,  ResendSafety.REFUSES_DUPLICATES,        Event.ACKNOWLEDGED),
-        (WORKING,  ResendSafety.NOTHING,                   Event.ACKNOWLEDGED),
-        (FILLED,   ResendSafety.NOTHING,                   Event.ACKNOWLEDGED),
-        (REJECTED, ResendSafety.REFUSES_DUPLICATES,        Event.REJECTED_BY_VENUE),
-        (SILENT,   ResendSafety.REFUSES_DUPLICATES,        None),
-        (None,     ResendSafety.REFUSES_DUPLICATES,        Event.NOT_FOUND),
-        (None,     ResendSafety.REFUSES_STALE_REQUESTS,    Event.NOT_FOUND),
-        (None,     ResendSafety.REFUSES_RECENT_DUPLICATES, Park),
-        (None,     ResendSafety.NOTHING,                   Park),
+        (WORKING, ResendSafety.REFUSES_DUPLICATES, Event.ACKNOWLEDGED),
+        (WORKING, ResendSafety.NOTHING, Event.ACKNOWLEDGED),
+        (FILLED, ResendSafety.NOTHING, Event.ACKNOWLEDGED),
+        (REJECTED, ResendSafety.REFUSES_DUPLICATES, Event.REJECTED_BY_VENUE),
+        (SILENT, ResendSafety.REFUSES_DUPLICATES, None),
+        (None, ResendSafety.REFUSES_DUPLICATES, Event.NOT_FOUND),
+        (None, ResendSafety.REFUSES_STALE_REQUESTS, Event.NOT_FOUND),
+        (None, ResendSafety.REFUSES_RECENT_DUPLICATES, Park),
+        (None, ResendSafety.NOTHING, Park),
     ],
 )
-# fmt: on
 def test_the_answer_and_the_venues_class_decide(
     answer: Report | VenueError | None, safety: ResendSafety, expected: object
 ) -> None:

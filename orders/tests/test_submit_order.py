@@ -21,6 +21,10 @@ def without(order: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in order.items() if name not in names}
 
 
+def post_bytes(client: APIClient, body: bytes, media_type: str = "application/json") -> Any:
+    return client.generic("POST", ORDERS, body, content_type=media_type)  # type: ignore[arg-type]
+
+
 def errors(response: Any) -> set[tuple[str, str]]:
     """(where, code) of each error; checks on the way that it is a problem."""
     problem = response.json()
@@ -156,9 +160,7 @@ REFUSED: list[tuple[Any, set[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("body", "expected"), REFUSED, ids=lambda value: repr(value)[:60])
-def test_a_wrong_order_is_refused_naming_the_field(
-    alice: APIClient, body: Any, expected: set[tuple[str, str]]
-) -> None:
+def test_a_wrong_order_is_refused_naming_the_field(alice: APIClient, body: Any, expected: set[tuple[str, str]]) -> None:
     response = alice.post(ORDERS, body)
 
     assert response.status_code == 400, response.content
@@ -181,7 +183,7 @@ RAW_LIMIT = '{"type": "limit", "side": "buy", "instrument": "US0378331005", "lim
         (b"[" * 60_000, ("#", "malformed")),
         ((RAW_LIMIT % "NaN").encode(), ("#", "malformed")),
         ((RAW_LIMIT % "-Infinity").encode(), ("#", "malformed")),
-        ((RAW_LIMIT % "1, \"limit_price\": 2").encode(), ("#", "malformed")),
+        ((RAW_LIMIT % '1, "limit_price": 2').encode(), ("#", "malformed")),
         ((RAW_LIMIT % ("1" * 5000)).encode(), ("#", "malformed")),
         (b'{"instrument": "\\ud800", "type": "market", "side": "buy", "quantity": 1}', SURROGATE),
         ((RAW_LIMIT % "1e400").encode(), ("#/limit_price", "max_digits")),
@@ -194,7 +196,7 @@ RAW_LIMIT = '{"type": "limit", "side": "buy", "instrument": "US0378331005", "lim
 def test_a_body_that_json_or_numbers_cannot_hold_is_refused(
     alice: APIClient, body: bytes, expected: tuple[str, str]
 ) -> None:
-    response = alice.generic("POST", ORDERS, body, content_type="application/json")
+    response = post_bytes(alice, body)
 
     assert response.status_code == 400, response.content
     assert errors(response) == {expected}
@@ -203,20 +205,20 @@ def test_a_body_that_json_or_numbers_cannot_hold_is_refused(
 
 def test_a_number_is_stored_exactly_as_it_was_written(alice: APIClient) -> None:
     body = (RAW_LIMIT % "0.1").encode()
-    response = alice.generic("POST", ORDERS, body, content_type="application/json")
+    response = post_bytes(alice, body)
     assert response.json()["limit_price"] == "0.1"
     assert str(Order.objects.get().limit_price) == "0.10000000"
 
 
 def test_a_body_that_is_too_large_is_refused(alice: APIClient) -> None:
-    response = alice.generic("POST", ORDERS, b" " * 5_000_000, content_type="application/json")
+    response = post_bytes(alice, b" " * 5_000_000)
     assert response.status_code == 413
     assert response.json()["type"] == "urn:quiktrade:problem:payload-too-large"
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 def test_another_media_type_is_refused(alice: APIClient, media_type: str) -> None:
-    response = alice.generic("POST", ORDERS, b"x", content_type=media_type)
+    response = post_bytes(alice, b"x", media_type)
     assert response.status_code == 415
     assert response.json()["type"] == "urn:quiktrade:problem:unsupported-media-type"
 

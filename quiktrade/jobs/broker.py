@@ -111,7 +111,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
     def _rows(self) -> list[Package]:
         with connection.cursor() as cursor:
             cursor.execute(_CLAIM, [Conf.RETRY, self.list_key, Conf.BULK])
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     def _wait(self, seconds: float, listen: bool) -> None:
         if not listen:

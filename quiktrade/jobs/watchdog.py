@@ -58,7 +58,7 @@ class Watchdog:
                     beat, heard_at = latest, time.monotonic()
                 silent = time.monotonic() - heard_at
                 if silent > settings.JOBS_STALE_SECONDS:
-                    logger.critical("Job cluster stopped working: replacing it", extra={"silent_seconds": round(silent)})
+                    logger.critical("Job cluster stopped working: replacing it", extra={"silent": round(silent)})
                     return
                 time.sleep(0.25)
             if self._stopping:
