@@ -1,0 +1,194 @@
+"""HTTP for adapters of venues that speak it: one request, one deadline, an honest word on what went wrong.
+
+What may have arrived is `OutcomeUnknown`; `NotSent` is raised only where no byte of the request left us. Each
+call is put on the wire once: nothing here, in aiohttp or in the kernel sends it again after we gave it up.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from exchanges.venue import NotSent, OutcomeUnknown
+
+MAX_TEXT = 500
+
+MAX_REPLY_BYTES = 64 * 1024
+"""An answer about one order takes a few hundred bytes; more is not an answer."""
+
+CONNECT_SHARE = 0.5
+"""Of the deadline, for connecting: it gives up first, so that what was not sent is known as not sent."""
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Idle connections are closed by us, sooner than servers do: a request sent as the server closes is lost."""
+
+_LINGER_AND_RESET = struct.pack("ii", 1, 0)
+
+logger = logging.getLogger(__name__)
+
+
+def storable(text: str) -> str:
+    """Foreign text as a database takes it: no NUL, no half of a surrogate pair, not endless."""
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """A complete reply. Not redirected, not decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json_object(self) -> dict[str, Any]:
+        """The body. Raises: OutcomeUnknown if it is not a JSON object, or does not say that it is JSON."""
+        content_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        try:
+            content = json.loads(self.body) if content_type == "application/json" else None
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise OutcomeUnknown("unreadable_reply", f"HTTP {self.status}, {content_type[:100]!r}")
+        return content
+
+    def retry_after(self) -> float | None:
+        """Retry-After in seconds; None if it is absent, or a date."""
+        try:
+            seconds = float(self.headers.get("Retry-After", ""))
+        except ValueError:
+            return None
+        return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+class HttpCalls:
+    """Calls to one venue, for the event loop in which the first is made.
+
+    `timeout_seconds` bounds a call from connecting to the last byte read, however slowly it comes. Before
+    that, a call may wait as long again for one of the `in_flight` connections.
+    """
+
+    def __init__(self, url: URL, *, timeout_seconds: float, in_flight: int) -> None:
+        self._url = str(url).rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._free = asyncio.Semaphore(in_flight)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, method: str, path: str, body: bytes | None = None) -> HttpReply:
+        """Make the call; `path` is percent-encoded already. Raises: NotSent, OutcomeUnknown."""
+        await self._take_connection()
+        try:
+            return await self._send(method, path, body)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise NotSent("connect_timeout", "no connection in time") from error
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent("connect_failed", _text_of(error)) from error
+        except TimeoutError as error:
+            raise OutcomeUnknown("timeout", f"no whole reply in {self._timeout_seconds:g} s") from error
+        except aiohttp.ClientPayloadError as error:
+            raise OutcomeUnknown("reply_cut_short", _text_of(error)) from error
+        except aiohttp.ClientResponseError as error:
+            raise OutcomeUnknown("unreadable_reply", storable(error.message)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise OutcomeUnknown("connection_lost", _text_of(error)) from error
+        except OutcomeUnknown:
+            raise
+        except Exception as error:
+            logger.exception("A call to a venue failed in a way nobody foresaw")
+            raise OutcomeUnknown("unforeseen", _text_of(error)) from error
+        finally:
+            self._free.release()
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _take_connection(self) -> None:
+        # The wait is ours, not aiohttp's: it must not eat into the time that the request has on the wire.
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise NotSent("no_free_connection", "too many calls under way") from error
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> HttpReply:
+        if self._session is None:
+            self._session = self._open_session()
+        url = URL(self._url + path, encoded=True)
+        async with (
+            asyncio.timeout(self._timeout_seconds),
+            self._session.request(
+                method, url, data=body, headers=_JSON if body else None, allow_redirects=False
+            ) as response,
+        ):
+            return HttpReply(response.status, response.headers, await _read(response))
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, socket_factory=self._open_socket
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout_seconds * CONNECT_SHARE),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            skip_auto_headers=("User-Agent",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            middlewares=(_send_once,),
+        )
+
+    def _open_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """Make a socket whose kernel forgets a request when we do.
+
+        A plain close leaves the kernel to deliver what the peer has not acknowledged, for minutes after a
+        network fails: a late original that no settle time covers. Closing with a reset, also when we are
+        killed, and giving up on what stays unacknowledged for as long as our deadline, bound that.
+        """
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_AND_RESET)
+        if sys.platform == "linux":
+            milliseconds = math.ceil(self._timeout_seconds * 1000)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        return made
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending again over a new connection what was lost on one it had kept alive.
+
+    It does so for GET and PUT (not POST, as of 3.14) when it sees one of the errors caught here.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from error
+
+
+def _text_of(error: Exception) -> str:
+    return storable(str(error) or type(error).__name__)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise OutcomeUnknown("unreadable_reply", f"HTTP {response.status}, above {MAX_REPLY_BYTES} bytes")
+    return bytes(body)

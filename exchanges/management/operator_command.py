@@ -1,0 +1,83 @@
+"""What the operators' commands have in common: who acts, how they answer, and with which exit code."""
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
+from rich.console import Console, RenderableType
+
+from exchanges.services import REASON_LENGTH
+
+REFUSED = 1
+USAGE = 2
+PLAIN_WIDTH = 240
+EXIT_CODES = """\
+exit codes: 0 all done, 1 something was refused or not found, 2 wrong usage
+The history names the actor "operator:NAME (command)", NAME being the user of this machine (with sudo, its user).
+"""
+
+
+class OperatorCommand(BaseCommand):
+    """`examples` ends the --help text; with --json one document goes to standard output, and nothing else."""
+
+    examples: ClassVar[str]
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name,
+            subcommand,
+            epilog=f"examples:\n{self.examples}\n{EXIT_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **kwargs,
+        )
+
+    def add_json(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="answer with one JSON document on standard output")
+
+    def tell(self, options: Mapping[str, Any], document: Mapping[str, Any], text: str) -> None:
+        """Answer: with the document where --json asked for it, else with the text."""
+        self.stdout.write(json.dumps(document, indent=2, cls=DjangoJSONEncoder) if options["json"] else text)
+
+    def show(self, *things: RenderableType) -> None:
+        """Write tables and text: coloured and fitted to a terminal, plain and wide elsewhere."""
+        terminal = self.stdout.isatty()
+        console = Console(force_terminal=terminal, width=None if terminal else PLAIN_WIDTH, highlight=False)
+        with console.capture() as capture:
+            console.print(*things, sep="\n")
+        self.stdout.write(capture.get(), ending="")
+
+    def interactive(self) -> bool:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+
+def actor() -> str:
+    """Who acts, marked as acting by command: a name at the console and one on this machine may be two people."""
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's numeric user has no name
+        name = f"uid {os.getuid()}"
+    return f"operator:{name} (command)"
+
+
+def reason(text: str) -> str:
+    """An argparse type: what the history keeps must say something and fit."""
+    text = text.strip()
+    if not text:
+        raise argparse.ArgumentTypeError("say why: the reason is kept in the history")
+    if len(text) > REASON_LENGTH:
+        raise argparse.ArgumentTypeError(f"{len(text)} characters are too many; {REASON_LENGTH} are kept")
+    return text
+
+
+def refuse(message: str) -> NoReturn:
+    raise CommandError(message, returncode=REFUSED)
+
+
+def misuse(message: str) -> NoReturn:
+    raise CommandError(message, returncode=USAGE)

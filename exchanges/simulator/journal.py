@@ -1,0 +1,121 @@
+"""The simulated exchange's memory on disk: one JSON line an order, appended, never rewritten.
+
+Every line goes to the kernel in a write of its own before the order is answered for. That outlives the
+process, however it dies. With `fsync` it outlives the machine: the reply then waits for the disk, one wait
+for all orders that came meanwhile. It is off by default: what dies in tests is a process, not the machine.
+
+A last line without its newline was never answered for, so it is cut off at the next start. Any other line
+that cannot be read prevents the start: an exchange with holes in its memory would accept orders twice.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from exchanges.simulator.ledger import Ledger, VenueOrder
+
+FORMAT = 1
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the text says which file and why."""
+
+
+class Journal:
+    """Use `open_journal`. One process holds a journal at a time."""
+
+    def __init__(self, descriptor: int, path: Path, prefix: str, *, fsync: bool) -> None:
+        self.path = path
+        self.prefix = prefix
+        """Begins the venue order ids of this journal, so that a new journal never repeats an old id."""
+        self._descriptor = descriptor
+        self._fsync = fsync
+        self._torn = False
+        self._appended = 0
+        self._synced = 0
+        self._sync_turn = asyncio.Lock()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record. Raises: JournalError, now and for ever after; the process must end."""
+        if self._torn:
+            raise JournalError(f"{self.path} ends in half a line")  # which a further line would make part of it
+        line = memoryview(_encode(record).encode() + b"\n")
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError as error:
+            self._torn = True
+            raise JournalError(f"cannot write {self.path}: {error.strerror}") from error
+        self._appended += 1
+
+    async def settle(self) -> None:
+        """Return when all that was appended so far is as safe as this journal makes it."""
+        if not self._fsync:
+            return
+        appended = self._appended
+        async with self._sync_turn:
+            if self._synced >= appended:  # the one before us in the queue synced our line as well
+                return
+            appended = self._appended
+            try:
+                await asyncio.to_thread(os.fsync, self._descriptor)
+            except OSError as error:
+                raise JournalError(f"cannot sync {self.path}: {error.strerror}") from error
+            self._synced = appended
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def open_journal(path: Path, *, fsync: bool) -> tuple[Journal, Ledger]:
+    """Open or create the journal and read back what it remembers. Raises: JournalError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise JournalError(f"cannot open {path}: {error.strerror}") from error
+    try:
+        return _read_back(descriptor, path, fsync=fsync)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _read_back(descriptor: int, path: Path, *, fsync: bool) -> tuple[Journal, Ledger]:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise JournalError(f"{path} is in use by another exchange") from error
+    ledger = Ledger()
+    prefix = ""
+    whole = 0
+    with open(descriptor, "rb", closefd=False) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                os.ftruncate(descriptor, whole)
+                break
+            whole += len(line)
+            try:
+                record = json.loads(line)
+                if number == 1:
+                    prefix = _read_header(record)
+                else:
+                    ledger.add(VenueOrder.from_json(record))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise JournalError(f"{path}: line {number} cannot be read; move the file away") from error
+    journal = Journal(descriptor, path, prefix or secrets.token_hex(3), fsync=fsync)
+    if not prefix:
+        journal.append({"journal": FORMAT, "prefix": journal.prefix})
+    return journal, ledger
+
+
+def _read_header(record: dict[str, Any]) -> str:
+    if record["journal"] != FORMAT or type(record["prefix"]) is not str or not record["prefix"]:
+        raise ValueError("another format")
+    return str(record["prefix"])

@@ -1,0 +1,133 @@
+"""POST /orders and GET /orders/{client_order_id} over HTTP, with the faults that strike them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from exchanges.simulator.exchange import PROPER, Conduct, Exchange
+from exchanges.simulator.faults import FIND, PLACE, Fault, Faults
+from exchanges.simulator.journal import JournalError
+from exchanges.simulator.reads import Reads
+from exchanges.simulator.replies import answer, cut, cut_short, refuse
+from exchanges.simulator.validation import Refusal, read_order
+
+ORDERS = "/orders"
+ORDER = "/orders/"
+
+Act = Callable[[web.BaseRequest, Conduct], Awaitable[web.Response]]
+
+
+class OrderPort:
+    """`lost_memory` is called when the journal fails; the process must then end, answering nobody."""
+
+    def __init__(
+        self, exchange: Exchange, faults: Faults, reads: Reads, lost_memory: Callable[[JournalError], None]
+    ) -> None:
+        self._exchange = exchange
+        self._faults = faults
+        self._reads = reads
+        self._lost_memory = lost_memory
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        call: str
+        act: Act
+        if request.method == "POST" and request.path == ORDERS:
+            call, act = PLACE, self._place
+        elif request.method == "GET" and request.path.startswith(ORDER):
+            call, act = FIND, self._find
+        else:
+            return await self._reads.handle(request)
+        self._reads.requests[call] += 1
+        try:
+            struck = self._faults.draw(call)
+            if struck:
+                return await _troubled(request, act, struck)
+            return await act(request, PROPER)
+        except JournalError as error:
+            self._lost_memory(error)
+            return cut(request)
+
+    async def _place(self, request: web.BaseRequest, conduct: Conduct) -> web.Response:
+        if request.content_type != "application/json":
+            return refuse(Refusal(415, "unsupported_media_type", "the body must be application/json"))
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return refuse(Refusal(413, "request_too_large", "the body is too large"))
+        try:
+            order = await self._exchange.accept(read_order(body), conduct)
+        except Refusal as refusal:
+            return refuse(refusal)
+        return answer(
+            201,
+            {
+                "client_order_id": order.request.client_order_id,
+                "venue_order_id": order.venue_order_id,
+                "status": order.status,
+            },
+        )
+
+    async def _find(self, request: web.BaseRequest, conduct: Conduct) -> web.Response:
+        try:
+            order = await self._exchange.find(unquote(request.rel_url.raw_path.removeprefix(ORDER)))
+        except Refusal as refusal:
+            return refuse(refusal)
+        return answer(
+            200,
+            {
+                "client_order_id": order.request.client_order_id,
+                "venue_order_id": order.venue_order_id,
+                "status": order.status,
+                "code": order.code,
+                "text": order.text,
+            },
+        )
+
+
+async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fault]) -> web.Response:
+    if hold := struck.get("hold"):
+        with suppress(web.HTTPRequestEntityTooLarge):
+            await request.read()  # now: when the sender has gone it cannot be read any more
+        await asyncio.sleep(hold.duration())
+    if stall := struck.get("stall"):
+        await asyncio.sleep(stall.duration())
+        return cut(request)
+    if "reset" in struck:
+        return cut(request, reset=True)
+    if limit := struck.get("rate_limit"):
+        return answer(
+            429,
+            {"code": "rate_limited", "text": "too many requests: this one was discarded"},
+            {"Retry-After": f"{limit.retry_after:g}"},
+        )
+    failure = struck.get("http_5xx")
+    if failure and not failure.recorded:
+        return _failed(failure)
+    response = await act(request, _conduct(struck))
+    if latency := struck.get("latency"):
+        await asyncio.sleep(latency.duration())
+    if failure:
+        return _failed(failure)
+    if "accept_then_drop" in struck:
+        return cut(request)
+    if "truncate" in struck:
+        return cut_short(request, response)
+    return response
+
+
+def _failed(failure: Fault) -> web.Response:
+    return answer(failure.status, {"code": "internal_error", "text": "the exchange is in trouble"})
+
+
+def _conduct(struck: Mapping[str, Fault]) -> Conduct:
+    window = struck.get("duplicate_window")
+    return Conduct(
+        halted="reject" in struck,
+        forget_duplicates="forget_duplicates" in struck,
+        duplicate_window_seconds=window.duration() if window else None,
+        forget_rejections="forget_rejections" in struck,
+        enforce_valid_until="enforce_valid_until" in struck,
+    )

@@ -1,0 +1,52 @@
+"""The simulator's adapter under the conformance suite."""
+
+import json
+from typing import Any
+from urllib.parse import unquote
+
+from exchanges.adapters.simulator import SimulatorVenue
+from exchanges.tests.conformance import VenueConformance
+from exchanges.tests.peer import Request, reply
+from exchanges.venue import NewOrder, ReportStatus
+
+
+class TestSimulatorVenue(VenueConformance):
+    definite_code = "quantity_above_maximum"
+
+    def make(self, url: str, **changes: Any) -> SimulatorVenue:
+        return SimulatorVenue({"url": url} | changes)
+
+    def accepted(self, order: NewOrder, venue_order_id: str = "V-1") -> bytes:
+        return reply(
+            201,
+            {
+                "client_order_id": order.client_order_id,
+                "venue_order_id": venue_order_id,
+                "status": "working",
+            },
+        )
+
+    def refused(self, code: str, text: str) -> bytes:
+        return reply(422, {"code": code, "text": text})
+
+    def duplicate(self) -> bytes:
+        return reply(409, {"code": "duplicate_client_order_id", "text": "received before, as V-1"})
+
+    def limited(self, retry_after: str) -> bytes:
+        return reply(429, {"code": "rate_limited", "text": "discarded"}, retry_after=retry_after)
+
+    def reported(self, order: NewOrder, status: ReportStatus, code: str = "", text: str = "") -> bytes:
+        content = {"client_order_id": order.client_order_id, "venue_order_id": "V-1", "status": status.value}
+        return reply(200, content | {"code": code, "text": text})
+
+    def unknown(self) -> bytes:
+        return reply(404, {"code": "unknown_order", "text": "no order by this client_order_id"})
+
+    def sent(self, request: Request) -> dict[str, Any]:
+        assert (request.method, request.path) == ("POST", "/orders")
+        order: dict[str, Any] = json.loads(request.body)
+        return order
+
+    def asked_for(self, request: Request) -> str:
+        assert request.method == "GET"
+        return unquote(request.path.removeprefix("/orders/"), errors="strict")
