@@ -45,8 +45,8 @@ class Capabilities:
     """What a venue can do. The lifecycle applies it; no code asks which venue it is.
 
     `deadline_seconds` bounds one whole call, first byte sent to last byte read, and is shorter than the lease
-    of an attempt. `settle_seconds` is how long after the last attempt a request may still be on the wire:
-    only after it does `find() is None` prove that the venue never got the order.
+    of an attempt. `settle_seconds` is how long after the end of the last attempt (its outcome, or its lease) a
+    request may still be on the wire: only after it does `find() is None` prove that the venue never got it.
     """
 
     resend_safety: ResendSafety
@@ -135,6 +135,8 @@ class VenueError(Exception):
     """A call to a venue did not end in an answer. `code` is short and stable, `text` is for people."""
 
     def __init__(self, code: str, text: str = "") -> None:
+        # A venue's words go into rows: no NUL, no half of a surrogate pair, not endless.
+        code, text = (part[:500].encode("utf-8", "replace").decode().replace("\0", "�") for part in (code, text))
         super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text

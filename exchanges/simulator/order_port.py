@@ -40,7 +40,7 @@ class OrderPort:
             call, act = FIND, self._find
         else:
             return await self._reads.handle(request)
-        self._reads.requests[call] += 1
+        self._reads.begin(call)
         try:
             struck = self._faults.draw(call)
             if struck:
@@ -49,6 +49,8 @@ class OrderPort:
         except JournalError as error:
             self._lost_memory(error)
             return cut(request)
+        finally:
+            self._reads.end()
 
     async def _place(self, request: web.BaseRequest, conduct: Conduct) -> web.Response:
         if request.content_type != "application/json":

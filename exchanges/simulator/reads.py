@@ -22,7 +22,17 @@ class Reads:
         self._exchange = exchange
         self._faults = faults
         self._started_at = datetime.now(UTC)
-        self.requests = {PLACE: 0, FIND: 0}
+        self._requests = {PLACE: 0, FIND: 0}
+        self._under_way = self._most_under_way = 0
+
+    def begin(self, call: str) -> None:
+        """Count a request to place or find, from its arrival to `end()`."""
+        self._requests[call] += 1
+        self._under_way += 1
+        self._most_under_way = max(self._most_under_way, self._under_way)
+
+    def end(self) -> None:
+        self._under_way -= 1
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         views = {"/orders": self._orders, "/stats": self._stats, "/health": self._health}
@@ -57,7 +67,8 @@ class Reads:
             "rejected": ledger.rejected,
             "doubles": ledger.doubles,
             "duplicates_refused": self._exchange.duplicates_refused,
-            "requests": self.requests,
+            "requests": self._requests,
+            "most_under_way": self._most_under_way,
             "started_at": self._started_at.isoformat(),
             "journal": str(self._exchange.journal.path),
             **self._faults.as_json(),

@@ -136,7 +136,7 @@ def test_no_more_requests_are_under_way_than_the_venue_allows(exchange: RunningE
     run_engine()
 
     assert Order.objects.filter(status="placed").count() == 12
-    assert exchange.stats()["most_in_flight"] <= 3
+    assert exchange.stats()["most_under_way"] <= 3
 
 
 def test_a_venue_with_settings_that_cannot_work_keeps_its_orders_waiting(exchange: RunningExchange) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import logging
 import multiprocessing.connection
 import os
+import resource
 import signal
 import sys
 import time
@@ -70,6 +71,7 @@ def run() -> int:
     post_spawn.connect(_warm_up, dispatch_uid="quiktrade.jobs.cluster")
     os.register_at_fork(after_in_child=_child)
     _die_with_parent()
+    _open_files_enough()
 
     cluster = django_q.cluster.Cluster()
     # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).
@@ -105,6 +107,12 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         parent_death_signal = 1
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+def _open_files_enough() -> None:
+    """A venue's 1,024 connections do not fit under the usual soft limit of as many files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(65_536, most) if most > 0 else 65_536, most))
 
 
 def _warm_up(**kwargs: Any) -> None:
