@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.db import connection
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 
 from orders.models import Order, Status
 
@@ -63,6 +64,11 @@ def failed_orders(*, venue: str | None, accepted_before: datetime | None, error:
     if error is not None:
         orders = orders.filter(last_error__icontains=error)
     return orders
+
+
+def due_orders() -> QuerySet[Order]:
+    """Orders to be placed now, at venues that are not halted."""
+    return Order.objects.filter(status=Status.PENDING, next_attempt_at__lte=Now(), venue__halted_at__isnull=True)
 
 
 def unconfirmed_orders(*, venue: str | None) -> QuerySet[Order]:

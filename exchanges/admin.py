@@ -1,0 +1,159 @@
+"""The console's venues: halted and resumed by operators, added and changed by administrators."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
+
+from exchanges import services
+from exchanges.console.intents import Intent, IntentAdmin, Outcome
+from exchanges.console.pages import clipped, label
+from exchanges.console.times import age, exact, stamp
+from exchanges.models import Venue, VenueEvent
+from exchanges.registry import ADAPTERS, open_venue
+
+EVENTS_SHOWN = 200
+
+
+def _halt(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
+    return [_outcome(services.halt_venue, code, actor, reason) for code in keys]
+
+
+def _resume(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
+    return [_outcome(services.resume_venue, code, actor, reason) for code in keys]
+
+
+def _outcome(service: Any, code: str, actor: str, reason: str) -> Outcome:
+    try:
+        service(code, actor=actor, reason=reason)
+    except services.VenueNotChanged as error:
+        return Outcome(code, False, str(error))
+    return Outcome(code, True, "")
+
+
+HALT = Intent(
+    name="halt",
+    verb="Halt",
+    done="halted",
+    icon="pause_circle",
+    permission="exchanges.halt_venue",
+    explanation="No more orders are sent to it until it is resumed. Orders for it are still accepted, and wait. "
+    "Requests already under way are not called back.",
+    act=_halt,
+    grave=True,
+)
+RESUME = Intent(
+    name="resume",
+    verb="Resume",
+    done="resumed",
+    icon="play_circle",
+    permission="exchanges.halt_venue",
+    explanation="The orders that waited are sent at once.",
+    act=_resume,
+)
+
+
+def venue_state(venue: Venue) -> SafeString:
+    labels = []
+    if venue.halted:
+        labels.append(label("Halted", "danger", title="Nothing is sent to it; its orders wait."))
+    if not venue.enabled:
+        labels.append(label("Off", "warning", title="Orders for it are refused."))
+    return SafeString(" ".join(labels)) or label("Open", "success", title="Orders are accepted and sent.")
+
+
+def halted_since(venue: Venue) -> SafeString | None:
+    return exact(f"{age(venue.halted_at)} ago", venue.halted_at) if venue.halted_at else None
+
+
+class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Venue
+        fields = ("name", "adapter", "settings", "enabled", "is_default", "max_in_flight")
+        widgets = {"settings": UnfoldAdminTextareaWidget(attrs={"rows": 5})}
+
+    adapter = forms.ChoiceField(
+        choices=lambda: [(name, name) for name in sorted(ADAPTERS)], widget=UnfoldAdminSelectWidget
+    )
+
+    def clean(self) -> dict[str, Any] | None:
+        """The adapter itself is the judge of its settings."""
+        super().clean()
+        adapter, settings = self.cleaned_data.get("adapter"), self.cleaned_data.get("settings")
+        if settings is not None and not isinstance(settings, dict):
+            self.add_error("settings", 'An object is needed: {"name": value, …}.')
+        elif adapter and settings is not None:
+            try:
+                open_venue(adapter, settings)
+            except ValueError as error:
+                self.add_error("settings", str(error))
+        other = Venue.objects.filter(is_default=True).exclude(pk=self.instance.pk).first()
+        if self.cleaned_data.get("is_default") and other:
+            self.add_error("is_default", f"{other.code} is the default: take that from it first.")
+        return self.cleaned_data
+
+
+@admin.register(Venue)
+class VenueAdmin(IntentAdmin):
+    intents = (HALT, RESUME)
+    form = VenueForm
+    fields = ("code", "name", "adapter", "settings", "enabled", "is_default", "max_in_flight")
+    sortable_by = ()
+    list_display = ("code", "name", "state", "since", "halted_by", "reason", "adapter", "default", "max_in_flight")
+    change_form_template = "console/venue.html"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        return () if obj is None else ("code",)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context: dict[str, Any] = {}
+        if venue := self.get_object(request, object_id):
+            events = VenueEvent.objects.filter(venue=venue)[:EVENTS_SHOWN]
+            context = {
+                "venue": venue,
+                "state": venue_state(venue),
+                "since": halted_since(venue),
+                "history": {
+                    "headers": ["Time (UTC)", "Event", "Actor", "Reason"],
+                    "rows": [
+                        [stamp(event.at), event.get_event_display(), event.actor, event.reason] for event in events
+                    ],
+                },
+            }
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def intents_for(self, obj: Model) -> Iterable[Intent]:
+        assert isinstance(obj, Venue)
+        return (RESUME,) if obj.halted else (HALT,)
+
+    def chosen_rows(self, intent: Intent, keys: Sequence[str]) -> dict[str, Any]:
+        return {
+            "headers": ["Venue", "State", "Since", "Reason"],
+            "rows": [
+                [str(venue), venue_state(venue), halted_since(venue) or "", venue.halt_reason]
+                for venue in Venue.objects.filter(pk__in=keys)
+            ],
+        }
+
+    @admin.display(description="state")
+    def state(self, venue: Venue) -> SafeString:
+        return venue_state(venue)
+
+    @admin.display(description="halted")
+    def since(self, venue: Venue) -> SafeString | None:
+        return halted_since(venue)
+
+    @admin.display(description="reason")
+    def reason(self, venue: Venue) -> SafeString | None:
+        return clipped(venue.halt_reason) if venue.halt_reason else None
+
+    @admin.display(description="default")
+    def default(self, venue: Venue) -> SafeString | None:
+        return label("default", "info") if venue.is_default else None

@@ -1,0 +1,197 @@
+"""What an operator may do to chosen rows: an intent, asked for with a reason and answered row by row.
+
+An intent starts from the list (rows ticked, or all that a filter found) or from a row's own page. Both lead to
+one page that shows what was chosen and asks why; nothing changes before that page is sent. The chosen rows
+travel with it, so that what was shown is what is acted on, whatever the filter would find by then.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.text import capfirst
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from exchanges.console.pages import ConsoleAdmin
+from exchanges.services import REASON_LENGTH
+
+SHOWN = 50
+"""Chosen rows that the page lists; the rest is counted."""
+
+
+class Outcome(NamedTuple):
+    """What became of one chosen row."""
+
+    key: str
+    done: bool
+    explanation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """`act(keys, actor, reason)` gives one outcome for each key; `most` bounds how many rows it takes at once."""
+
+    name: str
+    verb: str
+    done: str
+    icon: str
+    permission: str
+    explanation: str
+    act: Callable[[Sequence[str], str, str], Sequence[Outcome]]
+    most: int = 1000
+    grave: bool = False
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=REASON_LENGTH,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2, "autofocus": True, "required": True}),
+        error_messages={"required": "Say why: the reason is kept in the history."},
+    )
+
+
+class IntentAdmin(ConsoleAdmin):
+    """A page whose rows have intents, offered to those who have their permission."""
+
+    intents: tuple[Intent, ...] = ()
+
+    def intents_for(self, obj: Model) -> Iterable[Intent]:
+        """Those that make sense for a row as it stands. The service decides; this only spares useless buttons."""
+        return self.intents
+
+    def chosen_rows(self, intent: Intent, keys: Sequence[str]) -> dict[str, Any]:
+        """The chosen rows as a table: `headers` and `rows`."""
+        raise NotImplementedError
+
+    def get_urls(self) -> list[URLPattern]:
+        views = [
+            path(f"{intent.name}/", self.admin_site.admin_view(self._view(intent)), name=self._url_name(intent))
+            for intent in self.intents
+        ]
+        return views + super().get_urls()
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            intent.name: (self._list_action(intent), intent.name, f"{intent.verb} …")
+            for intent in self.intents
+            if request.user.has_perm(intent.permission)
+        }
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        buttons = []
+        if obj := self.get_object(request, object_id):
+            query = urlencode({"keys": obj.pk, "next": request.get_full_path()})
+            buttons = [
+                {"intent": intent, "url": f"{self._url(intent)}?{query}"}
+                for intent in self.intents_for(obj)
+                if request.user.has_perm(intent.permission)
+            ]
+        return super().change_view(request, object_id, form_url, {"intents": buttons, **(extra_context or {})})
+
+    def _url_name(self, intent: Intent) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{intent.name}"
+
+    def _url(self, intent: Intent) -> str:
+        return reverse(f"{self.admin_site.name}:{self._url_name(intent)}")
+
+    def _list_action(self, intent: Intent) -> Callable[..., HttpResponse | None]:
+        def ask(admin: IntentAdmin, request: HttpRequest, found: QuerySet[Any]) -> HttpResponse | None:
+            # Ticked rows are taken as ticked: the filter may not find a row any more that changed since.
+            keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
+            if request.POST.get("select_across") == "1":
+                keys = [str(key) for key in found.values_list("pk", flat=True)[: intent.most + 1]]
+            return self._page(request, intent, keys, ReasonForm(), back=request.get_full_path())
+
+        return ask
+
+    def _view(self, intent: Intent) -> Callable[[HttpRequest], HttpResponse]:
+        def view(request: HttpRequest) -> HttpResponse:
+            if not request.user.has_perm(intent.permission):
+                raise PermissionDenied
+            sent = request.POST if request.method == "POST" else request.GET
+            keys = list(filter(self._is_key, sent.get("keys", "").split(",")))
+            back = self._back(sent.get("next", ""))
+            form = ReasonForm(request.POST) if request.method == "POST" else ReasonForm()
+            if keys and len(keys) <= intent.most and form.is_valid():
+                self._carry_out(request, intent, keys, form.cleaned_data["reason"])
+                return HttpResponseRedirect(back)
+            return self._page(request, intent, keys, form, back=back) or HttpResponseRedirect(back)
+
+        return view
+
+    def _is_key(self, text: str) -> bool:
+        try:
+            return bool(text) and self.opts.pk.to_python(text) is not None
+        except ValidationError:
+            return False
+
+    def _back(self, url: str) -> str:
+        if url_has_allowed_host_and_scheme(url, allowed_hosts=None):
+            return url
+        return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+    def _page(
+        self, request: HttpRequest, intent: Intent, keys: Sequence[str], form: ReasonForm, *, back: str
+    ) -> HttpResponse | None:
+        """The page that asks for the reason; None, with a message, where there is nothing to ask about."""
+        if not keys:
+            messages.warning(request, "Nothing is chosen.")
+            return None
+        if len(keys) > intent.most:
+            most = f"{intent.verb} takes at most {intent.most:,} at once"
+            messages.warning(request, f"{most}: narrow the list down, or use the command of manage.py.")
+            return None
+        names = self.opts.verbose_name if len(keys) == 1 else f"{len(keys):,} {self.opts.verbose_name_plural}"
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"{intent.verb} {names}",
+            "intent": intent,
+            "chosen": self.chosen_rows(intent, keys[:SHOWN]),
+            "more": max(0, len(keys) - SHOWN),
+            "keys": ",".join(keys),
+            "form": form,
+            "action": self._url(intent),
+            "back": back,
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "console/reason.html", context)
+
+    def _carry_out(self, request: HttpRequest, intent: Intent, keys: Sequence[str], reason: str) -> None:
+        outcomes = intent.act(keys, f"operator:{request.user.get_username()}", reason)
+        done = [outcome.key for outcome in outcomes if outcome.done]
+        refused = [outcome for outcome in outcomes if not outcome.done]
+        if done:
+            assert request.user.pk is not None, "the admin lets only users in"
+            LogEntry.objects.log_actions(
+                user_id=request.user.pk,
+                queryset=self.model._default_manager.filter(pk__in=done),
+                action_flag=CHANGE,
+                change_message=f"{capfirst(intent.done)}: {reason}",
+            )
+            messages.success(request, f"{capfirst(intent.done)} {self._counted(len(done))}.")
+        if refused:
+            line = '<li><a href="{}" class="underline">{}</a>: {}</li>'
+            parts = ((self._page_of(outcome.key), outcome.key, outcome.explanation) for outcome in refused)
+            lines = format_html_join("", line, parts)
+            heading = f"{self._counted(len(refused))} not {intent.done}:"
+            messages.warning(request, format_html('{}<ul class="console-refused">{}</ul>', heading, lines))
+
+    def _counted(self, count: int) -> str:
+        return f"{count:,} {self.opts.verbose_name if count == 1 else self.opts.verbose_name_plural}"
+
+    def _page_of(self, key: str) -> str:
+        return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change", args=[key])

@@ -1,0 +1,60 @@
+"""The classes that the console's pages derive from."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+if TYPE_CHECKING:  # unfold's classes have these interfaces, and no type information of their own
+    StyledAdmin = admin.ModelAdmin[Any]
+else:
+    from unfold.admin import ModelAdmin as StyledAdmin
+
+
+class ConsoleAdmin(StyledAdmin):
+    """A page of the console. Nothing is ever deleted here: what happened stays visible."""
+
+    show_facets = admin.ShowFacets.NEVER  # they count whole tables
+    list_per_page = 50
+    list_fullwidth = True
+    list_filter_submit = True
+    empty_value_display = "–"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ReadOnlyAdmin(ConsoleAdmin):
+    """A page to look at: nobody adds or changes anything on it, superusers included."""
+
+    sortable_by = ()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+def label(text: object, kind: str, *, title: str = "") -> SafeString:
+    """A coloured label; `kind` is info, success, warning, danger or default."""
+    context = {"text": text, "type": kind, "label_title": title}
+    return SafeString(render_to_string("unfold/helpers/label.html", context).strip())
+
+
+def code(text: object) -> SafeString:
+    """An identifier: every character of it counts."""
+    return format_html('<span class="console-code">{}</span>', text)
+
+
+def muted(text: object) -> SafeString:
+    return format_html('<span class="text-font-subtle-light dark:text-font-subtle-dark">{}</span>', text)
+
+
+def clipped(text: str) -> SafeString:
+    """A long text on one line, whole when pointed at."""
+    return format_html('<span class="console-clipped" title="{}">{}</span>', text, text)

@@ -1,0 +1,147 @@
+"""The console's orders: to look at, and to requeue, reconcile and cancel. A status is never edited here."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.db import OperationalError, connection, transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.safestring import SafeString
+from psycopg.errors import QueryCanceled
+from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RelatedCheckboxFilter
+
+from exchanges.console.intents import Intent, IntentAdmin
+from exchanges.console.pages import ReadOnlyAdmin, clipped
+from exchanges.console.times import age, exact
+from orders import selectors
+from orders.admin import cells
+from orders.admin.filters import AgeFilter, CreatedFilter, NeedsOperatorFilter
+from orders.admin.intents import INTENTS, applies
+from orders.admin.listing import BoundedPaginator, OrderList
+from orders.admin.search import HELP, search
+from orders.models import Order
+
+LIST_SECONDS = 3
+"""A list that takes longer is given up: nobody's filter may hold the database up."""
+
+EVENTS_SHOWN = 500
+
+
+@admin.register(Order)
+class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
+    intents = INTENTS
+    list_display = (
+        "status_label",
+        "name",
+        "age",
+        "waits_for",
+        "attempts",
+        "error",
+        "terms",
+        "venue_code",
+        "client",
+    )
+    list_display_links = ("name",)
+    list_select_related = ("owner", "venue")
+    list_filter = (
+        NeedsOperatorFilter,
+        ("status", ChoicesCheckboxFilter),
+        ("venue", RelatedCheckboxFilter),
+        ("side", ChoicesCheckboxFilter),
+        ("type", ChoicesCheckboxFilter),
+        AgeFilter,
+        ("created_at", CreatedFilter),
+    )
+    search_fields = ("pk",)  # shows the box; `search` decides what is looked for
+    search_help_text = HELP
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_max_show_all = 0
+    fields = ()  # the page shows the order in its own way
+    change_form_template = "console/order.html"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[OrderList]:
+        return OrderList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Order], search_term: str
+    ) -> tuple[QuerySet[Order], bool]:
+        return search(queryset, search_term), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.method == "POST":  # an action, whose service owns its transaction
+            return super().changelist_view(request, extra_context)
+        try:
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    cursor.execute(f"SET LOCAL statement_timeout = '{LIST_SECONDS}s'")
+                return super().changelist_view(request, extra_context)
+        except OperationalError as error:
+            if not isinstance(error.__cause__, QueryCanceled):
+                raise
+            context = {**self.admin_site.each_context(request), "opts": self.opts, "title": "Too many orders"}
+            return TemplateResponse(request, "console/too_many.html", context, status=503)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context: dict[str, Any] = {"title": "Order", "subtitle": None}
+        if order := self.get_object(request, object_id):
+            events = selectors.history(order.pk)[:EVENTS_SHOWN]
+            context |= {
+                "standing": cells.standing(order),
+                "terms": cells.terms(order),
+                "last_error": order.last_error,
+                "facts": cells.facts(order),
+                "history": {"headers": cells.HISTORY, "rows": [cells.history_row(event) for event in events]},
+            }
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def intents_for(self, obj: Model) -> Iterable[Intent]:
+        assert isinstance(obj, Order)
+        return [intent for intent in self.intents if applies(intent, obj)]
+
+    def chosen_rows(self, intent: Intent, keys: Sequence[str]) -> dict[str, Any]:
+        orders = Order.objects.filter(pk__in=keys).select_related("venue").order_by("-pk")
+        return {
+            "headers": ["Order", "Venue", "Terms", "Status", "Last error", ""],
+            "rows": [cells.chosen_row(order, applies=applies(intent, order)) for order in orders],
+        }
+
+    @admin.display(description="status")
+    def status_label(self, order: Order) -> SafeString:
+        return cells.status_label(order)
+
+    @admin.display(description="order")
+    def name(self, order: Order) -> SafeString:
+        return cells.name(order)
+
+    @admin.display(description="age")
+    def age(self, order: Order) -> SafeString:
+        return exact(age(order.created_at), order.created_at)
+
+    @admin.display(description="waits for")
+    def waits_for(self, order: Order) -> SafeString:
+        return cells.waits_for(order)
+
+    @admin.display(description="tries")
+    def attempts(self, order: Order) -> int:
+        return order.attempt
+
+    @admin.display(description="last error")
+    def error(self, order: Order) -> SafeString:
+        return cells.error(order)
+
+    @admin.display(description="venue")
+    def venue_code(self, order: Order) -> str:
+        return order.venue_id
+
+    @admin.display(description="terms")
+    def terms(self, order: Order) -> SafeString:
+        return cells.two(cells.trade(order), cells.conditions(order))
+
+    @admin.display(description="client")
+    def client(self, order: Order) -> SafeString:
+        return clipped(order.owner.get_username())

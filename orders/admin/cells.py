@@ -1,0 +1,213 @@
+"""How an order reads in the console: its status, what it waits for, its terms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from exchanges.console.pages import clipped, code, label, muted
+from exchanges.console.times import age, ahead, exact, stamp
+from orders.models import Order, OrderEvent, Status
+
+KINDS: Mapping[str, str] = {
+    Status.PENDING: "info",
+    Status.SUBMITTING: "info",
+    Status.UNCONFIRMED: "warning",
+    Status.FAILED: "danger",
+    Status.PLACED: "success",
+    Status.PARTIALLY_FILLED: "success",
+    Status.PENDING_CANCEL: "info",
+    Status.PENDING_REPLACE: "info",
+    Status.FILLED: "success",
+    Status.REJECTED: "danger",
+}
+
+STANDING: Mapping[str, str] = {
+    Status.PENDING: "Stored and waiting to be sent. Nothing of it is at the venue, so it can be canceled here.",
+    Status.SUBMITTING: "Being sent at this moment. If its process dies, it becomes unconfirmed when the lease ends.",
+    Status.UNCONFIRMED: "Sent, but the venue's answer is missing: it may be working there. It is looked up at the "
+    "venue by itself, and is never sent again on a guess.",
+    Status.FAILED: "Every attempt is proved not to have reached the venue, so nothing of it is there. Requeue it to "
+    "have it tried again with a fresh count of attempts, or cancel it.",
+    Status.PLACED: "The venue has it and it is working there.",
+    Status.PARTIALLY_FILLED: "The venue has it and executed a part.",
+    Status.PENDING_CANCEL: "The venue was asked to cancel it and has not confirmed that yet.",
+    Status.PENDING_REPLACE: "The venue was asked to change it and has not confirmed that yet.",
+    Status.FILLED: "Executed in full. Final.",
+    Status.CANCELED: "Canceled. Final.",
+    Status.EXPIRED: "Its time ran out. Final.",
+    Status.REJECTED: "The venue refused it for good; its word is the last error. Final: a new order is needed.",
+}
+PARKED = (
+    "Parked: it was sent, its outcome is unknown, and no answer of the venue can decide it. Find out from the venue "
+    "itself, on its screen or by telephone, whether it has the order by this id. Reconcile asks once more."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    status: SafeString
+    since: SafeString
+    meaning: str
+    waits_for: SafeString
+
+
+def standing(order: Order) -> Standing:
+    return Standing(
+        status_label(order),
+        exact(age(order.updated_at), order.updated_at),
+        PARKED if is_parked(order) else STANDING[order.status],
+        waits_for(order),
+    )
+
+
+def is_parked(order: Order) -> bool:
+    return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
+
+
+def status_label(order: Order) -> SafeString:
+    if is_parked(order):
+        return label("Parked", "danger", title=PARKED)
+    return label(order.get_status_display(), KINDS.get(order.status, "default"), title=STANDING[order.status])
+
+
+def waits_for(order: Order) -> SafeString:
+    """What happens to it next, and when."""
+    if order.status == Status.FAILED or is_parked(order):
+        return SafeString("an operator")
+    if order.status == Status.SUBMITTING and order.lease_expires_at:
+        return exact("its answer", order.lease_expires_at)
+    if order.next_attempt_at is None:
+        return SafeString("")
+    if order.status == Status.PENDING and order.venue.halted:
+        return SafeString("its halted venue")
+    step = "look-up" if order.status == Status.UNCONFIRMED else "attempt"
+    return exact(f"{step} {ahead(order.next_attempt_at)}", order.next_attempt_at)
+
+
+def name(order: Order) -> SafeString:
+    """The client's id for it, if it chose one, and ours, shortened."""
+    ours = str(order.pk)
+    short = format_html('<span class="console-code" title="{}">{}…{}</span>', ours, ours[:8], ours[-12:])
+    if order.client_order_id == ours:
+        return short
+    return two(clipped(order.client_order_id), short)
+
+
+def link(order: Order) -> SafeString:
+    url = reverse("admin:orders_order_change", args=[order.pk])
+    return format_html('<a href="{}" class="text-link">{}</a>', url, name(order))
+
+
+def decimal(value: Decimal | None) -> str:
+    """Without the zeros that the column pads with."""
+    return "" if value is None else f"{value.normalize():f}"
+
+
+def trade(order: Order) -> str:
+    return f"{order.get_side_display()} {order.quantity:,} {order.instrument}"
+
+
+def conditions(order: Order) -> str:
+    parts = [order.get_type_display().lower()]
+    if order.limit_price:
+        parts.append(f"at {decimal(order.limit_price)}")
+    if order.stop_price:
+        parts.append(f"from {decimal(order.stop_price)}")
+    return f"{' '.join(parts)}, {order.time_in_force}"
+
+
+def terms(order: Order) -> str:
+    return f"{trade(order)} {conditions(order)}"
+
+
+def error(order: Order) -> SafeString:
+    return clipped(order.last_error)
+
+
+def chosen_row(order: Order, *, applies: bool) -> list[SafeString | str]:
+    return [link(order), order.venue_id, terms(order), status_label(order), error(order)] + (
+        [""] if applies else [label("will be refused", "warning")]
+    )
+
+
+def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
+    """All of the order but its standing, in groups."""
+    until = f", until {stamp(order.expires_at)}" if order.expires_at else ""
+    return [
+        (
+            "Terms",
+            [
+                ("Instrument", code(order.instrument)),
+                ("Side", order.get_side_display()),
+                ("Quantity", f"{order.quantity:,}"),
+                ("Type", order.get_type_display()),
+                ("Limit price", decimal(order.limit_price)),
+                ("Stop price", decimal(order.stop_price)),
+                ("Time in force", order.get_time_in_force_display() + until),
+            ],
+        ),
+        (
+            "Placement",
+            [
+                ("Venue", venue_link(order)),
+                ("Venue's order id", code(order.venue_order_id) if order.venue_order_id else ""),
+                ("Attempts", f"{order.attempt}"),
+                ("Not sent", f"{order.failures} since it was accepted or requeued"),
+                ("Waits for", waits_for(order)),
+                ("Placed", moment(order.placed_at)),
+                ("Last change", moment(order.updated_at)),
+            ],
+        ),
+        (
+            "Client",
+            [
+                ("Client", order.owner.get_username()),
+                ("Client's order id", code(order.client_order_id)),
+                ("Order id", code(order.pk)),
+                ("Accepted", moment(order.created_at)),
+            ],
+        ),
+    ]
+
+
+def moment(at: datetime | None) -> SafeString:
+    return format_html("{} <small>{} ago</small>", stamp(at), age(at)) if at else SafeString("")
+
+
+def venue_link(order: Order) -> SafeString:
+    url = reverse("admin:exchanges_venue_change", args=[order.venue_id])
+    halted = label("halted", "warning", title=order.venue.halt_reason) if order.venue.halted else ""
+    return format_html('<a href="{}" class="text-link">{}</a> {}', url, order.venue, halted)
+
+
+def two(first: SafeString | str, second: SafeString | str) -> SafeString:
+    """A cell of two lines."""
+    return format_html('<span class="console-two"><span>{}</span><small>{}</small></span>', first, second)
+
+
+HISTORY = ["#", "Time (UTC)", "Event", "Status", "Attempt", "Actor", "Reason", "Detail"]
+
+
+def history_row(event: OrderEvent) -> list[SafeString | str]:
+    before = format_html("{} → ", event.get_from_status_display()) if event.from_status else ""
+    after = label(event.get_to_status_display(), KINDS.get(event.to_status, "default"))
+    return [
+        str(event.sequence),
+        exact(event.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.at),
+        event.event.replace("_", " "),
+        format_html('<span class="whitespace-nowrap">{}{}</span>', before, after),
+        str(event.attempt or ""),
+        event.actor,
+        event.reason,
+        detail(event.detail),
+    ]
+
+
+def detail(values: Mapping[str, Any]) -> SafeString:
+    return muted(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items()))

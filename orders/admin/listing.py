@@ -1,0 +1,44 @@
+"""The list of orders, made for a table of any size: a bounded count, one order of rows, and a time limit."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.views.main import ChangeList as PlainChangeList
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.db.models.expressions import Combinable
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from orders.models import Order
+
+if TYPE_CHECKING:
+    ChangeList = PlainChangeList
+else:
+    from unfold.views import ChangeList
+
+MOST = 10_000
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+    """Counts to MOST and no further. Who needs an older order filters or searches for it."""
+
+    template_name = "console/pagination.html"
+    object_list: QuerySet[Order]
+
+    @cached_property
+    def count(self) -> int:
+        return self.object_list.order_by()[:MOST].count()
+
+    @property
+    def shown_count(self) -> str:
+        return f"{MOST:,}+" if self.count >= MOST else f"{self.count:,}"
+
+
+class OrderList(ChangeList):
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
+        """Newest first, whatever the address asks for: the primary key is the one index that orders them all."""
+        return ["-pk"]
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count  # else the page's head would offer to "show all"

@@ -1,0 +1,55 @@
+"""Looking orders up by what a person has in hand: an id or its beginning, the client's id, the venue's, an instrument.
+
+Each way is an index look-up, or looks only among the newest orders: the table may have ten million rows.
+"""
+
+import re
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+
+from orders.models import CLIENT_ORDER_ID_PATTERN, Order
+
+HELP = "Id, client's id, venue's id or ISIN"
+MOST = 500
+"""Orders that one search finds at most, newest first."""
+NEWEST = 100_000
+"""What has no index of its own, an instrument or the beginning of a client's id, is sought among these."""
+
+_HEX = re.compile(r"[0-9a-f]{4,32}\Z")
+_INSTRUMENT = re.compile(r"[A-Z0-9]{12}\Z")
+
+
+def search(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
+    """Those of `orders` that `text` may mean; all of them where it is empty."""
+    text = text.strip()
+    if not text:
+        return orders
+    orders = orders.order_by("-pk")
+    ways = [_by_id(orders, text), orders.filter(venue_order_id=text[:64])]
+    if re.fullmatch(CLIENT_ORDER_ID_PATTERN, text):
+        ways += [_by_client_order_id(orders, text), _newest(orders).filter(client_order_id__startswith=text)]
+    if _INSTRUMENT.match(text.upper()):
+        ways.append(_newest(orders).filter(instrument=text.upper()))
+    found = {key for way in ways for key in way.values_list("pk", flat=True)[:MOST]}
+    return orders.filter(pk__in=sorted(found, reverse=True)[:MOST])
+
+
+def _by_id(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
+    """By the id, or all ids that begin so: a range of the primary key."""
+    digits = text.lower().replace("-", "")
+    if not _HEX.match(digits):
+        return orders.none()
+    return orders.filter(pk__gte=UUID(digits.ljust(32, "0")), pk__lte=UUID(digits.ljust(32, "f")))
+
+
+def _by_client_order_id(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
+    # The index begins with the owner, so each of them is asked for: a look-up per account, not per order.
+    owners = User.objects.values_list("pk", flat=True)
+    return orders.filter(owner_id__in=list(owners), client_order_id=text)
+
+
+def _newest(orders: QuerySet[Order]) -> QuerySet[Order]:
+    oldest = orders.values_list("pk", flat=True)[NEWEST : NEWEST + 1].first()
+    return orders if oldest is None else orders.filter(pk__gt=oldest)

@@ -1,0 +1,400 @@
+"""The operators' console: who may do what, what is recorded, and that nothing else can be changed."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import connection, connections
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from exchanges.models import Venue, VenueEvent
+from orders import admin as orders_admin
+from orders import selectors
+from orders.admin import listing
+from orders.models import Order, OrderEvent, Status
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/orders/order/"
+Login = Callable[..., Client]
+
+
+@pytest.fixture
+def login(db: None) -> Login:
+    def login(group: str | None, **user: Any) -> Client:
+        client = Client()
+        client.force_login(UserFactory(username=user.pop("username", "olga"), group=group, **user))
+        return client
+
+    return login
+
+
+@pytest.fixture
+def operator(login: Login) -> Client:
+    return login("Operator")
+
+
+def page(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200, response
+    return response.content.decode()
+
+
+def listed(client: Client, query: str) -> set[Any]:
+    """The ids on the first page of the list."""
+    response = client.get(f"{LIST}?{query}")
+    assert response.status_code == 200
+    return {order.pk for order in response.context["cl"].result_list}
+
+
+def send(client: Client, verb: str, *orders: Order, reason: str = "venue is back") -> str:
+    """Send the page that asks for the reason, and return the page that follows."""
+    keys = ",".join(str(order.pk) for order in orders)
+    response = client.post(f"{LIST}{verb}/", {"keys": keys, "reason": reason, "next": LIST}, follow=True)
+    assert response.status_code == 200
+    return text_of(response.content)
+
+
+def text_of(content: bytes) -> str:
+    return re.sub(r"<(?!/?li)[^>]*>", "", content.decode())
+
+
+def status_of(order: Order) -> str:
+    return Order.objects.get(pk=order.pk).status
+
+
+# ---- Intents ----
+
+
+def test_requeue_records_the_operator_and_the_reason(operator: Client) -> None:
+    order = OrderFactory(status="failed", attempts=3)
+    assert "Requeued 1 order." in send(operator, "requeue", order)
+    assert status_of(order) == Status.PENDING
+    event = selectors.history(order.pk).last()
+    assert event is not None
+    assert (event.event, event.actor, event.reason) == ("requeued", "operator:olga", "venue is back")
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.change_message) == (str(order.pk), "Requeued: venue is back")
+
+
+def test_each_refused_order_is_named_with_its_reason(operator: Client) -> None:
+    failed, placed, unconfirmed = (OrderFactory(status=s) for s in ("failed", "placed", "unconfirmed"))
+    answer = send(operator, "requeue", failed, placed, unconfirmed)
+    assert "Requeued 1 order." in answer
+    assert "2 orders not requeued:" in answer
+    assert f"<li>{placed.pk}: It is at the venue.</li>" in answer
+    assert f"<li>{unconfirmed.pk}: It may be at the venue: reconcile it instead." in answer
+    assert [status_of(order) for order in (placed, unconfirmed)] == ["placed", "unconfirmed"]
+
+
+def test_cancel_records_the_operator_and_the_reason(operator: Client) -> None:
+    pending, failed, placed = (OrderFactory(status=s) for s in ("pending", "failed", "placed"))
+    answer = send(operator, "cancel", pending, failed, placed, reason="client asked by telephone")
+    assert "Canceled 2 orders." in answer
+    assert f"{placed.pk}: It is at the venue; canceling there is not offered yet." in answer
+    assert [status_of(order) for order in (pending, failed, placed)] == ["canceled", "canceled", "placed"]
+
+
+def test_reconcile_says_what_hinders_it(operator: Client) -> None:
+    placed, fresh = OrderFactory(status="placed"), OrderFactory(status="unconfirmed")
+    answer = send(operator, "reconcile", placed, fresh)
+    assert "2 orders not reconciled:" in answer
+    assert f"{fresh.pk}: Its last request may still be on its way" in answer
+
+
+def test_nothing_happens_without_a_reason(operator: Client) -> None:
+    order = OrderFactory(status="failed")
+    assert "Say why" in send(operator, "requeue", order, reason="  ")
+    assert status_of(order) == Status.FAILED
+
+
+def test_ticked_orders_lead_to_a_page_that_asks_why(operator: Client) -> None:
+    failed, placed = OrderFactory(status="failed"), OrderFactory(status="placed")
+    ticked = {"action": "requeue", "_selected_action": [str(failed.pk), str(placed.pk)]}
+    # Even one that the filter does not find any more is shown, rather than silently left out.
+    answer = operator.post(f"{LIST}?status__exact=failed", ticked).content.decode()
+    assert "Requeue 2 orders" in answer
+    assert answer.count("will be refused") == 1
+    assert f'value="{failed.pk},{placed.pk}"' in answer
+    assert status_of(failed) == Status.FAILED
+
+
+def test_all_that_a_filter_found_can_be_chosen(operator: Client) -> None:
+    OrderFactory(status="placed")
+    failed = [OrderFactory(status="failed") for _ in range(3)]
+    chosen = {"action": "requeue", "select_across": "1", "_selected_action": [str(failed[0].pk)]}
+    answer = operator.post(f"{LIST}?status__exact=failed", chosen).content.decode()
+    assert "Requeue 3 orders" in answer
+
+
+def test_too_many_at_once_are_refused(operator: Client) -> None:
+    keys = ",".join(str(uuid4()) for _ in range(1001))
+    answer = operator.post(f"{LIST}requeue/", {"keys": keys, "reason": "all"}, follow=True).content.decode()
+    assert "Requeue takes at most 1,000 at once" in answer
+
+
+def test_an_unknown_or_forged_id_changes_nothing(operator: Client) -> None:
+    missing = uuid4()
+    answer = operator.post(f"{LIST}requeue/", {"keys": f"x,{missing},", "reason": "why"}, follow=True)
+    assert f"{missing}: There is no such order." in text_of(answer.content)
+    assert "Nothing is chosen." in operator.post(f"{LIST}requeue/", {"keys": "x"}, follow=True).content.decode()
+
+
+def test_looking_at_the_page_that_asks_changes_nothing(operator: Client) -> None:
+    order = OrderFactory(status="failed")
+    assert "Requeue order" in page(operator, f"{LIST}requeue/?keys={order.pk}&reason=x")
+    assert status_of(order) == Status.FAILED
+
+
+def test_another_site_can_neither_send_it_nor_be_led_to(operator: Client, login: Login) -> None:
+    order = OrderFactory(status="failed")
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(UserFactory(group="Operator"))
+    assert strict.post(f"{LIST}requeue/", {"keys": str(order.pk), "reason": "why"}).status_code == 403
+    sent = {"keys": str(order.pk), "reason": "why", "next": "https://example.com/"}
+    assert operator.post(f"{LIST}requeue/", sent).headers["Location"] == LIST
+
+
+# ---- Who may do what ----
+
+
+def test_a_viewer_sees_everything_and_can_do_nothing(login: Login) -> None:
+    viewer, order = login("Viewer"), OrderFactory(status="failed")
+    for url in (LIST, f"{LIST}{order.pk}/change/", "/admin/exchanges/venue/XSIM/change/", "/admin/"):
+        assert not re.search(r"Requeue …|Cancel …|Halt …|_selected_action", page(viewer, url))
+    assert viewer.post(f"{LIST}requeue/", {"keys": str(order.pk), "reason": "why"}).status_code == 403
+    assert viewer.post("/admin/exchanges/venue/halt/", {"keys": "XSIM", "reason": "why"}).status_code == 403
+    assert status_of(order) == Status.FAILED
+
+
+def test_a_client_of_the_api_cannot_come_in(login: Login) -> None:
+    assert login(None).get(LIST).headers["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.parametrize("superuser", [False, True])
+def test_nobody_adds_changes_or_deletes_an_order(login: Login, superuser: bool) -> None:
+    client, order = login("Administrator", is_superuser=superuser), OrderFactory(status="failed")
+    for path in ("add/", f"{order.pk}/change/", f"{order.pk}/delete/"):
+        assert client.post(f"{LIST}{path}", {"status": "placed", "post": "yes"}).status_code == 403
+    client.post(LIST, {"action": "delete_selected", "_selected_action": str(order.pk), "post": "yes"})
+    assert "delete" not in page(client, LIST).lower()
+    assert status_of(order) == Status.FAILED
+    assert not re.search(r'name="(status|quantity|_save)"|order_form', page(client, f"{LIST}{order.pk}/change/"))
+
+
+@pytest.mark.parametrize("model", ["quiktrade/workernode", "django_q/schedule", "django_q/failure", "django_q/ormq"])
+def test_the_systems_pages_are_read_only(login: Login, model: str) -> None:
+    client = login("Viewer", is_superuser=True)
+    assert client.get(f"/admin/{model}/").status_code == 200
+    assert client.post(f"/admin/{model}/add/", {}).status_code == 403
+    for useless in ("django_q/success/", "token_blacklist/outstandingtoken/"):
+        assert client.get(f"/admin/{useless}").status_code == 404
+
+
+def test_an_administrator_cannot_become_a_superuser(login: Login) -> None:
+    client = login("Administrator")
+    adam, root = User.objects.get(username="olga"), UserFactory(is_superuser=True, is_staff=True)
+    change = {"username": "olga", "is_active": "on", "is_staff": "on", "is_superuser": "on", "email": "a@example.com"}
+    assert client.post(f"/admin/auth/user/{adam.pk}/change/", change).status_code == 302
+    adam.refresh_from_db()
+    assert (adam.email, adam.is_superuser) == ("a@example.com", False)
+    assert client.post(f"/admin/auth/user/{root.pk}/change/", change).status_code == 403
+    password = {"password1": "night-shift-7", "password2": "night-shift-7"}
+    assert client.post(f"/admin/auth/user/{root.pk}/password/", password).status_code == 403
+
+
+# ---- The list ----
+
+
+@pytest.fixture
+def wanted(db: None) -> Order:
+    OrderFactory(status="placed", client_order_id="hedge-1", instrument="FR0000120271", venue_order_id="PAR-1")
+    return OrderFactory(status="placed", client_order_id="mom-2026-0042", venue_order_id="NYC-77")
+
+
+@pytest.mark.parametrize("text", ["{id}", "{hex}", "{start}", "mom-2026-0042", "mom-20", "NYC-77", "us0378331005"])
+def test_search_finds_an_order_by_what_is_in_hand(operator: Client, wanted: Order, text: str) -> None:
+    key = str(wanted.pk)
+    assert listed(operator, f"q={text.format(id=key, hex=key.replace('-', '').upper(), start=key[:24])}") == {wanted.pk}
+
+
+@pytest.mark.parametrize("text", ["nothing", "2026-0042", "NYC", "' OR 1=1 --", "%", "ffffffff-ffff", "é"])
+def test_search_finds_nothing_else(operator: Client, wanted: Order, text: str) -> None:
+    response = operator.get(LIST, {"q": text})
+    assert response.status_code == 200
+    assert "No orders match" in response.content.decode()
+
+
+def test_filters_find_what_needs_an_operator(operator: Client) -> None:
+    failed, parked = OrderFactory(status="failed"), OrderFactory(status="unconfirmed", parked=True)
+    looked_up, placed = OrderFactory(status="unconfirmed"), OrderFactory(status="placed", type="market", side="sell")
+    elsewhere = OrderFactory(venue=VenueFactory(code="XPAR"))
+    assert listed(operator, "needs=operator") == {failed.pk, parked.pk}
+    assert listed(operator, "needs=parked") == {parked.pk}
+    assert listed(operator, "status__exact=unconfirmed&status__exact=placed") == {parked.pk, looked_up.pk, placed.pk}
+    assert listed(operator, "venue__code__exact=XPAR") == {elsewhere.pk}
+    assert listed(operator, "side__exact=sell&type__exact=market") == {placed.pk}
+
+
+def test_filters_find_orders_by_their_time(operator: Client) -> None:
+    order = OrderFactory()
+    today, tomorrow = timezone.now().date(), timezone.now().date() + timedelta(days=1)
+    assert listed(operator, "age=lt15m") == {order.pk}
+    assert listed(operator, "age=gt15m") == set()
+    assert listed(operator, f"created_at_from_0={today - timedelta(days=1)}&created_at_to_0={tomorrow}") == {order.pk}
+    assert listed(operator, f"created_at_from_0={tomorrow}&created_at_from_1=23:59:00") == set()
+    assert listed(operator, "created_at_from_0=never&created_at_to_1=later") == {order.pk}
+
+
+def test_a_page_costs_the_same_queries_for_many_orders(operator: Client) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            operator.get(LIST)
+        counts = [query["sql"] for query in captured if "COUNT(*)" in query["sql"] and '"orders_order"' in query["sql"]]
+        assert all("LIMIT" in count for count in counts)
+        return len(captured)
+
+    OrderFactory()
+    few = queries()
+    for _ in range(20):
+        OrderFactory()
+    assert queries() == few
+
+
+def test_the_count_stops_where_it_would_cost(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST", 3)
+    for _ in range(5):
+        OrderFactory()
+    assert "3+ orders, newest first" in page(operator, LIST)
+
+
+def test_the_order_of_the_list_is_fixed(operator: Client) -> None:
+    first, second = OrderFactory(quantity=1), OrderFactory(quantity=2)
+    response = operator.get(f"{LIST}?o=1")
+    assert [order.pk for order in response.context["cl"].result_list] == [second.pk, first.pk]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_list_that_takes_too_long_is_given_up(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders_admin, "LIST_SECONDS", 0.1)
+    client, other = login("Viewer"), connections["default"].copy()
+    client.get("/admin/")
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("LOCK TABLE exchanges_venue IN ACCESS EXCLUSIVE MODE")
+        monkeypatch.setattr("quiktrade.console.PAGES", {})
+        response = client.get(LIST)
+    finally:
+        other.close()
+    assert response.status_code == 503
+    assert "Narrow it down" in response.content.decode()
+
+
+# ---- Pages ----
+
+
+def test_an_orders_page_tells_what_it_waits_for_and_what_happened(operator: Client) -> None:
+    order = OrderFactory(attempts=2, delay=30.0, error="connection_refused: nobody listens")
+    answer = page(operator, f"{LIST}{order.pk}/change/")
+    assert re.search(r"attempt in (29|30) s", answer)
+    assert "connection_refused: nobody listens" in answer
+    assert answer.count("system:factory") == OrderEvent.objects.filter(order=order, actor="system:factory").count()
+    assert "Cancel …" in answer
+    assert "Requeue …" not in answer
+
+
+@pytest.mark.parametrize("status", ["pending", "submitting", "unconfirmed", "failed", "placed", "rejected", "canceled"])
+def test_every_status_has_its_page(operator: Client, status: str) -> None:
+    order = OrderFactory(status=status, type="stop_limit", time_in_force="gtd", expires_at=timezone.now())
+    assert "for 0 s" in re.sub(r"<[^>]+>", "", page(operator, f"{LIST}{order.pk}/change/"))
+
+
+def test_what_clients_and_venues_write_is_shown_as_text(operator: Client) -> None:
+    order = OrderFactory(status="rejected", error="<script>alert(1)</script>")
+    for url in (LIST, f"{LIST}{order.pk}/change/", f"{LIST}cancel/?keys={order.pk}"):
+        assert "<script>alert" not in page(operator, url)
+
+
+def test_an_unknown_orders_page_leads_back(operator: Client) -> None:
+    assert operator.get(f"{LIST}{uuid4()}/change/").headers["Location"] == "/admin/"
+    assert operator.get(f"{LIST}x/change/").headers["Location"] == "/admin/"
+
+
+def test_the_first_page_shows_what_needs_an_operator(operator: Client) -> None:
+    assert "Nothing needs you" in page(operator, "/admin/")
+    order = OrderFactory(status="failed", error="connection_refused: nobody listens")
+    OrderFactory(status="unconfirmed", parked=True)
+    answer = page(operator, "/admin/")
+    assert "1 failed · 1 parked" in answer
+    assert "connection_refused: nobody listens" in answer
+    assert reverse("admin:orders_order_change", args=[order.pk]) in answer
+
+
+# ---- Venues ----
+
+
+def test_halt_and_resume_record_the_operator_and_the_reason(operator: Client) -> None:
+    VenueFactory()
+    for verb, reason in (("halt", "wrong prices"), ("resume", "prices are right")):
+        answer = operator.post(f"/admin/exchanges/venue/{verb}/", {"keys": "XSIM", "reason": reason}, follow=True)
+        assert "1 venue." in answer.content.decode()
+    events = VenueEvent.objects.order_by("id").values_list("event", "actor", "reason")
+    assert list(events) == [
+        ("halted", "operator:olga", "wrong prices"),
+        ("resumed", "operator:olga", "prices are right"),
+    ]
+
+
+def test_a_venue_that_is_halted_already_is_refused_with_the_reason(operator: Client) -> None:
+    VenueFactory(halted_at=timezone.now(), halted_by="operator:adam", halt_reason="wrong prices")
+    sent = {"keys": "XSIM", "reason": "to be sure"}
+    answer = operator.post("/admin/exchanges/venue/halt/", sent, follow=True).content.decode()
+    assert "by operator:adam: wrong prices" in answer
+    assert "1 venue not halted:" in answer
+
+
+VENUE = {"name": "Paris", "adapter": "simulator", "settings": '{"url": "http://127.0.0.1:9"}', "max_in_flight": "10"}
+
+
+def errors(client: Client, url: str, **changes: str) -> dict[str, list[str]]:
+    response = client.post(url, {**VENUE, **changes})
+    assert response.status_code == 200
+    return dict(response.context["adminform"].form.errors)
+
+
+def test_an_administrator_adds_a_venue_that_its_adapter_accepts(login: Login) -> None:
+    client, add = login("Administrator"), "/admin/exchanges/venue/add/"
+    assert "url" in errors(client, add, code="XPAR", settings="{}")["settings"][0]
+    assert "object" in errors(client, add, code="XPAR", settings="[]")["settings"][0]
+    assert "adapter" in errors(client, add, code="XPAR", adapter="telepathy")
+    assert "code" in errors(client, add, code="xp", enabled="on")
+    VenueFactory()
+    assert "XSIM is the default" in errors(client, add, code="XPAR", is_default="on")["is_default"][0]
+    assert client.post(add, {**VENUE, "code": "XPAR", "enabled": "on"}).status_code == 302
+    assert Venue.objects.get(pk="XPAR").settings == {"url": "http://127.0.0.1:9"}
+
+
+def test_a_venues_code_stays_and_its_halt_cannot_be_edited(login: Login) -> None:
+    VenueFactory()
+    client, url = login("Administrator"), "/admin/exchanges/venue/XSIM/change/"
+    change = {**VENUE, "code": "XPAR", "halted_by": "me", "enabled": "on", "is_default": "on"}
+    assert client.post(url, change).status_code == 302
+    venue = Venue.objects.get()
+    assert (venue.code, venue.name, venue.halted_by) == ("XSIM", "Paris", "")
+    assert client.post("/admin/exchanges/venue/XSIM/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_an_operator_cannot_edit_a_venue(operator: Client) -> None:
+    VenueFactory()
+    assert operator.post("/admin/exchanges/venue/XSIM/change/", VENUE).status_code == 403
+    assert operator.post("/admin/exchanges/venue/add/", VENUE).status_code == 403

@@ -1,0 +1,172 @@
+"""The console in a real browser, as an operator uses it: no request leaves this host, and no script fails."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Response, expect, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from exchanges.models import Venue
+from orders import selectors
+from orders.models import Order
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+PASSWORD = "night-shift-7"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        message = "no Chromium on this machine: install the package chromium to run the browser tests"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    # Playwright runs an event loop in this thread, in which Django would refuse to use the database.
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light"])
+def page(request: pytest.FixtureRequest, browser: Browser, live_server: LiveServer) -> Iterator[Page]:
+    """A page that is logged in as the operator olga. Fails the test where something was asked of another host,
+    not found, or written to the console as an error."""
+    UserFactory(username="olga", group="Operator", password=PASSWORD)
+    VenueFactory()
+    context = browser.new_context(
+        base_url=live_server.url, viewport={"width": 1440, "height": 1000}, color_scheme=request.param
+    )
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    wrong: list[str] = []
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((live_server.url, "data:", "blob:")):
+            wrong.append(f"asked {request.url}")
+
+    def answered(response: Response) -> None:
+        if response.status >= 400:
+            wrong.append(f"{response.status} {response.url}")
+
+    def written(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    page.on("request", asked)
+    page.on("response", answered)
+    page.on("console", written)
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    page.goto("/admin/")
+    page.get_by_label("Username").fill("olga")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_title(re.compile("Overview"))
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def row(page: Page, order: Order) -> Locator:
+    return page.locator("#result_list tr.data-row").filter(has_text=order.client_order_id)
+
+
+def give_reason(page: Page, reason: str, button: str) -> None:
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name=button).click()
+
+
+def test_the_list_shows_where_orders_stand(page: Page) -> None:
+    failed = OrderFactory(status="failed", attempts=3, error="connection_refused: nobody listens there")
+    parked = OrderFactory(status="unconfirmed", parked=True)
+    page.goto("/admin/")
+    expect(page.get_by_text("1 failed · 1 parked")).to_be_visible()
+    page.get_by_role("link", name="All orders").click()
+    expect(row(page, failed)).to_contain_text("connection_refused: nobody listens there")
+    expect(row(page, failed)).to_contain_text(re.compile(r"Failed.*an operator.*3", re.DOTALL))
+    expect(row(page, parked)).to_contain_text(re.compile(r"Parked.*an operator", re.DOTALL))
+    page.locator("#nav-sidebar-apps").get_by_role("link", name="Parked").click()
+    expect(page.locator("#result_list tr.data-row")).to_have_count(1)
+
+
+def test_ticked_orders_are_requeued_with_a_reason_and_the_refused_one_is_explained(page: Page) -> None:
+    failed, placed = OrderFactory(status="failed"), OrderFactory(status="placed")
+    page.goto("/admin/orders/order/")
+    for order in (failed, placed):
+        row(page, order).locator("input.action-select").check()
+    page.locator("select[name=action]").select_option("requeue")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("heading", name="Requeue 2 orders")).to_be_visible()
+    expect(page.get_by_text("will be refused")).to_have_count(1)
+    give_reason(page, "venue is back", "Requeue 2 orders")
+    expect(page.get_by_text("Requeued 1 order.")).to_be_visible()
+    expect(page.get_by_text(f"{placed.pk}: It is at the venue.")).to_be_visible()
+    expect(row(page, failed)).to_contain_text("Pending")
+
+
+def test_an_orders_page_shows_its_history_and_requeues_it(page: Page) -> None:
+    order = OrderFactory(status="failed")
+    page.goto("/admin/orders/order/?status__exact=failed")
+    row(page, order).get_by_role("link").click()
+    page.get_by_role("link", name="Requeue …").click()
+    page.get_by_role("button", name="Requeue order").click()  # without a reason: the browser itself refuses
+    expect(page.get_by_label("Reason")).to_be_focused()
+    give_reason(page, "venue is back", "Requeue order")
+    history = page.locator(".console-history")
+    expect(history).to_contain_text(re.compile(r"requeued.*operator:olga.*venue is back", re.DOTALL))
+    expect(page.get_by_role("link", name="Requeue …")).to_have_count(0)
+    event = selectors.history(order.pk).last()
+    assert event is not None
+    assert (event.actor, event.reason) == ("operator:olga", "venue is back")
+
+
+def test_a_venue_is_halted_and_resumed_with_reasons(page: Page) -> None:
+    page.goto("/admin/exchanges/venue/")
+    page.get_by_role("link", name="XSIM").click()
+    page.get_by_role("link", name="Halt …").click()
+    give_reason(page, "wrong prices", "Halt venue")
+    expect(page.get_by_text("by operator:olga")).to_be_visible()
+    expect(page.get_by_text("Halted", exact=True).first).to_be_visible()
+    assert Venue.objects.get().halt_reason == "wrong prices"
+    page.get_by_role("link", name="Resume …").click()
+    give_reason(page, "prices are right", "Resume venue")
+    expect(page.get_by_role("link", name="Halt …")).to_be_visible()
+    assert not Venue.objects.get().halted
+
+
+def test_search_and_filters_narrow_the_list_down(page: Page) -> None:
+    wanted, other = OrderFactory(client_order_id="mom-1"), OrderFactory(client_order_id="hedge-1", side="sell")
+    page.goto("/admin/orders/order/")
+    page.get_by_placeholder("Id, client's id").fill("mom-1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#result_list tr.data-row")).to_have_count(1)
+    expect(row(page, wanted)).to_be_visible()
+    page.get_by_placeholder("Id, client's id").fill("nobody's")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Show all").click()
+    page.locator("#changelist a").filter(has_text="Filters").click()
+    page.get_by_label("Sell").check()
+    page.get_by_role("button", name="Apply Filters").click()
+    expect(page.locator("#result_list tr.data-row")).to_have_count(1)
+    expect(row(page, other)).to_be_visible()
+
+
+@pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
+def test_every_page_works_without_another_host(page: Page, tmp_path: Path) -> None:
+    order = OrderFactory(status="failed", attempts=2)
+    paths = [f"orders/order/{order.pk}/change/", f"orders/order/cancel/?keys={order.pk}", "orders/order/"]
+    paths += ["exchanges/venue/", "exchanges/venue/XSIM/change/", "quiktrade/workernode/", "django_q/schedule/"]
+    paths += ["django_q/ormq/", "django_q/failure/", f"orders/order/{order.pk}/history/", "password_change/", ""]
+    for number, path in enumerate(paths):
+        page.goto(f"/admin/{path}")
+        expect(page.locator("#site-name")).to_contain_text("QuikTrade")
+        page.screenshot(path=tmp_path / f"{number}.png")
