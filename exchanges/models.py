@@ -29,7 +29,7 @@ class Venue(models.Model):
         help_text="Requests under way at once, in one worker node.",
     )
     halted_at = models.DateTimeField(null=True, blank=True, editable=False)
-    halted_by = models.CharField(max_length=150, blank=True, editable=False)
+    halted_by = models.CharField(max_length=160, blank=True, editable=False)
     halt_reason = models.CharField(max_length=500, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -60,7 +60,7 @@ class VenueEvent(models.Model):
 
     venue = models.ForeignKey(Venue, on_delete=models.PROTECT, related_name="events")
     event = models.CharField(max_length=30, choices=[("halted", "Halted"), ("resumed", "Resumed")])
-    actor = models.CharField(max_length=150)
+    actor = models.CharField(max_length=160)
     reason = models.CharField(max_length=500)
     at = models.DateTimeField(db_default=Now())
 
