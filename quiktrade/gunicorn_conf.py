@@ -23,7 +23,7 @@ control_socket_disable = True  # else gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed
 
-_SLOW_CLIENT_SECONDS = 15
+_SLOW_CLIENT_SECONDS = 5
 
 
 def on_starting(server: Any) -> None:

@@ -61,7 +61,7 @@ class LocalDatabase:
         """Start a keeper; it has `keeper.lock` when this returns. It ends at once if there is another one."""
         with open(self.server.keeper_log, "ab") as log:
             subprocess.run(
-                [sys.executable, "-m", "quiktrade.postgres_keeper", self._binaries.directory],
+                [sys.executable, "-m", "quiktrade.postgres_keeper", self.server.base, self._binaries.directory],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -125,7 +125,9 @@ def use() -> LocalDatabase | None:
     Raises: LocalDatabaseError.
     """
     global _in_use
-    if _in_use is None and is_private():
+    if not is_private():
+        return None
+    if _in_use is None:
         _in_use = LocalDatabase()
         atexit.register(_in_use.release)
     return _in_use

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterable
 from typing import IO, TextIO
 
@@ -21,10 +22,9 @@ class LogStream:
         width = max(map(len, names))
         for number, name in enumerate(names):
             label = f"{name:{width}} |"
-            self._prefix[name] = (
-                f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{label}\x1b[0m" if colour else label
-            )
+            self._prefix[name] = f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{label}\x1b[0m" if colour else label
         self.closed = False
+        self._relays: list[threading.Thread] = []
 
     def line(self, name: str, text: str) -> None:
         self._write(f"{self._prefix[name]} {text.rstrip().translate(_HARMLESS)}\n")
@@ -35,7 +35,15 @@ class LogStream:
 
     def relay(self, name: str, source: IO[bytes]) -> None:
         """Pass lines on until the source ends, in a thread of its own."""
-        threading.Thread(target=self._relay, args=(name, source), name=f"log of {name}", daemon=True).start()
+        relay = threading.Thread(target=self._relay, args=(name, source), name=f"log of {name}", daemon=True)
+        relay.start()
+        self._relays = [*(thread for thread in self._relays if thread.is_alive()), relay]
+
+    def drain(self, seconds: float) -> None:
+        """Wait for the sources to end, so that their last words are not lost; not for ever."""
+        deadline = time.monotonic() + seconds
+        for relay in self._relays:
+            relay.join(max(0.0, deadline - time.monotonic()))
 
     def _relay(self, name: str, source: IO[bytes]) -> None:
         with source:

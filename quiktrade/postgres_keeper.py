@@ -36,7 +36,7 @@ _OPTIONS = (
     "logging_collector=off",
 )
 _LARGEST_LOG = 5_000_000
-_STARTS_IN_VAIN = 6
+_STARTS_IN_VAIN = 5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -127,7 +127,7 @@ class Keeper:
         PostgreSQL would take that program for itself, and never start.
         """
         number = self._recorded_number()
-        if number and not self._listens() and not _ended(number, 0, seconds=5):
+        if number and not self._listens() and not _ended(number, 0, seconds=2):
             _say(f"postmaster.pid names process {number}, which is no server; removing the file")
             (self._server.data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    server = PrivateServer()
+    server, binaries = PrivateServer(Path(sys.argv[1])), Path(sys.argv[2])
     keeper_lock = file_lock.open_lock(server.keeper_lock)
     for _ in range(10):  # somebody may be looking at the lock just now
         if file_lock.try_lock(keeper_lock):
@@ -187,7 +187,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     users = file_lock.open_lock(server.users_lock)
     try:
-        Keeper(server, Path(sys.argv[1])).keep(users)
+        Keeper(server, binaries).keep(users)
     finally:
         # In this order, for who waits to use the server looks for a keeper next.
         os.close(keeper_lock)

@@ -70,8 +70,9 @@ def make_directory(directory: Path) -> None:
 class PrivateServer:
     """Whether or not it runs, or has ever run. Making one of these objects changes nothing."""
 
-    def __init__(self) -> None:
-        self.base = data_directory()
+    def __init__(self, base: Path | None = None) -> None:
+        """`base` is the data directory, of this checkout if none is given."""
+        self.base = base or data_directory()
         tag = hashlib.sha256(os.fsencode(self.base)).hexdigest()[:10]
         self.directory = self.base / "pg"
         as_root = os.geteuid() == 0
@@ -128,9 +129,7 @@ class PrivateServer:
             whose = f"a private directory of the user {_name(owner)}"
             raise LocalDatabaseError(f"{directory} is not {whose}. Remove it and try again.")
 
-    def run(
-        self, binaries: Binaries, program: str, *arguments: str | Path, text: str = ""
-    ) -> tuple[int, str]:
+    def run(self, binaries: Binaries, program: str, *arguments: str | Path, text: str = "") -> tuple[int, str]:
         """Run a program of PostgreSQL as the server's account. Returns its exit status and what it said."""
         account = self.account()
         done = subprocess.run(

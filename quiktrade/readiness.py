@@ -89,8 +89,9 @@ def _first_order(web: str, client: str, password: str | None) -> list[str]:
 
 
 def _announce(addresses: Addresses, log: LogStream, words: str) -> None:
-    late_at = time.monotonic() + _LONG_SECONDS
-    while missing := _missing(addresses):
+    begun = time.monotonic()
+    late_at = begun + _LONG_SECONDS
+    while missing := _missing(addresses, begun):
         if time.monotonic() > late_at:
             log.line("up", f"Still waiting for the {missing}. The lines above may say why.")
             late_at = float("inf")
@@ -98,8 +99,8 @@ def _announce(addresses: Addresses, log: LogStream, words: str) -> None:
     log.block(words)
 
 
-def _missing(addresses: Addresses) -> str:
-    """The first part that is not ready yet, or nothing. The web part's `/readyz` knows of the worker."""
+def _missing(addresses: Addresses, begun: float) -> str:
+    """The first part that is not ready yet, or nothing."""
     if "exchange" in addresses.parts and not _listens(addresses.exchange_port):
         return "exchange"
     if "web" not in addresses.parts:
@@ -109,10 +110,14 @@ def _missing(addresses: Addresses) -> str:
         return "web"
     if not checks.get("database", {}).get("ok"):
         return "database"
-    return "worker" if "worker" in addresses.parts and not checks.get("job_cluster", {}).get("ok") else ""
+    heartbeat_age = checks.get("job_cluster", {}).get("heartbeat_age_seconds")
+    # Its latest heartbeat may be that of the worker before it.
+    beats = isinstance(heartbeat_age, float) and heartbeat_age < time.monotonic() - begun
+    return "worker" if "worker" in addresses.parts and not beats else ""
 
 
 def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
+    """What the web part's `/readyz` says, or None without an answer."""
     connection = http.client.HTTPConnection(addresses.local_host, addresses.port, timeout=3)
     try:
         connection.request("GET", "/readyz", headers={"Host": addresses.host_name})

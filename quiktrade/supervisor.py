@@ -100,9 +100,7 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
 class Supervisor:
     """Children in the order in which they are to be stopped."""
 
-    def __init__(
-        self, programs: Sequence[Program], log: LogStream, directory: Path, inherited: Sequence[int]
-    ) -> None:
+    def __init__(self, programs: Sequence[Program], log: LogStream, directory: Path, inherited: Sequence[int]) -> None:
         """Run `programs` in `directory`. They inherit the descriptors `inherited`, and may pass them on."""
         self.log = log
         self._directory = directory
@@ -159,11 +157,11 @@ class Supervisor:
         killed: set[Child] = set()
         while any(child.running for child in self._children):
             elapsed = time.monotonic() - begun
+            hurry = self._stop_requests >= enough
             for child in self._next_to_stop(elapsed):
-                if child not in asked:
+                if child not in asked and not hurry:
                     asked.add(child)
                     child.ask_to_end()
-                hurry = self._stop_requests >= enough
                 if (hurry or elapsed > child.program.deadline) and child not in killed:
                     killed.add(child)
                     self.log.line(child.program.name, "killed" if hurry else "did not end in time: killed")
@@ -171,6 +169,7 @@ class Supervisor:
             time.sleep(0.02)
         for child in self._children:
             child.kill()
+        self.log.drain(0.5)
 
     def _next_to_stop(self, elapsed: float) -> Iterator[Child]:
         """The first that still runs; and the one after it, when the first has had its patience; and so on."""

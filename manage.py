@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Django's command line. Where the packages are missing it first installs them into .venv, and runs there."""
+
+import os
+import sys
+
+OLDEST_PYTHON = (3, 11)
+
+
+def main() -> None:
+    # The imports wait: nothing but this file may be read by an older Python, or without the packages.
+    refuse_old_python()
+    from quiktrade import bootstrap
+
+    bootstrap.ensure_packages(sys.argv)
+
+    from django.core.management import execute_from_command_line
+
+    from quiktrade import children, local_database
+
+    children.end_with_parent()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
+    try:
+        local_database.configure(sys.argv)
+    except local_database.LocalDatabaseError as error:
+        sys.exit(str(error))
+    execute_from_command_line(sys.argv)
+
+
+def refuse_old_python() -> None:
+    if sys.version_info >= OLDEST_PYTHON:
+        return
+    from shutil import which
+
+    needed = ".".join(map(str, OLDEST_PYTHON))
+    version = ".".join(map(str, sys.version_info[:3]))
+    newer = [name for name in ("python3.14", "python3.13", "python3.12", "python3.11") if which(name)]
+    advice = "Run: " + " ".join([newer[0], *sys.argv]) if newer else "Install one and run this with it."
+    sys.exit(f"QuikTrade needs Python {needed} or newer; {sys.executable} is {version}.\n{advice}")
+
+
+if __name__ == "__main__":
+    main()

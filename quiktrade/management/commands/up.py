@@ -1,0 +1,191 @@
+import argparse
+import errno
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error as DatabaseError
+from django.db import connections
+
+from quiktrade import demo, file_lock, local_database, readiness
+from quiktrade.bootstrap import ROOT
+from quiktrade.database_watch import DatabaseWatch
+from quiktrade.log_stream import LogStream, wants_colour
+from quiktrade.private_server import data_directory, make_directory
+from quiktrade.readiness import Addresses
+from quiktrade.supervisor import Program, Supervisor
+
+PARTS = ("web", "worker", "exchange")
+"""In the order in which they are stopped."""
+
+EPILOG = """\
+parts, in the order in which they are stopped:
+  web         the API and the console, on --port
+  worker      the job cluster, which places the orders
+  exchange    the simulated exchange: orders on --exchange-port, its faults on the port after it
+  database    a private PostgreSQL, where DATABASE_URL is not set: data in .data/pg, a Unix socket, no port
+
+A part that ends is started again. Ctrl-C stops everything; a second Ctrl-C does not wait for it.
+An empty database is filled with a venue, an operator for the console and two clients of the API. Their
+passwords are shown once.
+The web part answers to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
+QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 8).
+"""
+
+
+class Command(BaseCommand):
+    help = "Run everything: database, migrations, API, console, worker and simulated exchange."
+    requires_system_checks = []  # migrate makes them, when there is a database
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        form = argparse.RawDescriptionHelpFormatter
+        return super().create_parser(prog_name, subcommand, epilog=EPILOG, formatter_class=form, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("--host", default="127.0.0.1", metavar="ADDRESS", help="where the web part listens (%(default)s)")
+        add("--port", type=_port, default=8000, help="its port (%(default)s)")
+        add("--exchange-port", type=_port, default=8765, metavar="PORT", help="of the exchange (%(default)s)")
+        add("--without", action="append", choices=PARTS, default=[], help="leave a part out; may be repeated")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._run(options)
+        except local_database.LocalDatabaseError as error:
+            raise CommandError(str(error)) from None
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted.", returncode=130) from None
+
+    def _run(self, options: dict[str, Any]) -> None:
+        addresses = Addresses(
+            parts=[part for part in PARTS if part not in options["without"]],
+            host=options["host"],
+            host_name=_host_name(),
+            port=options["port"],
+            exchange_port=options["exchange_port"],
+        )
+        lock = self._only_one()
+        _refuse_taken_ports(addresses)
+        database = local_database.use()
+
+        colour = not options["no_color"] and (options["force_color"] or wants_colour(sys.stdout))
+        log = LogStream(sys.stdout, ["up", "database", *PARTS], colour=colour)
+        passwords = _prepare(log, addresses)
+        client = _demo_client()
+        connections.close_all()  # no more questions: when the database pauses, this process need not know
+        readiness.announce(addresses, log, readiness.greeting(addresses, passwords, client=client))
+        inherited = [lock, database.descriptor] if database else [lock]
+        supervisor = Supervisor(_programs(addresses), log, ROOT, inherited)
+        watch = DatabaseWatch(database, log) if database else None
+        try:
+            supervisor.run(watch.tend if watch else lambda: None)
+        finally:
+            if database:
+                database.release()
+        log.line("up", "Stopped.")
+
+    def _only_one(self) -> int:
+        """Hold a lock that the children inherit, so that what a killed `up` left running is noticed too."""
+        make_directory(data_directory())
+        path = data_directory() / "up.lock"
+        lock = file_lock.open_lock(path)
+        deadline = time.monotonic() + 20
+        waiting = False
+        while not file_lock.try_lock(lock):
+            number = path.read_text().strip()
+            if number and _runs(int(number)):
+                raise CommandError(f"`up` already runs here, as process {number}. Stop it there with Ctrl-C.")
+            if time.monotonic() > deadline:
+                raise CommandError("Processes of an `up` that was killed do not end. `ps` shows them.")
+            if not waiting:
+                self.stderr.write("Waiting for the processes of an `up` that was killed to end")
+                waiting = True
+            time.sleep(0.1)
+        path.write_text(str(os.getpid()))
+        return lock
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65534:
+        raise argparse.ArgumentTypeError("a number from 1 to 65534 is needed")
+    return int(text)
+
+
+def _refuse_taken_ports(addresses: Addresses) -> None:
+    if "web" in addresses.parts:
+        _refuse_taken_port("--port", addresses.host, addresses.port)
+    if "exchange" in addresses.parts:
+        for port in (addresses.exchange_port, addresses.exchange_port + 1):
+            _refuse_taken_port("--exchange-port", "127.0.0.1", port)
+
+
+def _refuse_taken_port(option: str, host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise CommandError(f"--host {host}: {error.strerror}.") from None
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise CommandError(f"Port {port} is in use: set another {option}, or stop that.") from None
+            raise CommandError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from None
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
+    """Migrate, and load what an empty database needs. Returns the passwords of the accounts just made."""
+    exchange = f"http://127.0.0.1:{addresses.exchange_port}"
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+        passwords = demo.load(exchange)
+        if "exchange" in addresses.parts and demo.point_venue_at(exchange):
+            log.line("up", f"The venue {demo.VENUE} is at {exchange} from now on.")
+    except DatabaseError as error:
+        raise CommandError(f"The database cannot be used: {str(error).strip()}") from None
+    if passwords:  # at once: whatever happens next, they are not to be had again
+        accounts = "".join(f"  {name:10} {password}\n" for name, password in passwords.items())
+        log.block(f"\nNew accounts, with passwords that are shown only now:\n\n{accounts}\n")
+    return passwords
+
+
+def _demo_client() -> str | None:
+    client = get_user_model().objects.filter(username__in=demo.CLIENTS).order_by("username").first()
+    return client.get_username() if client else None
+
+
+def _host_name() -> str:
+    names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
+    return names[0] if names else "localhost"
+
+
+def _programs(addresses: Addresses) -> list[Program]:
+    python, manage = sys.executable, str(ROOT / "manage.py")
+    bind = addresses.web.removeprefix("http://").replace(addresses.local_host, addresses.host)
+    config = str(ROOT / "quiktrade" / "gunicorn_conf.py")
+    gunicorn = [python, "-m", "gunicorn", "--config", config, "--bind", bind]
+    exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port)]
+    # All within 15 s, of which a worker may take 12 to finish what it has in flight at a venue.
+    programs = [
+        Program(name="web", command=gunicorn, patience=1.4, deadline=6.0),
+        Program(name="worker", command=[python, manage, "run_worker"], patience=13.5, deadline=13.5),
+        Program(name="exchange", command=exchange, patience=14.3, deadline=14.3),
+    ]
+    return [program for program in programs if program.name in addresses.parts]

@@ -1,0 +1,60 @@
+"""The tests' database, and the fixtures that all apps share.
+
+Tests run on the private PostgreSQL (or the server in `DATABASE_URL`) with its true settings: fsync and
+synchronous_commit on. Several test runs of one checkout may run at once, each in a database of its own.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from quiktrade import file_lock, local_database
+from quiktrade.private_server import LocalDatabaseError, data_directory, make_directory
+from quiktrade.tests.processes import Processes
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator[None]:
+    """Have the server run, and choose a database that no other test run uses."""
+    try:
+        local_database.use()
+        make_directory(data_directory())
+    except LocalDatabaseError as error:
+        pytest.exit(str(error), returncode=1)
+    test = connection.settings_dict["TEST"]
+    name = test["NAME"] or f"test_{connection.settings_dict['NAME']}"
+    for number in itertools.count(1):
+        lock = file_lock.open_lock(data_directory() / f"test_{number}.lock")
+        if file_lock.try_lock(lock):
+            break
+        os.close(lock)
+    test["NAME"] = name if number == 1 else f"{name}_{number}"
+    yield
+    os.close(lock)
+
+
+@pytest.fixture
+def processes(django_db_serialized_rollback: None, transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
+    """Starts the web part, workers and simulated exchanges on the test database, and ends them.
+
+    What the migrations put into the database is there: groups and schedules.
+    """
+    processes = Processes(tmp_path / "processes")
+    try:
+        yield processes
+    finally:
+        processes.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show what the processes of a test that failed have said."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    used = getattr(item, "funcargs", {}).get("processes")
+    if report.failed and isinstance(used, Processes):
+        report.sections += [(f"Output of {process.name}", process.output) for process in used]
+    return report  # type: ignore[return-value]

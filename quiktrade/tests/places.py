@@ -1,0 +1,33 @@
+"""Places to test in that the server's account can reach: pytest's own directories are closed to it under root."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+@contextmanager
+def open_place() -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix="quiktrade-test-")).resolve()
+    place.chmod(0o755)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def processes_of(place: Path) -> list[psutil.Process]:
+    """Every process that names the place on its command line, works in it, or was told of it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            signs = [*process.cmdline(), process.cwd(), process.environ().get("QUIKTRADE_DATA", "")]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(place) in sign for sign in signs):
+            found.append(process)
+    return found

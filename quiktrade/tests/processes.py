@@ -1,0 +1,204 @@
+"""Real processes for tests: what `manage.py up` runs, on the test database."""
+
+import contextlib
+import http.client
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection
+from psycopg.conninfo import make_conninfo
+
+from quiktrade.children import LIFELINE
+from quiktrade.models import WorkerNode
+from quiktrade.private_server import ROOT
+
+PATIENCE_SECONDS = 40.0
+
+
+class Process:
+    """One program. `port` is where it listens, 0 for a worker; `start()` does not change it."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], port: int, is_ready: Callable[[], bool], log: Path, lifeline: int
+    ) -> None:
+        self.name = name
+        self.port = port
+        self._is_ready = is_ready
+        self._log = log
+        self._command = command
+        self._lifeline = lifeline
+        self._environment: dict[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def start(self, **environment: str) -> None:
+        """Start it, or start it again, on the same port. `environment` is for this time and those after it."""
+        self._environment |= environment
+        self._end_what_is_left()
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**os.environ, **self._environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"},
+                stdin=self._lifeline,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        wait_until(self._is_ready, self)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send it a signal, and nobody else; wait for its end if it is the last one."""
+        self._running.send_signal(number)
+        if number == signal.SIGKILL:
+            self._running.wait()
+
+    def stop(self) -> int:
+        """Have it end as `up` would, all of it, by force if need be. Returns its exit status."""
+        process = self._running
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        self._end_what_is_left()
+        return process.returncode
+
+    def _end_what_is_left(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process
+
+
+class Processes:
+    """Starts programs, waits until they are ready, and ends them, the last one first."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._started: list[Process] = []
+        self._lifeline, self._held = os.pipe()
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._started)
+
+    def web(self, *arguments: str, **environment: str) -> Process:
+        """The API and the console. Further arguments are gunicorn's."""
+        port = free_ports(1)
+        config = str(ROOT / "quiktrade" / "gunicorn_conf.py")
+        command = ["-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}", *arguments]
+        return self._start("web", command, port, lambda: _answers(port), environment)
+
+    def worker(self, **environment: str) -> Process:
+        """A worker node. Each has a name of its own, for one machine's name stands for one node."""
+        node = f"node-{len(self._started)}"
+        command = ["manage.py", "run_worker"]
+        reported = WorkerNode.objects.filter(name=node)
+        return self._start("worker", command, 0, reported.exists, {"QUIKTRADE_NODE": node, **environment})
+
+    def exchange(self, *arguments: str, **environment: str) -> Process:
+        """A simulated exchange; its admin port is the one after `port`. Further arguments are run_exchange's."""
+        port = free_ports(2)
+        command = ["manage.py", "run_exchange", "--port", str(port), *arguments]
+        return self._start("exchange", command, port, lambda: _listens(port), environment)
+
+    def stop(self) -> None:
+        for process in reversed(self._started):
+            process.stop()
+        os.close(self._lifeline)
+        os.close(self._held)
+
+    def _start(
+        self, name: str, command: list[str], port: int, is_ready: Callable[[], bool], environment: dict[str, str]
+    ) -> Process:
+        place = self._directory / f"{name}-{len(self._started)}"
+        place.mkdir()
+        command = [sys.executable, *command]
+        process = Process(name, command, port, is_ready, place / "output.log", self._lifeline)
+        self._started.append(process)
+        process.start(
+            DATABASE_URL=database_url_of_tests(),
+            QUIKTRADE_DATA=str(place),
+            QUIKTRADE_SECRET_KEY=settings.SECRET_KEY,
+            **environment,
+        )
+        process.wait_until_ready()
+        return process
+
+
+def free_ports(count: int) -> int:
+    """The first of some free ports in a row, below those that the kernel gives to outgoing connections."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+
+
+def wait_until(condition: Callable[[], object], *needed: Process, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for something to be so. Fails when it is not in good time, or when a process it needs has ended."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        ended = [process.name for process in needed if not process.alive]
+        if ended:
+            raise AssertionError(f"{', '.join(ended)} ended")
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so after {seconds:g} s")
+        time.sleep(0.02)
+
+
+def database_url_of_tests() -> str:
+    """Where other processes find the test database; only while a test has it."""
+    given = connection.settings_dict
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    return make_conninfo(**{option: given[name] for name, option in names.items() if given[name]})
+
+
+def _answers(port: int) -> bool:
+    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        asked.request("GET", "/healthz")
+        return asked.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        asked.close()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,238 @@
+"""Private servers in directories of their own, used by processes that come, go and are killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from quiktrade import local_database
+from quiktrade.private_server import ROOT, PrivateServer
+from quiktrade.tests.places import open_place, processes_of
+from quiktrade.tests.processes import wait_until
+
+# Uses the server until its standard input ends.
+USER = """
+import sys
+from quiktrade import local_database
+try:
+    local_database.use()
+except local_database.LocalDatabaseError as error:
+    sys.exit(str(error))
+print("in use", flush=True)
+sys.stdin.read()
+"""
+
+
+class User:
+    """A process that uses the private server of a data directory."""
+
+    def __init__(self, data: Path, *, wait: bool = True, user: int | None = None) -> None:
+        environment = {**os.environ, "QUIKTRADE_DATA": str(data)}
+        environment.pop("DATABASE_URL", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            user=user,
+        )
+        if wait:
+            assert self.process.stdout
+            assert self.process.stdout.readline() == "in use\n", self.leave()
+
+    def leave(self) -> str:
+        """Returns what it said to be wrong."""
+        return self.process.communicate(timeout=90)[1]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.leave()
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory, whose `data` is this process's data directory as well."""
+    with open_place() as place:
+        monkeypatch.setenv("QUIKTRADE_DATA", str(place / "data"))
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+        yield place
+        wait_until(lambda: not processes_of(place))
+
+
+def ask(statement: str) -> object:
+    with psycopg.connect(local_database.url(), autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
+
+
+def answers() -> bool:
+    try:
+        return ask("SELECT 1") == 1
+    except psycopg.OperationalError:
+        return False
+
+
+def server_process() -> psutil.Process:
+    return psutil.Process(int((PrivateServer().data / "postmaster.pid").read_text().split()[0]))
+
+
+def keeper_process(place: Path) -> psutil.Process:
+    (keeper,) = [process for process in processes_of(place) if "quiktrade.postgres_keeper" in process.cmdline()]
+    return keeper
+
+
+def test_the_server_is_durable_private_and_not_for_superusers(place: Path) -> None:
+    user = User(place / "data")
+    assert [ask(f"SHOW {name}") for name in ("fsync", "synchronous_commit", "listen_addresses")] == ["on", "on", ""]
+    assert ask("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+    assert PrivateServer().socket_directory.stat().st_mode & 0o077 == 0
+    assert server_process().uids().effective != 0
+    user.leave()
+
+
+def test_the_last_user_to_leave_stops_the_server_and_the_data_stay(place: Path) -> None:
+    first, second = User(place / "data"), User(place / "data")
+    ask("CREATE TABLE kept AS SELECT 42 AS answer")
+    first.leave()
+    assert answers()
+    second.leave()
+    assert not PrivateServer().socket.exists()
+    assert processes_of(place) == []
+    third = User(place / "data")
+    assert ask("SELECT answer FROM kept") == 42
+    third.leave()
+
+
+def test_users_that_are_killed_leave_nothing_behind(place: Path) -> None:
+    first, second = User(place / "data"), User(place / "data")
+    first.kill()
+    second.kill()
+    wait_until(lambda: not processes_of(place))
+    assert not PrivateServer().socket.exists()
+
+
+def test_many_first_users_at_once_get_one_server(place: Path) -> None:
+    users = [User(place / "data", wait=False) for _ in range(4)]
+    for user in users:
+        assert user.process.stdout
+        assert user.process.stdout.readline() == "in use\n"
+    assert len([process for process in processes_of(place) if "postgres_keeper" in str(process.cmdline())]) == 1
+    assert [user.leave() for user in users].count("") == 3  # one said that it creates the database
+
+
+def test_a_server_that_is_killed_is_started_again(place: Path) -> None:
+    user = User(place / "data")
+    ask("CREATE TABLE kept AS SELECT 42 AS answer")
+    killed = server_process()
+    killed.kill()
+    wait_until(lambda: not killed.is_running())
+    wait_until(answers)
+    assert ask("SELECT answer FROM kept") == 42
+    assert "PostgreSQL ended: SIGKILL; starting it again" in PrivateServer().keeper_log.read_text()
+    user.leave()
+
+
+def test_a_server_goes_with_its_killed_keeper_and_comes_with_the_next_user(place: Path) -> None:
+    first = User(place / "data")
+    keeper_process(place).kill()
+    second = User(place / "data")
+    assert answers()
+    first.leave()
+    second.leave()
+    assert processes_of(place) == []
+
+
+def test_everything_killed_at_once_starts_again(place: Path) -> None:
+    user = User(place / "data")
+    ask("CREATE TABLE kept AS SELECT 42 AS answer")
+    for process in [keeper_process(place), server_process(), psutil.Process(user.process.pid)]:
+        process.kill()
+    user.leave()
+    wait_until(lambda: not processes_of(place))
+    user = User(place / "data")
+    assert ask("SELECT answer FROM kept") == 42
+    user.leave()
+
+
+def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_server(place: Path) -> None:
+    user = User(place / "data")
+    record = PrivateServer().data / "postmaster.pid"
+    lines = record.read_text().split("\n")
+    user.leave()
+    owner = PrivateServer().data.stat().st_uid
+    with subprocess.Popen(["sleep", "60"], user=owner if os.geteuid() == 0 else None) as stranger:
+        record.write_text("\n".join([str(stranger.pid), *lines[1:]]))
+        record.chmod(0o600)
+        os.chown(record, owner, -1)
+        user = User(place / "data")
+        assert answers()
+        user.leave()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_path_that_is_long_or_has_a_comma_gets_its_socket_elsewhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = place / ("a long path, with spaces and 100% of all \"quotes'; " + "x" * 60)
+    monkeypatch.setenv("QUIKTRADE_DATA", str(data))
+    user = User(data)
+    assert answers()
+    assert data not in PrivateServer().socket.parents
+    user.leave()
+    assert not PrivateServer().socket_directory.exists()
+
+
+def test_anothers_data_directory_is_refused_with_both_names(place: Path) -> None:
+    data = place / "data"
+    if os.geteuid() == 0:
+        data.mkdir()
+        os.chown(data, 65534, -1)
+    else:
+        data = Path("/usr")
+    said = User(data, wait=False).leave()
+    assert "belongs to the user" in said
+    assert "Run the command as" in said
+    assert "QUIKTRADE_DATA" in said
+
+
+def test_a_database_of_a_version_that_is_not_here_is_left_alone(place: Path) -> None:
+    User(place / "data").leave()
+    (PrivateServer().data / "PG_VERSION").write_text("9\n")
+    said = User(place / "data", wait=False).leave()
+    assert "was made by PostgreSQL 9, which is not on this machine any more" in said
+
+
+def test_a_server_that_cannot_start_is_given_up_with_the_end_of_its_log(place: Path) -> None:
+    User(place / "data").leave()
+    (PrivateServer().data / "global" / "pg_control").unlink()
+    said = User(place / "data", wait=False).leave()
+    assert "PostgreSQL does not start." in said
+    assert "pg_control" in said
+    assert processes_of(place) == []
+
+
+def test_another_database_in_the_environment_is_none_of_its_business(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/quiktrade")
+    assert local_database.use() is None
+    local_database.configure(["manage.py", "migrate"])
+    assert os.environ["DATABASE_URL"] == "postgresql://elsewhere/quiktrade"
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[], ["help"], ["check"], ["migrate", "--help"], ["run_exchange"]])
+def test_commands_that_need_no_database_start_none(place: Path, command: list[str]) -> None:
+    local_database.configure(["manage.py", *command])
+    assert os.environ["DATABASE_URL"] == local_database.url()
+    assert list(place.iterdir()) == []

@@ -1,0 +1,144 @@
+"""Settings are read once, when a process starts; so every case here is a process of its own."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quiktrade.bootstrap import ROOT
+
+PRODUCTION = {
+    "QUIKTRADE_ENV": "production",
+    "QUIKTRADE_SECRET_KEY": "kF0v-9sYbWq3tR7uXz2LmNc5PdHj8GaE1oTiVyUxQ4rKeZlMwB6",
+    "QUIKTRADE_ALLOWED_HOSTS": "quiktrade.example.com, .desk.example.com",
+    "DATABASE_URL": "postgresql://quiktrade:p%40ss@db.example.com:6432/orders?sslmode=verify-full",
+}
+
+SHOW = """
+import json, sys
+from quiktrade import settings
+print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}))
+"""
+
+
+def run(environment: dict[str, str], *names: str) -> subprocess.CompletedProcess[str]:
+    """Read the settings in an environment that has these variables and no other of ours."""
+    return subprocess.run(
+        [sys.executable, "-c", SHOW, *names],
+        cwd=ROOT,
+        env={"PATH": os.defpath, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def read(environment: dict[str, str], *names: str) -> dict[str, Any]:
+    done = run(environment, *names)
+    assert done.returncode == 0, done.stderr
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+def refusal(environment: dict[str, str]) -> str:
+    """The last line of what a process says that does not start."""
+    done = run(environment)
+    assert done.returncode != 0
+    kind, _, text = done.stderr.strip().splitlines()[-1].partition(": ")
+    assert kind.endswith("ImproperlyConfigured")
+    return text
+
+
+def test_production_starts_with_a_key_host_names_and_a_database() -> None:
+    names = [
+        "DEBUG",
+        "ALLOWED_HOSTS",
+        "SECURE_SSL_REDIRECT",
+        "SESSION_COOKIE_SECURE",
+        "CSRF_COOKIE_SECURE",
+        "DATABASES",
+    ]
+    values = read(PRODUCTION, *names)
+    assert values["DEBUG"] is False
+    assert values["ALLOWED_HOSTS"] == ["quiktrade.example.com", ".desk.example.com"]
+    assert values["SECURE_SSL_REDIRECT"] is values["SESSION_COOKIE_SECURE"] is values["CSRF_COOKIE_SECURE"] is True
+    database = values["DATABASES"]["default"]
+    assert (database["USER"], database["PASSWORD"], database["NAME"]) == ("quiktrade", "p@ss", "orders")
+    assert (database["HOST"], database["PORT"]) == ("db.example.com", "6432")
+    assert database["OPTIONS"]["sslmode"] == "verify-full"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("QUIKTRADE_SECRET_KEY", "", "Production needs QUIKTRADE_SECRET_KEY"),
+        ("QUIKTRADE_SECRET_KEY", "kF0v-9sYbWq3tR7uXz2LmNc5PdHj8GaE1oTiVyUxQ4rKeZlMw", "shorter than 50 characters"),
+        ("QUIKTRADE_SECRET_KEY", "django-insecure-" + "x" * 50, "a development secret"),
+        ("QUIKTRADE_SECRET_KEY", "Change-me-" + "x" * 50, "a development secret"),
+        ("QUIKTRADE_DEBUG", "1", "QUIKTRADE_DEBUG is on"),
+        ("QUIKTRADE_ALLOWED_HOSTS", "", "Production needs QUIKTRADE_ALLOWED_HOSTS"),
+        ("QUIKTRADE_ALLOWED_HOSTS", " , ", "Production needs QUIKTRADE_ALLOWED_HOSTS"),
+        ("DATABASE_URL", "", "Production needs DATABASE_URL"),
+    ],
+)
+def test_production_refuses_what_is_missing_or_meant_for_development(variable: str, value: str, said: str) -> None:
+    assert said in refusal({**PRODUCTION, variable: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("QUIKTRADE_ENV", "staging"),
+        ("QUIKTRADE_DEBUG", "maybe"),
+        ("QUIKTRADE_WORKERS", "many"),
+        ("QUIKTRADE_WORKERS", "2"),
+        ("QUIKTRADE_WORKERS", "3.5"),
+        ("QUIKTRADE_LEASE_SECONDS", "0"),
+        ("QUIKTRADE_LEASE_SECONDS", "nan"),
+        ("QUIKTRADE_LEASE_SECONDS", "inf"),
+        ("QUIKTRADE_SECRET_KEY_FILE", "/nowhere/secret_key"),
+        ("DATABASE_URL", "mysql://db.example.com/orders"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_the_name_of_its_variable(
+    variable: str, value: str, tmp_path: Path
+) -> None:
+    assert variable in refusal({"QUIKTRADE_DATA": str(tmp_path), variable: value})
+
+
+def test_without_any_variable_only_loopback_names_are_answered(tmp_path: Path) -> None:
+    values = read({"QUIKTRADE_DATA": str(tmp_path)}, "ALLOWED_HOSTS", "DEBUG")
+    assert values == {"ALLOWED_HOSTS": ["localhost", "127.0.0.1", "[::1]"], "DEBUG": False}
+
+
+def test_a_local_secret_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    environment = {"QUIKTRADE_DATA": str(tmp_path / "new")}
+    made = read(environment, "SECRET_KEY")["SECRET_KEY"]
+    assert len(made) >= 50
+    assert read(environment, "SECRET_KEY")["SECRET_KEY"] == made
+    (file,) = (tmp_path / "new").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_secret_key_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(PRODUCTION["QUIKTRADE_SECRET_KEY"] + "\n")
+    environment = {**PRODUCTION, "QUIKTRADE_SECRET_KEY": "", "QUIKTRADE_SECRET_KEY_FILE": str(file)}
+    assert read(environment, "SECRET_KEY")["SECRET_KEY"] == PRODUCTION["QUIKTRADE_SECRET_KEY"]
+
+
+def test_the_readme_lists_every_variable() -> None:
+    between_our_own_processes = {"QUIKTRADE_HEARTBEAT_FILE", "QUIKTRADE_INSTALLED_JUST_NOW", "QUIKTRADE_LIFELINE"}
+    sources = [*ROOT.glob("quiktrade/**/*.py"), *ROOT.glob("exchanges/**/*.py"), *ROOT.glob("orders/**/*.py")]
+    sources = [path for path in sources if "tests" not in path.parts]
+    texts = [path.read_text() for path in (*sources, ROOT / "docker-compose.yml", ROOT / "Dockerfile")]
+    used = {name for text in texts for name in re.findall(r"QUIKTRADE_[A-Z_]+[A-Z]", text)}
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("## Configure it") : readme.index("## Change it")]
+    assert used - between_our_own_processes == set(re.findall(r"QUIKTRADE_[A-Z_]+", table))

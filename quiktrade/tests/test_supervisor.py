@@ -1,0 +1,187 @@
+"""The supervisor in a process of its own, with small programs in the places of the real ones."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from quiktrade.log_stream import LogStream
+from quiktrade.private_server import ROOT
+from quiktrade.tests.processes import wait_until
+
+# Each program writes a file when it starts, and its name when it is asked to end; `how` says what else it does.
+PROGRAM = """
+import os, pathlib, signal, sys, time
+from quiktrade import children
+name, how, place = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+def end(*_):
+    with open(place / "asked", "a") as asked:
+        asked.write(name + " ")
+    if how != "stubborn":
+        sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+children.end_with_parent()
+if how == "parent" and os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (place / "grandchild").write_text(str(os.getpid()))
+    time.sleep(60)
+(place / name).write_text(str(os.getpid()))
+if how == "failing":
+    sys.exit(3)
+time.sleep(60)
+"""
+SUPERVISOR = """
+import pathlib, sys
+from quiktrade.log_stream import LogStream
+from quiktrade.supervisor import Program, Supervisor
+place, wanted = pathlib.Path(sys.argv[1]), [item.split(":") for item in sys.argv[2:]]
+program = (place / "program.py").read_text()
+programs = [
+    Program(
+        name=name,
+        command=[sys.executable, "-c", program, name, how, str(place)],
+        patience=float(patience),
+        deadline=float(deadline),
+    )
+    for name, how, patience, deadline in wanted
+]
+log = LogStream(sys.stdout, ["up", *(program.name for program in programs)], colour=False)
+Supervisor(programs, log, pathlib.Path.cwd(), []).run(lambda: None)
+print("the end", flush=True)
+"""
+
+
+class Running:
+    """A supervisor with programs given as `name:how:patience:deadline`."""
+
+    def __init__(self, place: Path, *programs: str) -> None:
+        self.place = place
+        self.programs = [program.split(":")[0] for program in programs]
+        (place / "program.py").write_text(textwrap.dedent(PROGRAM))
+        self._log = open(place / "log", "w+b")  # noqa: SIM115
+        command = [sys.executable, "-c", SUPERVISOR, str(place), *programs]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=self._log, stderr=self._log)
+        wait_until(lambda: all(self.number(name) for name in self.programs))
+
+    @property
+    def output(self) -> str:
+        return (self.place / "log").read_text()
+
+    @property
+    def asked(self) -> list[str]:
+        file = self.place / "asked"
+        return file.read_text().split() if file.exists() else []
+
+    def number(self, name: str) -> int:
+        """The process id of the program's latest run."""
+        file = self.place / name
+        return int(file.read_text() or 0) if file.exists() else 0
+
+    def kill(self, name: str) -> None:
+        number = self.number(name)
+        os.kill(number, signal.SIGKILL)
+        wait_until(lambda: self.number(name) not in (0, number))
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(number)
+        self.process.wait(20)
+        self._log.close()
+
+
+def test_a_program_that_is_killed_is_started_again_with_a_word_about_why(tmp_path: Path) -> None:
+    running = Running(tmp_path, "one:plain:5:5")
+    running.kill("one")
+    running.stop()
+    assert "one | ended: SIGKILL; starting it again in 0.5 s" in running.output
+
+
+def test_a_program_that_keeps_failing_is_started_again_at_growing_intervals(tmp_path: Path) -> None:
+    running = Running(tmp_path, "one:failing:5:5")
+    wait_until(lambda: "in 2 s" in running.output)
+    running.stop()
+    intervals = [line for line in running.output.splitlines() if "starting it again" in line]
+    assert [line.split(" in ")[1] for line in intervals] == ["0.5 s", "1 s", "2 s"]
+    assert all("exit status 3" in line for line in intervals)
+
+
+def test_what_a_killed_program_left_behind_is_gone_before_it_is_started_again(tmp_path: Path) -> None:
+    running = Running(tmp_path, "one:parent:5:5")
+    wait_until(lambda: running.number("grandchild"))
+    left_behind = psutil.Process(running.number("grandchild"))
+    running.kill("one")
+    assert not left_behind.is_running() or left_behind.status() == psutil.STATUS_ZOMBIE
+    running.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_programs_are_stopped_one_after_the_other(tmp_path: Path, number: signal.Signals) -> None:
+    running = Running(tmp_path, "one:plain:5:5", "two:plain:5:5", "three:plain:5:5")
+    running.stop(number)
+    assert running.asked == ["one", "two", "three"]
+    assert running.output.endswith("the end\n")
+    assert running.process.returncode == 0
+
+
+def test_the_next_program_is_stopped_when_patience_with_the_one_before_it_ends(tmp_path: Path) -> None:
+    running = Running(tmp_path, "one:stubborn:0.2:1", "two:plain:5:5")
+    running.stop()
+    assert running.asked == ["one", "two"]
+    assert "one | did not end in time: killed" in running.output
+
+
+def test_a_second_signal_does_not_wait_for_a_program_to_end(tmp_path: Path) -> None:
+    running = Running(tmp_path, "one:stubborn:60:60", "two:plain:60:60")
+    running.process.send_signal(signal.SIGINT)
+    wait_until(lambda: running.asked)
+    running.stop()
+    assert running.asked == ["one"]
+    assert "one | killed" in running.output
+    assert "two | killed" in running.output
+
+
+def test_programs_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    running = Running(tmp_path, "one:plain:5:5", "two:plain:5:5")
+    programs = [psutil.Process(running.number(name)) for name in ("one", "two")]
+    running.stop(signal.SIGKILL)
+    _, alive = psutil.wait_procs(programs, timeout=10)
+    assert alive == []
+
+
+def test_everything_is_stopped_when_the_terminal_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), "one:failing:5:5", "two:plain:5:5"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        process.stdout.readline()
+        program = psutil.Process(int((tmp_path / "two").read_text()))
+        process.stdout.close()
+        process.wait(20)
+    assert not program.is_running()
+
+
+def test_log_lines_are_aligned_and_cannot_command_the_terminal() -> None:
+    out = io.StringIO()
+    log = LogStream(out, ["web", "worker"], colour=False)
+    log.line("web", "an order\n")
+    log.line("worker", "\x1b[2Jgone\ttab\x9b")
+    assert out.getvalue() == "web    | an order\nworker | \\x1b[2Jgone\ttab\\x9b\n"
+
+
+def test_names_are_coloured_where_colour_is_wanted() -> None:
+    out = io.StringIO()
+    LogStream(out, ["web"], colour=True).line("web", "text")
+    assert out.getvalue() == "\x1b[36mweb |\x1b[0m text\n"
+
+
+def test_a_log_that_cannot_be_written_is_closed() -> None:
+    out = io.StringIO()
+    log = LogStream(out, ["web"], colour=False)
+    out.close()
+    log.line("web", "text")
+    assert log.closed

@@ -1,0 +1,162 @@
+"""`manage.py up` as a user has it: a copy of the checkout, a terminal's signals, curl, and kill -9."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from quiktrade.private_server import ROOT
+from quiktrade.tests.places import open_place, processes_of
+from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
+
+STATE = {".venv", ".data", ".git", "staticfiles"}
+
+
+class Up:
+    """A running `manage.py up` of a checkout, with its output in a file."""
+
+    def __init__(self, checkout: Path, *options: str, **environment: str) -> None:
+        self.checkout = checkout
+        self.port, self.exchange_port = free_ports(1), free_ports(2)
+        ports = ["--port", str(self.port), "--exchange-port", str(self.exchange_port)]
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("QUIKTRADE", "DATABASE"))
+        }
+        self._log = checkout.parent / f"up-{self.port}.log"
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "up", *ports, *options],
+                cwd=checkout,
+                env={**inherited, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def says(self, text: str) -> None:
+        """Wait until it has said so."""
+        wait_until(lambda: text in self.output or self.process.poll() is not None)
+        assert text in self.output, self.output
+
+    def part(self, *signs: str) -> psutil.Process:
+        """The process with these words on its command line, and none of its children."""
+        found = [process for process in processes_of(self.checkout) if set(signs) <= set(process.cmdline())]
+        return next(process for process in found if process.ppid() not in [other.pid for other in found])
+
+    def shell(self, lines: str) -> str:
+        assert shutil.which("curl"), "curl is not installed"
+        done = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, timeout=30, cwd=self.checkout)
+        return done.stdout + done.stderr
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Path]:
+    """A copy of this checkout, in a path with spaces, without what was made in it."""
+    with open_place() as place:
+        checkout = place / "a copy of it"
+        shutil.copytree(ROOT, checkout, ignore=lambda directory, names: STATE.intersection(names))
+        yield checkout
+        wait_until(lambda: not processes_of(checkout))
+
+
+@pytest.fixture
+def up(checkout: Path) -> Iterator[Up]:
+    up = Up(checkout)
+    try:
+        up.says("Ready.")
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.stop(signal.SIGKILL)
+        wait_until(lambda: not processes_of(checkout))
+
+
+def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(up: Up) -> None:
+    accounts = dict(re.findall(r"^  (operator|alice|bob) +(\S+)$", up.output, re.MULTILINE))
+    assert len(set(accounts.values())) == 3
+    for path in ("/api/v1/docs", "/api/v1/redoc", "/admin/", "/healthz", "/readyz"):
+        address = f"http://127.0.0.1:{up.port}{path}"
+        assert address in up.output
+        assert up.shell(f"curl -sL -o /dev/null -w '%{{http_code}}' {address}") == "200"
+    commands = "\n".join(line for line in up.output.splitlines() if line.startswith(("TOKEN=", "curl ")))
+    answer = up.shell(commands)
+    assert "HTTP/1.1 201 Created" in answer
+    location = re.search(r"^Location: (\S+)", answer, re.MULTILINE | re.IGNORECASE)
+    assert location
+    ask = f'{commands.splitlines()[0]}\ncurl -s {location[1]} -H "Authorization: Bearer $TOKEN"'
+    wait_until(lambda: json.loads(up.shell(ask))["status"] == "placed")
+
+    for name, sign in (("web", "gunicorn"), ("worker", "run_worker"), ("exchange", "run_exchange")):
+        up.part(sign).kill()
+        up.says(f"{name:8} | ended: SIGKILL; starting it again in 0.5 s")
+    server = (up.checkout / ".data" / "pg" / "data" / "postmaster.pid").read_text().split()[0]
+    os.kill(int(server), signal.SIGKILL)
+    up.says("database | PostgreSQL ended: SIGKILL; starting it again")
+    up.part("quiktrade.postgres_keeper").kill()
+    up.says("database | its keeper was ended; starting another")
+    wait_until(lambda: '"status": "ready"' in up.shell(f"curl -s http://127.0.0.1:{up.port}/readyz"))
+
+    assert up.stop() == 0
+    assert up.output.endswith("up       | Stopped.\n")
+    assert processes_of(up.checkout) == []
+    assert list((up.checkout / ".data" / "pg" / "run").iterdir()) == []
+
+
+def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(up: Up) -> None:
+    assert "alice's password was shown when the account was made, and only then." in up.output
+    second = Up(up.checkout)
+    assert second.process.wait(30) == 1
+    assert f"`up` already runs here, as process {up.process.pid}" in second.output
+    up.stop(signal.SIGKILL)
+    third = Up(up.checkout)
+    third.says("Ready.")
+    assert third.stop(signal.SIGTERM) == 0
+    assert processes_of(up.checkout) == []
+
+
+def test_a_port_in_use_is_named_before_anything_starts(checkout: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        up = Up(checkout, "--port", str(port))
+        assert up.process.wait(30) == 1
+    assert up.output == f"CommandError: Port {port} is in use: set another --port, or stop that.\n"
+
+
+def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
+    checkout: Path, django_db_serialized_rollback: None, transactional_db: None
+) -> None:
+    up = Up(
+        checkout,
+        *("--without", "worker", "--without", "exchange"),
+        DATABASE_URL=database_url_of_tests(),
+        QUIKTRADE_DATA=str(checkout.parent / "other data"),
+    )
+    up.says("Ready.")
+    assert "Exchange" not in up.output
+    assert not (checkout.parent / "other data" / "pg").exists()
+    assert up.stop() == 0
+
+
+def test_help_names_parts_and_ports(checkout: Path) -> None:
+    done = subprocess.run([sys.executable, "manage.py", "up", "--help"], cwd=checkout, capture_output=True, text=True)
+    for word in ("web", "worker", "exchange", "database", "8000", "8765", "--without", "QUIKTRADE_ALLOWED_HOSTS"):
+        assert word in done.stdout
