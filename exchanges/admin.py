@@ -1,6 +1,6 @@
 """The console's venues: halted and resumed by operators, added and changed by administrators."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -20,12 +20,12 @@ from exchanges.registry import ADAPTERS, open_venue
 EVENTS_SHOWN = 200
 
 
-def _halt(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
-    return [_outcome(services.halt_venue, code, actor, reason) for code in keys]
+def _halt(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    return [_outcome(services.halt_venue, code, actor, answers["reason"]) for code in keys]
 
 
-def _resume(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
-    return [_outcome(services.resume_venue, code, actor, reason) for code in keys]
+def _resume(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    return [_outcome(services.resume_venue, code, actor, answers["reason"]) for code in keys]
 
 
 def _outcome(service: Any, code: str, actor: str, reason: str) -> Outcome:

@@ -26,7 +26,13 @@ class Venue(models.Model):
     max_in_flight = models.PositiveIntegerField(
         default=1024,
         validators=[MinValueValidator(1)],
-        help_text="Requests under way at once, in one worker node.",
+        help_text="Orders being sent at once, by all worker nodes together.",
+    )
+    max_per_second = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Orders sent in a second, by all worker nodes together. Empty: as many as there are.",
     )
     halted_at = models.DateTimeField(null=True, blank=True, editable=False)
     halted_by = models.CharField(max_length=160, blank=True, editable=False)
@@ -38,6 +44,9 @@ class Venue(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(code__regex=r"^[A-Z0-9]{4}$"), name="venue_code_is_a_mic"),
             models.CheckConstraint(condition=Q(max_in_flight__gte=1), name="venue_sends_at_least_one"),
+            models.CheckConstraint(
+                condition=Q(max_per_second__isnull=True) | Q(max_per_second__gte=1), name="venue_rate_positive"
+            ),
             models.UniqueConstraint(fields=["is_default"], condition=Q(is_default=True), name="venue_one_default"),
             models.CheckConstraint(
                 condition=Q(halted_at__isnull=True, halted_by="", halt_reason="")
@@ -55,11 +64,38 @@ class Venue(models.Model):
         return self.halted_at is not None
 
 
+class VenueHealth(models.Model):
+    """A venue's circuit and its bucket of sends, shared by all workers. Written by `exchanges.health` alone.
+
+    The circuit is open while `retry_at` is set: nothing is sent before that time, and one probe after it.
+    """
+
+    venue = models.OneToOneField(Venue, on_delete=models.CASCADE, primary_key=True, related_name="health")
+    silences = models.IntegerField(default=0)  # requests without an answer since the last answer
+    opened_at = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True)
+    probes = models.IntegerField(default=0)  # that failed since the circuit opened: the wait doubles with each
+    last_error = models.CharField(max_length=500, blank=True, default="")
+    tokens = models.FloatField(default=0.0)  # sends saved up, at `tokens_at`
+    tokens_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.venue_id} {'open' if self.retry_at else 'closed'}"
+
+
 class VenueEvent(models.Model):
     """Append-only: a database trigger refuses UPDATE and DELETE."""
 
     venue = models.ForeignKey(Venue, on_delete=models.PROTECT, related_name="events")
-    event = models.CharField(max_length=30, choices=[("halted", "Halted"), ("resumed", "Resumed")])
+    event = models.CharField(
+        max_length=30,
+        choices=[
+            ("halted", "Halted"),
+            ("resumed", "Resumed"),
+            ("circuit_opened", "Circuit opened"),
+            ("circuit_closed", "Circuit closed"),
+        ],
+    )
     actor = models.CharField(max_length=160)
     reason = models.CharField(max_length=500)
     at = models.DateTimeField(db_default=Now())

@@ -56,6 +56,7 @@ class Capabilities:
     order_types: frozenset[str]
     times_in_force: frozenset[str]
     duplicate_window_seconds: float | None = None
+    remembers_rejections: bool = True  # a refused `client_order_id` stays refused; if not, a late original may live
     cancels: bool = False
     replaces: bool = False
     reports: bool = False
@@ -132,25 +133,32 @@ class Report:
 
 
 class VenueError(Exception):
-    """A call to a venue did not end in an answer. `code` is short and stable, `text` is for people."""
+    """A call to a venue did not end as asked. `code` is short and stable, `text` is for people.
 
-    def __init__(self, code: str, text: str = "") -> None:
+    `answered` says that the venue itself spoke, if only to refuse: it is alive, and its circuit stays closed.
+    """
+
+    def __init__(self, code: str, text: str = "", *, answered: bool = False) -> None:
         # A venue's words go into rows: no NUL, no half of a surrogate pair, not endless.
         code, text = (part[:500].encode("utf-8", "replace").decode().replace("\0", "�") for part in (code, text))
         super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text
+        self.answered = answered
 
 
 class OrderRejected(VenueError):
     """The venue's definite refusal of this order. Do not send it again."""
 
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(code, text, answered=True)
+
 
 class NotSent(VenueError):
     """The request is proved not to have arrived. Send it again, not before `retry_after` seconds if given."""
 
-    def __init__(self, code: str, text: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(code, text)
+    def __init__(self, code: str, text: str = "", *, answered: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(code, text, answered=answered)
         self.retry_after = retry_after
 
 

@@ -21,6 +21,8 @@ import psycopg
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
+from exchanges import crash
+from exchanges.health import Permit
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import open_venue
 from exchanges.venue import (
@@ -33,9 +35,10 @@ from exchanges.venue import (
     Venue,
     VenueError,
 )
-from orders import doorbell, lifecycle, selectors, services
+from orders import doorbell, selectors, services
 from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, Moved, Step
+from orders.services import Attempt
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +48,13 @@ LARGEST_CLAIM = 256
 GATHER_SECONDS = 0.004
 """With many requests under way their outcomes are gathered this long and written together."""
 DATABASE_RETRY_SECONDS = 0.5
+UNREACHABLE_SECONDS = 0.5
+"""The longest wait of an order whose venue was not there, before the circuit takes over."""
+
+
+def clock() -> float:
+    """Seconds that pass while the machine sleeps, too: leases run on meanwhile."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass
@@ -111,7 +121,7 @@ class Engine:
         self.records = Database("records")
         self._desks: dict[str, Desk] = {}
         self._calls: set[asyncio.Task[None]] = set()
-        self._steps: list[Step] = []
+        self._attempts: list[Attempt] = []
         self._wake = asyncio.Event()
         self._outcome = asyncio.Event()
         self._over = False
@@ -170,7 +180,7 @@ class Engine:
             if await self._claim_once():
                 idle_since = None
                 continue
-            if self._calls or self._steps:
+            if self._calls or self._attempts:
                 idle_since = None
             elif idle_since is None:
                 idle_since = now
@@ -187,85 +197,92 @@ class Engine:
         """Claim for every venue that has due orders and room, and start sending. Says how many there were."""
         count = 0
         for row in await self.claims.until_done(selectors.venues_with_due_orders):
-            desk = self._desk(row)
-            if desk is None or not desk.worth_a_claim:
+            try:
+                desk = self._desk(row)
+            except (LookupError, ValueError) as error:
+                await self.claims.until_done(services.shut_out, row.code, error=str(error))
                 continue
-            asked_at = time.monotonic()
-            orders = await self.claims.until_done(
-                lifecycle.claim,
-                row.code,
-                limit=min(desk.room, LARGEST_CLAIM),
-                lease=settings.PLACEMENT_LEASE_SECONDS,
-                actor=ACTOR,
-            )
-            for order in orders:
+            if not desk.worth_a_claim:
+                continue
+            asked_at = clock()
+            wanted = min(desk.room, LARGEST_CLAIM)
+            claim = await self.claims.until_done(services.claim_orders, row.code, wanted=wanted, actor=ACTOR)
+            claimed_at = clock()
+            crash.point("after_claim")
+            for order in claim.orders:
                 desk.in_flight += 1
-                call = asyncio.create_task(self._send(desk, order, asked_at))
+                call = asyncio.create_task(self._send(desk, order, claim.permit, asked_at, claimed_at))
                 self._calls.add(call)
                 call.add_done_callback(self._calls.discard)
-            count += len(orders)
+            count += len(claim.orders)
         return count
 
-    def _desk(self, row: VenueRow) -> Desk | None:
+    def _desk(self, row: VenueRow) -> Desk:
         """The venue's desk, opened on first use. Its limit follows the row; its adapter lasts for the run."""
         desk = self._desks.get(row.code)
         if desk is None:
-            try:
-                desk = self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
-            except (LookupError, ValueError) as error:
-                logger.error("Venue cannot be opened: its orders wait", extra={"venue": row.code, "error": error})
-                return None
+            desk = self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
         desk.row = row
         return desk
 
     # ---- beat 2 ----
 
-    async def _send(self, desk: Desk, order: Moved, asked_at: float) -> None:
+    async def _send(self, desk: Desk, order: Moved, permit: Permit, asked_at: float, claimed_at: float) -> None:
         try:
-            step = await self._attempt(desk, order, asked_at)
+            step, answered = await self._attempt(desk, order, asked_at, claimed_at)
         finally:
             desk.in_flight -= 1
             if desk.worth_a_claim:
                 self._wake.set()
-        self._steps.append(step)
+        self._attempts.append(Attempt(step, desk.row.code, answered, permit))
         self._outcome.set()
 
-    async def _attempt(self, desk: Desk, order: Moved, asked_at: float) -> Step:
+    async def _attempt(self, desk: Desk, order: Moved, asked_at: float, claimed_at: float) -> tuple[Step, bool]:
+        """Send once. Returns what that means for the order, and whether the venue spoke.
+
+        The lease began between `asked_at` and `claimed_at`: the first is the safe side for sending, the second for
+        what may still be valid at the venue.
+        """
         capabilities, lease = desk.capabilities, settings.PLACEMENT_LEASE_SECONDS
-        started = time.monotonic()
-        if started - asked_at > lease - capabilities.deadline_seconds:
+        started = clock()
+        # Twice the deadline: a call may wait as long again for a connection.
+        if started - asked_at > lease - 2 * capabilities.deadline_seconds:
             # This process stood still. The fence makes a late answer harmless; better not to send late at all.
-            error: VenueError = NotSent("late", "The process was held up; the lease is too short for a request.")
+            error: VenueError = NotSent("late", "The process was held up; the lease is too short.", answered=True)
         else:
+            crash.point("after_mark")
             try:
                 acknowledgement = await desk.venue.place(new_order(order))
+                crash.point("after_reply")
             except VenueError as raised:
                 error = raised
             except Exception as raised:
                 logger.exception("Adapter failed", extra={"venue": desk.row.code, "order_id": order.id})
                 error = OutcomeUnknown("adapter_error", repr(raised))
             else:
-                return Step(
+                step = Step(
                     order_id=order.id,
                     event=Event.ACKNOWLEDGED,
                     detail={"latency_ms": _milliseconds_since(started)},
                     venue_order_id=acknowledgement.venue_order_id,
                 )
-        lease_left = lease - (time.monotonic() - asked_at)
-        return failed_step(order, error, capabilities, lease_left=lease_left, latency_ms=_milliseconds_since(started))
+                return step, True
+        left, latency = lease - (clock() - claimed_at), _milliseconds_since(started)
+        return failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error.answered
 
     # ---- beat 3 ----
 
     async def _record(self) -> None:
         """Write outcomes as they come, until the run is over and none is left."""
-        while self._steps or not self._over:
+        while self._attempts or not self._over:
             await self._outcome.wait()
             if len(self._calls) > 8:
                 await asyncio.sleep(GATHER_SECONDS)
             self._outcome.clear()
-            steps, self._steps = self._steps, []
-            if steps:
-                self._recorded(await self.records.until_done(services.record_outcomes, steps, actor=ACTOR))
+            attempts, self._attempts = self._attempts, []
+            if attempts:
+                crash.point("before_record")
+                self._recorded(await self.records.until_done(services.record_attempts, attempts, actor=ACTOR))
 
     async def _listen(self) -> None:
         while True:
@@ -298,6 +315,9 @@ def failed_step(
 ) -> Step:
     """What an attempt without an acknowledgement means for the order."""
     detail = {"code": error.code, "latency_ms": latency_ms}
+    if isinstance(error, OrderRejected) and order.in_doubt and not capabilities.remembers_rejections:
+        # It refused this attempt. An earlier one that arrives after all would be taken for a new order.
+        error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
     if isinstance(error, OrderRejected):
         return Step(
             order_id=order.id,
@@ -305,6 +325,16 @@ def failed_step(
             attempt=order.attempt,
             reason=str(error),
             detail=detail,
+        )
+    if isinstance(error, NotSent) and not error.answered:
+        # The circuit decides when to go on; a little spread keeps the first few from coming back together.
+        return Step(
+            order_id=order.id,
+            event=Event.VENUE_UNREACHABLE,
+            attempt=order.attempt,
+            reason=str(error),
+            detail=detail,
+            delay=backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS),
         )
     if isinstance(error, NotSent):
         delay = backoff_seconds(
@@ -341,4 +371,4 @@ def look_up_delay(capabilities: Capabilities, *, lease_left: float) -> float | N
 
 
 def _milliseconds_since(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 2)
+    return round((clock() - started) * 1000, 2)

@@ -27,6 +27,7 @@ from orders.models import Status
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
 PLACED, REJECTED, FAILED, CANCELED = Status.PLACED, Status.REJECTED, Status.FAILED, Status.CANCELED
+EXPIRED = Status.EXPIRED
 
 
 class Event(models.TextChoices):
@@ -35,11 +36,17 @@ class Event(models.TextChoices):
     ACKNOWLEDGED = "acknowledged"
     REJECTED_BY_VENUE = "rejected_by_venue"
     NOT_SENT = "not_sent"
+    VENUE_UNREACHABLE = "venue_unreachable"
     OUTCOME_UNKNOWN = "outcome_unknown"
     NOT_FOUND = "not_found"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     REQUEUED = "requeued"
     CANCEL_REQUESTED = "cancel_requested"
+    PLACE_BY_PASSED = "place_by_passed"
+    RESEND_WINDOW_PASSED = "resend_window_passed"
+    RESEND_GIVEN_UP = "resend_given_up"
+    MARKED_PLACED = "marked_placed"
+    MARKED_NOT_PLACED = "marked_not_placed"
 
 
 # fmt: off
@@ -48,18 +55,32 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (SUBMITTING,  Event.ACKNOWLEDGED):       PLACED,
     (SUBMITTING,  Event.REJECTED_BY_VENUE):  REJECTED,
     (SUBMITTING,  Event.NOT_SENT):           PENDING,      # proved: back off, count the failure
+    (SUBMITTING,  Event.VENUE_UNREACHABLE):  PENDING,      # proved, and no fault of the order: costs no attempt
     (SUBMITTING,  Event.OUTCOME_UNKNOWN):    UNCONFIRMED,  # also: the lease ran out
     (UNCONFIRMED, Event.ACKNOWLEDGED):       PLACED,
     (UNCONFIRMED, Event.REJECTED_BY_VENUE):  REJECTED,
+    (UNCONFIRMED, Event.NOT_SENT):           PENDING,      # late proof, of the very attempt that was in question
+    (UNCONFIRMED, Event.VENUE_UNREACHABLE):  PENDING,      # likewise
     (UNCONFIRMED, Event.NOT_FOUND):          PENDING,      # only where the venue's class makes a re-send safe
-    (PENDING,     Event.ATTEMPTS_EXHAUSTED): FAILED,       # reached from pending alone, so a requeue is always safe
+    (UNCONFIRMED, Event.MARKED_PLACED):      PLACED,       # an operator's word, after a second look at the venue
+    (UNCONFIRMED, Event.MARKED_NOT_PLACED):  FAILED,       # likewise; requeue or cancel is the operator's next word
+    (PENDING,     Event.ATTEMPTS_EXHAUSTED): FAILED,       # never from a doubtful state, so a requeue is safe
+    (PENDING,     Event.PLACE_BY_PASSED):    EXPIRED,      # never a late placement
+    (PENDING,     Event.RESEND_WINDOW_PASSED): UNCONFIRMED,  # the venue would not know a re-send for what it is
+    (PENDING,     Event.RESEND_GIVEN_UP):    UNCONFIRMED,  # in doubt, and not to be sent again: parked
     (PENDING,     Event.CANCEL_REQUESTED):   CANCELED,     # nothing was sent, or all of it proved not sent
     (FAILED,      Event.REQUEUED):           PENDING,
     (FAILED,      Event.CANCEL_REQUESTED):   CANCELED,
     (PENDING,     Event.ACKNOWLEDGED):       PLACED,       # a late answer is evidence and is never dropped
     (FAILED,      Event.ACKNOWLEDGED):       PLACED,       # likewise
+    (CANCELED,    Event.ACKNOWLEDGED):       PLACED,       # likewise, where it ended here and not at the venue
+    (EXPIRED,     Event.ACKNOWLEDGED):       PLACED,       # likewise
+    (REJECTED,    Event.ACKNOWLEDGED):       PLACED,       # likewise
 }
 # fmt: on
+
+NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY_PASSED)
+"""An order of which an attempt may still arrive is not called ended on our word (found by docs/model)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +99,7 @@ class NewRow:
     stop_price: Decimal | None
     time_in_force: str
     expires_at: datetime | None
+    place_by: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +109,8 @@ class Step:
     `attempt` is the fence: the step applies only while the order is at that attempt; None applies at any.
     `delay` is seconds from now until the order is due again (pending: to be placed, unconfirmed: to be looked
     up); None means at once for pending, and for unconfirmed that it is parked for an operator.
+    With `not_found`, `in_doubt` says that an earlier attempt may arrive all the same, and `resend_within` that
+    the venue recognises a re-send only for so many seconds more.
     `reason` becomes the order's last error where the step did not end well.
     """
 
@@ -97,6 +121,8 @@ class Step:
     detail: Mapping[str, Any] = field(default_factory=dict)
     venue_order_id: str = ""
     delay: float | None = None
+    in_doubt: bool = False
+    resend_within: float | None = None
 
 
 class Moved(NamedTuple):
@@ -109,6 +135,7 @@ class Moved(NamedTuple):
     attempt: int
     failures: int
     version: int
+    in_doubt: bool
     venue_id: str
     instrument: str
     side: str
@@ -131,13 +158,14 @@ WITH wanted AS (
     SELECT * FROM unnest(%(id)s::uuid[], %(owner_id)s::bigint[], %(client_order_id)s::text[], %(venue_id)s::text[],
         %(instrument)s::text[], %(side)s::text[], %(type)s::text[], %(quantity)s::bigint[],
         %(limit_price)s::numeric[], %(stop_price)s::numeric[], %(time_in_force)s::text[],
-        %(expires_at)s::timestamptz[]) AS w (id, owner_id, client_order_id, venue_id, instrument, side, type,
-        quantity, limit_price, stop_price, time_in_force, expires_at)
+        %(expires_at)s::timestamptz[], %(place_by)s::timestamptz[])
+        AS w (id, owner_id, client_order_id, venue_id, instrument, side, type,
+        quantity, limit_price, stop_price, time_in_force, expires_at, place_by)
 ), stored AS (
     INSERT INTO orders_order (id, owner_id, client_order_id, venue_id, instrument, side, type, quantity,
-        limit_price, stop_price, time_in_force, expires_at,
-        status, version, attempt, failures, next_attempt_at, venue_order_id, last_error)
-    SELECT w.*, 'pending', 1, 0, 0, statement_timestamp(), '', '' FROM wanted w
+        limit_price, stop_price, time_in_force, expires_at, place_by,
+        status, version, attempt, failures, in_doubt, next_attempt_at, venue_order_id, last_error)
+    SELECT w.*, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM wanted w
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
 ), logged AS (
@@ -151,26 +179,45 @@ SELECT id, created_at FROM stored
 # Locked in the order of their ids, so that two writers of overlapping batches wait instead of deadlocking.
 _GIVEN = """
     SELECT w.* FROM unnest(%(order_id)s::uuid[], %(event)s::text[], %(attempt)s::int[], %(reason)s::text[],
-        %(detail)s::jsonb[], %(venue_order_id)s::text[], %(delay)s::float8[])
-        AS w (order_id, event, attempt, reason, detail, venue_order_id, delay)
+        %(detail)s::jsonb[], %(venue_order_id)s::text[], %(delay)s::float8[], %(in_doubt)s::boolean[],
+        %(resend_within)s::float8[])
+        AS w (order_id, event, attempt, reason, detail, venue_order_id, delay, in_doubt, resend_within)
     JOIN orders_order x ON x.id = w.order_id ORDER BY x.id FOR NO KEY UPDATE OF x
 """
 
 _DUE = """
     SELECT x.id AS order_id, 'claimed' AS event, NULL::int AS attempt, '' AS reason, '{}'::jsonb AS detail,
-        '' AS venue_order_id, %(lease)s::float8 AS delay
+        '' AS venue_order_id, %(lease)s::float8 AS delay, false AS in_doubt, NULL::float8 AS resend_within
     FROM orders_order x
     WHERE x.venue_id = %(venue)s AND x.status = 'pending' AND x.next_attempt_at <= statement_timestamp()
-      AND EXISTS (SELECT 1 FROM exchanges_venue v WHERE v.code = %(venue)s AND v.halted_at IS NULL)
+      AND (x.place_by IS NULL OR x.place_by > statement_timestamp())
+      AND (x.resend_before IS NULL OR x.resend_before > statement_timestamp())
     ORDER BY x.next_attempt_at LIMIT %(limit)s FOR NO KEY UPDATE OF x SKIP LOCKED
 """
 
 _LEASE_RAN_OUT = """
     SELECT x.id AS order_id, 'outcome_unknown' AS event, x.attempt, %(reason)s::text AS reason,
-        '{"code": "lease_expired"}'::jsonb AS detail, '' AS venue_order_id, %(delay)s::float8 AS delay
+        '{"code": "lease_expired"}'::jsonb AS detail, '' AS venue_order_id, %(delay)s::float8 AS delay,
+        false AS in_doubt, NULL::float8 AS resend_within
     FROM orders_order x
     WHERE x.venue_id = %(venue)s AND x.status = 'submitting' AND x.lease_expires_at <= statement_timestamp()
     ORDER BY x.lease_expires_at LIMIT %(limit)s FOR NO KEY UPDATE OF x SKIP LOCKED
+"""
+
+_OVERTAKEN = """
+    SELECT x.id AS order_id,
+        CASE WHEN x.place_by > statement_timestamp() IS NOT FALSE THEN 'resend_window_passed'
+            WHEN x.in_doubt THEN 'resend_given_up' ELSE 'place_by_passed' END AS event,
+        NULL::int AS attempt,
+        CASE WHEN x.place_by <= statement_timestamp() THEN 'Its place_by passed before it could be sent.'
+            ELSE 'The venue would not recognise a re-send any more.' END AS reason,
+        '{}'::jsonb AS detail, '' AS venue_order_id,
+        CASE WHEN x.place_by > statement_timestamp() IS NOT FALSE THEN 0::float8 END AS delay,
+        false AS in_doubt, NULL::float8 AS resend_within
+    FROM orders_order x
+    WHERE x.status = 'pending' AND (x.place_by IS NOT NULL OR x.resend_before IS NOT NULL)
+      AND LEAST(x.place_by, x.resend_before) <= statement_timestamp()
+    LIMIT %(limit)s FOR NO KEY UPDATE OF x SKIP LOCKED
 """
 
 
@@ -180,7 +227,7 @@ def _edges() -> str:
 
 def _move(selection: str) -> str:
     """The only statement that writes a status. `selection` yields one row for each order to move: order_id,
-    event, attempt, reason, detail, venue_order_id, delay; the meanings are those of `Step`."""
+    event, attempt, reason, detail, venue_order_id, delay, in_doubt, resend_within; the meanings are those of `Step`."""
     return f"""
 WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()}), moved AS (
     UPDATE orders_order o SET
@@ -193,6 +240,9 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
         next_attempt_at = CASE edge.after
             WHEN 'pending' THEN statement_timestamp() + COALESCE(wanted.delay, 0) * interval '1 second'
             WHEN 'unconfirmed' THEN statement_timestamp() + wanted.delay * interval '1 second' END,
+        in_doubt = (o.in_doubt OR wanted.in_doubt) AND edge.event <> 'marked_not_placed',
+        resend_before = CASE WHEN edge.event <> 'marked_not_placed' THEN COALESCE(o.resend_before,
+            statement_timestamp() + wanted.resend_within * interval '1 second') END,
         venue_order_id = CASE WHEN wanted.venue_order_id = '' THEN o.venue_order_id ELSE wanted.venue_order_id END,
         last_error = CASE WHEN edge.after IN ('submitting', 'failed') THEN o.last_error
             WHEN edge.event IN ('acknowledged', 'requeued', 'cancel_requested') THEN '' ELSE wanted.reason END,
@@ -201,18 +251,20 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
     FROM wanted JOIN edge USING (event)
     WHERE o.id = wanted.order_id AND o.status = edge.before
       AND (wanted.attempt IS NULL OR wanted.attempt = o.attempt)
+      AND NOT (o.in_doubt AND edge.event = ANY(%(not_in_doubt)s))
+      AND (edge.before NOT IN ('canceled', 'expired', 'rejected') OR o.venue_order_id = '')
     RETURNING o.*, edge.event, edge.before, wanted.reason, wanted.detail
 ), logged AS (
     INSERT INTO orders_orderevent
         (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
     SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
 )
-SELECT id, event, before, status, attempt, failures, version, venue_id, instrument, side, type, quantity,
+SELECT id, event, before, status, attempt, failures, version, in_doubt, venue_id, instrument, side, type, quantity,
     limit_price, stop_price, time_in_force, expires_at, lease_expires_at FROM moved
 """
 
 
-_ADVANCE, _CLAIM, _SWEEP = _move(_GIVEN), _move(_DUE), _move(_LEASE_RAN_OUT)
+_ADVANCE, _CLAIM, _SWEEP, _OVERTAKE = map(_move, (_GIVEN, _DUE, _LEASE_RAN_OUT, _OVERTAKEN))
 
 
 def accept(rows: Sequence[NewRow], *, actor: str) -> dict[UUID, datetime]:
@@ -228,9 +280,10 @@ def accept(rows: Sequence[NewRow], *, actor: str) -> dict[UUID, datetime]:
 
 
 def claim(venue: str, *, limit: int, lease: float, actor: str) -> list[Moved]:
-    """Take up to `limit` due orders of a venue that is not halted, for `lease` seconds, longest due first.
+    """Take up to `limit` due orders of a venue for `lease` seconds, longest due first.
 
-    Two callers never get the same order. Commit before sending anything.
+    Two callers never get the same order. Commit before sending anything. Whether the venue may be sent to at all
+    is for the caller to ask (exchanges.health).
     """
     return _run(_CLAIM, {"venue": venue, "limit": limit, "lease": lease, "actor": actor})
 
@@ -239,6 +292,11 @@ def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[Mo
     """Make up to `limit` orders whose lease ran out unconfirmed, to be looked up in `delay` seconds."""
     reason = "The attempt ended without a result: its lease ran out."
     return _run(_SWEEP, {"venue": venue, "delay": delay, "limit": limit, "reason": reason, "actor": actor})
+
+
+def overtake(*, limit: int, actor: str) -> list[Moved]:
+    """Take up to `limit` pending orders that time overtook out of the queue: expired, or to be looked up."""
+    return _run(_OVERTAKE, {"limit": limit, "actor": actor})
 
 
 def advance(steps: Iterable[Step], *, actor: str) -> Advance:
@@ -262,6 +320,8 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
                 "detail": [json.dumps(step.detail, default=str) for step in chosen],
                 "venue_order_id": [step.venue_order_id for step in chosen],
                 "delay": [step.delay for step in chosen],
+                "in_doubt": [step.in_doubt for step in chosen],
+                "resend_within": [step.resend_within for step in chosen],
                 "actor": actor,
             },
         )
@@ -273,7 +333,7 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, {**parameters, "not_in_doubt": [event.value for event in NOT_IN_DOUBT]})
         return [Moved._make(row) for row in cursor.fetchall()]
 
 
@@ -296,20 +356,31 @@ def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[tuple[UUID,
         return list(cursor.fetchall())
 
 
-def park(order_ids: Sequence[UUID], *, error: str) -> None:
-    """Leave unconfirmed orders to an operator: they are not looked up by themselves any more."""
-    _postpone(order_ids, None, error)
+def park(orders: Sequence[tuple[UUID, int]], *, error: str) -> None:
+    """Leave unconfirmed orders to an operator: they are not looked up by themselves any more.
+
+    Orders are given with the attempt that was looked up: what was found out says nothing about a newer one.
+    """
+    _postpone(orders, None, error)
 
 
-def postpone(order_ids: Sequence[UUID], *, seconds: float, error: str) -> None:
-    """Look unconfirmed orders up again in `seconds`; the venue gave no answer this time."""
-    _postpone(order_ids, seconds, error)
+def postpone(orders: Sequence[tuple[UUID, int]], *, seconds: float, error: str) -> None:
+    """Look unconfirmed orders up again in `seconds`; the venue gave no answer this time. Parked ones stay parked."""
+    _postpone(orders, seconds, error)
 
 
-def _postpone(order_ids: Sequence[UUID], seconds: float | None, error: str) -> None:
+def _postpone(orders: Sequence[tuple[UUID, int]], seconds: float | None, error: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE orders_order SET next_attempt_at = statement_timestamp() + %s::float8 * interval '1 second',"
-            " last_error = %s WHERE id = ANY(%s) AND status = 'unconfirmed'",
-            [seconds, error[:500], list(order_ids)],
+            "UPDATE orders_order o SET next_attempt_at = statement_timestamp() + %(seconds)s::float8"
+            " * interval '1 second', last_error = %(error)s"
+            " FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS w (id, attempt)"
+            " WHERE o.id = w.id AND o.attempt = w.attempt AND o.status = 'unconfirmed'"
+            " AND o.next_attempt_at IS NOT NULL",
+            {
+                "seconds": seconds,
+                "error": error[:500],
+                "ids": [order_id for order_id, _ in orders],
+                "attempts": [attempt for _, attempt in orders],
+            },
         )

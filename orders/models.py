@@ -6,7 +6,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Least, Now
 from uuid_utils.compat import uuid7
 
 
@@ -108,6 +108,7 @@ class Order(models.Model):
     stop_price = models.DecimalField(max_digits=18, decimal_places=8, null=True)
     time_in_force = models.CharField(max_length=3, choices=TimeInForce)
     expires_at = models.DateTimeField(null=True)
+    place_by = models.DateTimeField(null=True)  # not sent to the venue after this time: expired instead
 
     status = models.CharField(max_length=16, choices=Status)
     version = models.IntegerField(default=1)  # the number of events so far: the next one's sequence follows it
@@ -115,6 +116,8 @@ class Order(models.Model):
     failures = models.IntegerField(default=0)  # attempts proved not sent since the order was accepted or requeued
     next_attempt_at = models.DateTimeField(null=True)  # pending: when to place; unconfirmed: when to look it up
     lease_expires_at = models.DateTimeField(null=True)
+    in_doubt = models.BooleanField(default=False)  # the venue did not know it, but an attempt may still arrive there
+    resend_before = models.DateTimeField(null=True)  # an earlier attempt may have arrived: a re-send is safe until then
     venue_order_id = models.CharField(max_length=64, blank=True, default="")
     last_error = models.CharField(max_length=500, blank=True, default="")
     created_at = models.DateTimeField(db_default=Now())
@@ -123,7 +126,10 @@ class Order(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        permissions = [("operate_order", "Can requeue, cancel and reconcile orders")]
+        permissions = [
+            ("operate_order", "Can requeue, cancel and reconcile orders"),
+            ("settle_order", "Can mark a parked order placed or not placed"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["owner", "client_order_id"], name="order_client_order_id_unique"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="order_status_known"),
@@ -169,7 +175,13 @@ class Order(models.Model):
             # the claim: due orders of one venue, longest due first
             models.Index("venue", "next_attempt_at", name="order_due", condition=Q(status=Status.PENDING)),
             # the sweep: attempts whose lease ran out
-            models.Index("lease_expires_at", name="order_leased", condition=Q(status=Status.SUBMITTING)),
+            models.Index("venue", "lease_expires_at", name="order_leased", condition=Q(status=Status.SUBMITTING)),
+            # pending orders that time may overtake before they are sent
+            models.Index(
+                Least("place_by", "resend_before"),
+                name="order_overtaken",
+                condition=Q(status=Status.PENDING) & (Q(place_by__isnull=False) | Q(resend_before__isnull=False)),
+            ),
             # reconciliation: what to look up, and what is parked (no time)
             models.Index("next_attempt_at", name="order_unconfirmed", condition=Q(status=Status.UNCONFIRMED)),
             # the operators' list of what needs them

@@ -1,25 +1,31 @@
 """Reads. None of them locks a row or depends on a cache."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from exchanges.models import Venue
 from orders.models import Order, OrderEvent, Status
 
+# An open circuit puts a venue's orders off to its next probe.
 _SECONDS_UNTIL_DUE = """
 SELECT extract(epoch FROM place - statement_timestamp())::float8,
        extract(epoch FROM sweep - statement_timestamp())::float8,
        extract(epoch FROM reconcile - statement_timestamp())::float8
 FROM (SELECT
-    (SELECT min(due.next_attempt_at) FROM exchanges_venue v CROSS JOIN LATERAL (
+    (SELECT min(GREATEST(due.next_attempt_at, h.retry_at)) FROM exchanges_venue v
+        LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code CROSS JOIN LATERAL (
         SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
         ORDER BY o.next_attempt_at LIMIT 1) due WHERE v.halted_at IS NULL) AS place,
-    (SELECT min(lease_expires_at) FROM orders_order WHERE status = 'submitting') AS sweep,
+    LEAST((SELECT min(lease_expires_at) FROM orders_order WHERE status = 'submitting'),
+        (SELECT LEAST(place_by, resend_before) FROM orders_order WHERE status = 'pending'
+            AND (place_by IS NOT NULL OR resend_before IS NOT NULL) ORDER BY LEAST(place_by, resend_before) LIMIT 1)
+        ) AS sweep,
     (SELECT min(next_attempt_at) FROM orders_order WHERE status = 'unconfirmed') AS reconcile) AS next
 """
 
@@ -41,8 +47,10 @@ def work_due() -> WorkDue:
 
 
 def venues_with_due_orders() -> list[Venue]:
+    """Those that may be sent to: not halted, and their circuit closed or due for a probe."""
     due = Order.objects.filter(venue=OuterRef("pk"), status=Status.PENDING, next_attempt_at__lte=Now())
-    return list(Venue.objects.filter(Exists(due), halted_at__isnull=True))
+    open_circuit = Q(health__retry_at__gt=Now())
+    return list(Venue.objects.filter(Exists(due), halted_at__isnull=True).exclude(open_circuit))
 
 
 def oldest_due_at() -> datetime | None:
@@ -58,3 +66,26 @@ def orders_of(owner_id: int) -> QuerySet[Order]:
 
 def history(order_id: UUID) -> QuerySet[OrderEvent]:
     return OrderEvent.objects.filter(order_id=order_id).order_by("sequence")
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is in question about an unconfirmed order."""
+
+    age: float
+    """Seconds since its first attempt that is not proved to have missed the venue."""
+    rounds: int
+    """How often the venue did not know it, and it was sent again."""
+
+
+def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:
+    """By order, from its history. What an operator vouched for since is not in question any more."""
+    events = OrderEvent.objects.filter(order=OuterRef("order"))
+    missed = events.filter(attempt=OuterRef("attempt"), event__in=("not_sent", "venue_unreachable"))
+    vouched_for = events.filter(event="marked_not_placed", sequence__gt=OuterRef("sequence"))
+    history = OrderEvent.objects.filter(order__in=order_ids).exclude(Exists(vouched_for))
+    attempts = history.filter(event="claimed").exclude(Exists(missed)).values("order_id")
+    ages = dict(attempts.annotate(age=Now() - Min("at")).values_list("order_id", "age"))
+    resends = history.filter(event="not_found").values("order_id")
+    rounds = dict(resends.annotate(rounds=Count("id")).values_list("order_id", "rounds"))
+    return {pk: Doubt(ages[pk].total_seconds() if pk in ages else 0.0, rounds.get(pk, 0)) for pk in order_ids}

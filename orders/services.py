@@ -14,10 +14,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
+from exchanges import health
 from exchanges.models import Venue
 from exchanges.registry import capabilities_of
+from exchanges.venue import Capabilities
 from orders import doorbell, lifecycle
+from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
 
@@ -60,6 +64,12 @@ class NewOrderRequest:
     time_in_force: str = "day"
     expires_at: datetime | None = None
     venue: str | None = None
+    place_by: datetime | None = None
+
+    @property
+    def last_time(self) -> datetime | None:
+        """The order is not sent after this time: its `place_by`, or the time that it is good till."""
+        return min((at for at in (self.place_by, self.expires_at) if at), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +82,23 @@ class Submission:
 def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Submission:
     """Store an order, or find the one that an earlier request with its `client_order_id` stored.
 
-    When this returns, the order is durable and will be placed. Raises: InvalidOrder, ClientOrderIdTaken.
+    When this returns, the order is durable and will be placed. Raises: InvalidOrder, ClientOrderIdTaken,
+    NotDurable.
     """
+    try:
+        venue = _venue_for(request)
+        _check_times(request)
+    except InvalidOrder:
+        # What may be accepted changes: a venue closes, a time passes. What was accepted stays so.
+        stored = Order.objects.filter(owner_id=owner_id, client_order_id=request.client_order_id).first()
+        if stored is None:
+            raise
+        return _replay(stored, request)
     row = NewRow(
         id=(order_id := new_order_id()),
         owner_id=owner_id,
         client_order_id=request.client_order_id or str(order_id),
-        venue_id=_venue_for(request).code,
+        venue_id=venue.code,
         instrument=request.instrument,
         side=request.side,
         type=request.type,
@@ -87,25 +107,37 @@ def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Subm
         stop_price=request.stop_price,
         time_in_force=request.time_in_force,
         expires_at=request.expires_at,
+        place_by=request.last_time,
     )
-    stored = lifecycle.accept([row], actor=actor)
-    if order_id in stored:
+    with durable():
+        accepted = lifecycle.accept([row], actor=actor)
+    if order_id in accepted:
         doorbell.ring()
-        at = stored[order_id]
+        at = accepted[order_id]
         order = Order(**asdict(row), status=Status.PENDING, next_attempt_at=at, created_at=at, updated_at=at)
         return Submission(order, replayed=False)
-    order = Order.objects.get(owner_id=owner_id, client_order_id=row.client_order_id)
-    if _content(order) != _content(row) or (request.venue and request.venue != order.venue_id):
-        raise ClientOrderIdTaken(order)
-    return Submission(order, replayed=True)
+    return _replay(Order.objects.get(owner_id=owner_id, client_order_id=row.client_order_id), request)
 
 
 _CONTENT = ("instrument", "side", "type", "quantity", "limit_price", "stop_price", "time_in_force", "expires_at")
 
 
-def _content(order: Order | NewRow) -> tuple[object, ...]:
-    # Not the venue: a request that names none means the same order after the default has changed.
-    return tuple(getattr(order, name) for name in _CONTENT)
+def _replay(order: Order, request: NewOrderRequest) -> Submission:
+    """The stored order, if the request means the same. Raises: ClientOrderIdTaken.
+
+    A request that names no venue means the same order after the default has changed.
+    """
+    same = all(getattr(order, name) == getattr(request, name) for name in _CONTENT)
+    if not same or order.place_by != request.last_time or request.venue not in (None, order.venue_id):
+        raise ClientOrderIdTaken(order)
+    return Submission(order, replayed=True)
+
+
+def _check_times(request: NewOrderRequest) -> None:
+    for field in ("expires_at", "place_by"):
+        at = getattr(request, field)
+        if at is not None and at <= timezone.now():
+            raise InvalidOrder(field, "past", "A time in the future is required.")
 
 
 def _venue_for(request: NewOrderRequest) -> Venue:
@@ -118,14 +150,25 @@ def _venue_for(request: NewOrderRequest) -> Venue:
         venue = enabled.filter(code=request.venue).first()
         if venue is None:
             raise InvalidOrder("venue", "unknown_venue", f"No such venue. Known: {_codes(enabled)}.")
-    capabilities = capabilities_of(venue.adapter, venue.settings)
-    for field, value, allowed in (
-        ("type", request.type, capabilities.order_types),
-        ("time_in_force", request.time_in_force, capabilities.times_in_force),
-    ):
-        if value not in allowed:
-            raise InvalidOrder(field, "not_supported", f"{venue.code} takes {', '.join(sorted(allowed))}.")
+    capabilities = capabilities_if_usable(venue)
+    if capabilities is not None:
+        for field, value, allowed in (
+            ("type", request.type, capabilities.order_types),
+            ("time_in_force", request.time_in_force, capabilities.times_in_force),
+        ):
+            if value not in allowed:
+                raise InvalidOrder(field, "not_supported", f"{venue.code} takes {', '.join(sorted(allowed))}.")
     return venue
+
+
+def capabilities_if_usable(venue: Venue) -> Capabilities | None:
+    """What the venue can do; None where its row names no adapter that works: its orders wait for an operator,
+    and no other venue's do."""
+    try:
+        return capabilities_of(venue.adapter, venue.settings)
+    except (LookupError, ValueError) as error:
+        logger.error("Venue cannot be opened", extra={"venue": venue.code, "error": error})
+        return None
 
 
 def _codes(venues: Iterable[Venue]) -> str:
@@ -185,15 +228,20 @@ def _ask(
     steps = [Step(order_id=order_id, event=event, reason=reason.strip()) for order_id in order_ids]
     with transaction.atomic():
         moved = {order.id for order in lifecycle.advance(steps, actor=actor).moved}
-        statuses = dict(Order.objects.filter(pk__in=set(order_ids) - moved).values_list("pk", "status"))
+        left = Order.objects.filter(pk__in=set(order_ids) - moved).values_list("pk", "status", "in_doubt")
+        stands = {pk: (status, in_doubt) for pk, status, in_doubt in left}
     results = []
     for order_id in order_ids:
         if order_id in moved:
             results.append(Result(order_id, True, done))
-        elif (status := statuses.get(order_id)) is None:
+        elif order_id not in stands:
             results.append(Result(order_id, False, "There is no such order."))
         else:
-            results.append(Result(order_id, False, why_not.get(status, f"It is {status}, which is final.")))
+            status, in_doubt = stands[order_id]
+            why = why_not.get(status, f"It is {status}, which is final.")
+            if in_doubt and event == Event.CANCEL_REQUESTED and status == Status.PENDING:
+                why = "It was sent without an answer and is to be sent again under the same id: it may be at the venue."
+            results.append(Result(order_id, False, why))
     logger.info("Orders %s", done, extra={"orders": len(moved), "asked": len(order_ids), "actor": actor})
     return results
 
@@ -208,17 +256,19 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
         spent = [
             Step(
                 order_id=order.id,
-                event=Event.ATTEMPTS_EXHAUSTED,
+                # Where an earlier attempt may still arrive, no number of failures says that it did not.
+                event=Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED,
                 attempt=order.attempt,
                 reason=f"{order.failures} attempts did not reach the venue.",
             )
             for order in moved
             if order.event == Event.NOT_SENT and order.failures >= settings.PLACEMENT_MAX_ATTEMPTS
         ]
-        failed = lifecycle.advance(spent, actor=actor).moved
+        given_up = lifecycle.advance(spent, actor=actor).moved
     _log_outcomes(moved, {step.order_id: step for step in steps})
-    for order in failed:
-        logger.error("Order failed", extra={"event": "order.failed", "order_id": order.id, "venue": order.venue_id})
+    for order in given_up:
+        fields = {"event": f"order.{order.event}", "order_id": order.id, "venue": order.venue_id}
+        logger.error("Order needs an operator", extra={**fields, "status": order.status})
     for step in stale:
         # An acknowledgement that finds its order final is the one answer that must not go unseen.
         level = logging.ERROR if step.event == Event.ACKNOWLEDGED else logging.WARNING
@@ -245,12 +295,79 @@ def _log_outcomes(moved: Iterable[Moved], steps: Mapping[UUID, Step]) -> None:
             logger.log(level, "Order moved", extra=fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    orders: list[Moved]
+    permit: health.Permit
+
+
+def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
+    """Take up to `wanted` due orders for an attempt each, as many as the venue's circuit and limits admit.
+
+    Claims for one venue follow one another: what is under way is counted with no other claim in between.
+    """
+    orders: list[Moved] = []
+    with transaction.atomic():
+        permit = health.permit(code, wanted)
+        if permit.sends > 0:
+            room = permit.in_flight - Order.objects.filter(venue_id=code, status=Status.SUBMITTING).count()
+            if (limit := min(permit.sends, room)) > 0:
+                orders = lifecycle.claim(code, limit=limit, lease=settings.PLACEMENT_LEASE_SECONDS, actor=actor)
+            if permit.rated and orders:
+                health.spend(code, len(orders))
+    return Claim(orders, permit)
+
+
+def shut_out(code: str, *, error: str) -> None:
+    """Have the orders of a venue wait whose row names no adapter that works; it is tried again now and then."""
+    logger.error("Venue cannot be opened: its orders wait", extra={"venue": code, "error": error})
+    with transaction.atomic():
+        health.permit(code, 0)
+        health.record_silence(code, requests=health.SILENCES_TO_OPEN, probe=True, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one attempt came to: the step for its order, and what it says about the venue."""
+
+    step: Step
+    venue: str
+    answered: bool
+    permit: health.Permit
+
+
+def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[Moved]:
+    """Write what attempts came to, for their orders and for their venues' circuits."""
+    with transaction.atomic():
+        moved = record_outcomes([attempt.step for attempt in attempts], actor=actor)
+        for code in sorted({attempt.venue for attempt in attempts}):
+            _record_health(code, [attempt for attempt in attempts if attempt.venue == code])
+    return moved
+
+
+def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
+    """One answer among them says that the venue is alive."""
+    silent = [attempt for attempt in attempts if not attempt.answered]
+    if len(silent) == len(attempts):
+        probe = any(attempt.permit.probe for attempt in silent)
+        health.record_silence(code, requests=len(silent), probe=probe, error=silent[-1].step.reason)
+    elif silent or any(attempt.permit.troubled for attempt in attempts):
+        health.record_answer(code)
+
+
 def sweep_orders(*, limit: int = 1000) -> int:
-    """Make the orders whose attempt died or froze unconfirmed, and say how many there were."""
-    count = 0
+    """Make the orders whose attempt died or froze unconfirmed, and take those that time overtook out of the queue.
+
+    Returns how many there were.
+    """
+    overtaken = lifecycle.overtake(limit=limit, actor="system:sweep")
+    for order in overtaken:
+        fields = {"event": f"order.{order.event}", "order_id": order.id, "venue": order.venue_id}
+        logger.warning("Order overtaken by time", extra={**fields, "status": order.status})
+    count = len(overtaken)
     for venue in Venue.objects.all():
-        capabilities = capabilities_of(venue.adapter, venue.settings)
-        delay = capabilities.settle_seconds if capabilities.finds else None
+        capabilities = capabilities_if_usable(venue)
+        delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
         swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
         for order in swept:
             fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}

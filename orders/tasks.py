@@ -5,6 +5,7 @@ asks to learn which of them to start; the schedules start them once a minute bes
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -29,12 +30,21 @@ class Demand(NamedTuple):
     """Whether the doorbell should cut that wait short."""
 
 
+PLACING_ASKS_SECONDS = 0.5
+"""While a placement job runs, the rows are asked so often for the other jobs."""
+
+_asked_at = 0.0
+
+
 def demand() -> Demand:
     """What the order rows need of this machine now. Safe to ask at any time and to act on twice."""
-    if slots.taken("place"):
-        # The running placement job hears the doorbell itself, and looks at the rows once more before it ends.
-        # Asking the database at every ring of a busy day would cost as much as placing.
+    global _asked_at
+    placing = slots.taken("place")
+    if placing and time.monotonic() - _asked_at < PLACING_ASKS_SECONDS:
+        # The running placement job hears the doorbell itself; what comes as it ends is seen 50 ms later. Asking
+        # the database at every ring of a busy day would cost as much as placing.
         return Demand([], 0.05, listen=False)
+    _asked_at = time.monotonic()
     due = selectors.work_due()
     jobs, wait = [], 1.0
     for job, slot, seconds in (
@@ -48,6 +58,8 @@ def demand() -> Demand:
             wait = min(wait, seconds)
         elif not slots.taken(slot):
             jobs.append(job)
+    if placing:
+        return Demand(jobs, 0.05, listen=False)
     return Demand(jobs, max(wait, 0.001), listen=True)
 
 

@@ -34,7 +34,10 @@ class StrictJSONParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        body = stream.read(settings.API_MAX_BODY_BYTES + 1)
+        try:
+            body = stream.read(settings.API_MAX_BODY_BYTES + 1)
+        except OSError:
+            raise ParseError("The body did not arrive in full.") from None
         if len(body) > settings.API_MAX_BODY_BYTES:
             left = DRAIN_LIMIT
             while left > 0 and (chunk := stream.read(65_536)):

@@ -24,6 +24,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler as standard_handler
 
 from orders import services
+from orders.durability import NotDurable
 
 logger = logging.getLogger(__name__)
 
@@ -60,18 +61,18 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
         )
     if isinstance(exception, services.CannotCancel):
         return _response(problem(409, "cannot-cancel", str(exception)))
-    if isinstance(exception, OperationalError | InterfaceError):
+    if isinstance(exception, OperationalError | InterfaceError | NotDurable):
         return _response(unavailable(exception), {"Retry-After": str(RETRY_SECONDS)})
     return _response(unexpected(request._request, exception))
 
 
 def unavailable(exception: Exception) -> dict[str, Any]:
-    logger.error("Database is away", extra={"event": "api.unavailable", "error": str(exception).strip()})
+    logger.error("Database is not to be relied on", extra={"event": "api.unavailable", "error": str(exception).strip()})
     return problem(
         503,
         "unavailable",
-        "The database cannot be reached. Nothing is known to be stored: send the same request again, with the same "
-        "client_order_id, and it takes effect once.",
+        "The database cannot be relied on at this moment, and nothing is known to be stored. Send the same request "
+        "again, with the same client_order_id, and it takes effect once.",
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from exchanges import crash
 from exchanges.venue import NotSent, OutcomeUnknown
 
 MAX_TEXT = 500
@@ -133,6 +134,7 @@ class HttpCalls:
                 method, url, data=body, headers=_JSON if body else None, allow_redirects=False
             ) as response,
         ):
+            crash.point("after_send")
             return HttpReply(response.status, response.headers, await _read(response))
 
     def _open_session(self) -> aiohttp.ClientSession:

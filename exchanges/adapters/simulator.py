@@ -141,9 +141,10 @@ def _place_error(reply: HttpReply) -> VenueError:
         content = reply.json_object()
         code, text = _text(content, "code"), _text(content, "text")
         if reply.status == 409 and code == "duplicate_client_order_id":
-            return OutcomeUnknown(code, text)  # an earlier attempt arrived: find() tells what became of it
+            # an earlier attempt arrived: find() tells what became of it
+            return OutcomeUnknown(code, text, answered=True)
         if reply.status == 422 and code == "stale_request":
-            return NotSent(code, text)
+            return NotSent(code, text, answered=True)
         if reply.status != 409 and code in DEFINITE_REFUSALS:
             return OrderRejected(code, text)
     return _unanswered(reply)
@@ -152,10 +153,10 @@ def _place_error(reply: HttpReply) -> VenueError:
 def _unanswered(reply: HttpReply) -> VenueError:
     """What any call makes of a reply that is not an answer to it."""
     if reply.status == 429 and reply.json_object().get("code") == "rate_limited":
-        return NotSent("rate_limited", retry_after=reply.retry_after())
+        return NotSent("rate_limited", answered=True, retry_after=reply.retry_after())
     if reply.status in (401, 403):
         logger.error("The venue does not let us in: HTTP %d", reply.status)
-        return NotSent("not_authorized", f"HTTP {reply.status}")
+        return NotSent("not_authorized", f"HTTP {reply.status}", answered=True)
     return OutcomeUnknown(f"http_{reply.status}")
 
 

@@ -5,7 +5,7 @@ one page that shows what was chosen and asks why; nothing changes before that pa
 travel with it, so that what was shown is what is acted on, whatever the filter would find by then.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,9 +38,20 @@ class Outcome(NamedTuple):
     explanation: str
 
 
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=REASON_LENGTH,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2, "autofocus": True, "required": True}),
+        error_messages={"required": "Say why: the reason is kept in the history."},
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """`act(keys, actor, reason)` gives one outcome for each key; `most` bounds how many rows it takes at once."""
+    """`act(keys, actor, answers)` gives one outcome for each key; `most` bounds how many rows it takes at once.
+
+    The answers are those of `form`: a reason always, and whatever else an intent must ask for.
+    """
 
     name: str
     verb: str
@@ -48,17 +59,10 @@ class Intent:
     icon: str
     permission: str
     explanation: str
-    act: Callable[[Sequence[str], str, str], Sequence[Outcome]]
+    act: Callable[[Sequence[str], str, Mapping[str, str]], Sequence[Outcome]]
+    form: type[ReasonForm] = ReasonForm
     most: int = 1000
     grave: bool = False
-
-
-class ReasonForm(forms.Form):
-    reason = forms.CharField(
-        max_length=REASON_LENGTH,
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2, "autofocus": True, "required": True}),
-        error_messages={"required": "Say why: the reason is kept in the history."},
-    )
 
 
 class IntentAdmin(ConsoleAdmin):
@@ -113,7 +117,7 @@ class IntentAdmin(ConsoleAdmin):
             keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
             if request.POST.get("select_across") == "1":
                 keys = [str(key) for key in found.values_list("pk", flat=True)[: intent.most + 1]]
-            return self._page(request, intent, keys, ReasonForm(), back=request.get_full_path())
+            return self._page(request, intent, keys, intent.form(), back=request.get_full_path())
 
         return ask
 
@@ -124,9 +128,9 @@ class IntentAdmin(ConsoleAdmin):
             sent = request.POST if request.method == "POST" else request.GET
             keys = list(filter(self._is_key, sent.get("keys", "").split(",")))
             back = self._back(sent.get("next", ""))
-            form = ReasonForm(request.POST) if request.method == "POST" else ReasonForm()
+            form = intent.form(request.POST) if request.method == "POST" else intent.form()
             if keys and len(keys) <= intent.most and form.is_valid():
-                self._carry_out(request, intent, keys, form.cleaned_data["reason"])
+                self._carry_out(request, intent, keys, form.cleaned_data)
                 return HttpResponseRedirect(back)
             return self._page(request, intent, keys, form, back=back) or HttpResponseRedirect(back)
 
@@ -170,8 +174,8 @@ class IntentAdmin(ConsoleAdmin):
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "console/reason.html", context)
 
-    def _carry_out(self, request: HttpRequest, intent: Intent, keys: Sequence[str], reason: str) -> None:
-        outcomes = intent.act(keys, f"operator:{request.user.get_username()}", reason)
+    def _carry_out(self, request: HttpRequest, intent: Intent, keys: Sequence[str], answers: Mapping[str, str]) -> None:
+        outcomes = intent.act(keys, f"operator:{request.user.get_username()}", answers)
         done = [outcome.key for outcome in outcomes if outcome.done]
         refused = [outcome for outcome in outcomes if not outcome.done]
         if done:
@@ -180,7 +184,7 @@ class IntentAdmin(ConsoleAdmin):
                 user_id=request.user.pk,
                 queryset=self.model._default_manager.filter(pk__in=done),
                 action_flag=CHANGE,
-                change_message=f"{capfirst(intent.done)}: {reason}",
+                change_message=f"{capfirst(intent.done)}: {answers['reason']}",
             )
             messages.success(request, f"{capfirst(intent.done)} {self._counted(len(done))}.")
         if refused:

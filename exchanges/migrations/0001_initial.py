@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 ('is_default', models.BooleanField(default=False, help_text='Takes the orders that name no venue.')),
                 ('max_in_flight', models.PositiveIntegerField(default=1024, help_text='Requests under way at once, in one worker node.', validators=[django.core.validators.MinValueValidator(1)])),
                 ('halted_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('halted_by', models.CharField(blank=True, editable=False, max_length=150)),
+                ('halted_by', models.CharField(blank=True, editable=False, max_length=160)),
                 ('halt_reason', models.CharField(blank=True, editable=False, max_length=500)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
             ],
@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('event', models.CharField(choices=[('halted', 'Halted'), ('resumed', 'Resumed')], max_length=30)),
-                ('actor', models.CharField(max_length=150)),
+                ('actor', models.CharField(max_length=160)),
                 ('reason', models.CharField(max_length=500)),
                 ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('venue', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='exchanges.venue')),

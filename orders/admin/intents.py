@@ -1,12 +1,15 @@
 """What an operator may do to orders. Each is a service; what it refuses, it explains row by row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from exchanges.console.intents import Intent, Outcome
+from django import forms
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from exchanges.console.intents import Intent, Outcome, ReasonForm
 from orders.lifecycle import TRANSITIONS, Event
 from orders.models import Order, Status
-from orders.reconciliation import reconcile_orders
+from orders.reconciliation import mark_not_placed, mark_placed, reconcile_orders
 from orders.services import Result, cancel_orders, requeue_orders
 
 
@@ -14,15 +17,15 @@ def _outcomes(results: Iterable[Result]) -> list[Outcome]:
     return [Outcome(str(result.order_id), result.done, result.explanation) for result in results]
 
 
-def _requeue(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
-    return _outcomes(requeue_orders([UUID(key) for key in keys], actor=actor, reason=reason))
+def _requeue(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    return _outcomes(requeue_orders([UUID(key) for key in keys], actor=actor, reason=answers["reason"]))
 
 
-def _cancel(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
-    return _outcomes(cancel_orders([UUID(key) for key in keys], actor=actor, reason=reason))
+def _cancel(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    return _outcomes(cancel_orders([UUID(key) for key in keys], actor=actor, reason=answers["reason"]))
 
 
-def _reconcile(keys: Sequence[str], actor: str, reason: str) -> list[Outcome]:
+def _reconcile(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
     # The history tells who asked and what the venue said; why it was asked is kept in the console's own log.
     return _outcomes(reconcile_orders([UUID(key) for key in keys], actor=actor))
 
@@ -59,11 +62,59 @@ RECONCILE = Intent(
     act=_reconcile,
     most=100,  # each may wait for as long as the venue may take, and the page waits for all
 )
-INTENTS = (REQUEUE, RECONCILE, CANCEL)
+
+
+class VenueOrderIdForm(ReasonForm):
+    venue_order_id = forms.CharField(
+        label="Venue's order id",
+        max_length=64,
+        widget=UnfoldAdminTextInputWidget(),
+        error_messages={"required": "The venue's own id of the order, as its screen shows it."},
+    )
+    field_order = ("venue_order_id", "reason")
+
+
+def _mark_placed(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    told = {"venue_order_id": answers["venue_order_id"], "actor": actor, "reason": answers["reason"]}
+    return _outcomes(mark_placed(UUID(key), **told) for key in keys)
+
+
+def _mark_not_placed(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    return _outcomes(mark_not_placed(UUID(key), actor=actor, reason=answers["reason"]) for key in keys)
+
+
+MARK_PLACED = Intent(
+    name="mark-placed",
+    verb="Mark placed",
+    done="marked placed",
+    icon="task_alt",
+    permission="orders.settle_order",
+    explanation="For a parked order that you have seen at the venue. The venue is asked once more first; where it "
+    "says something else, that is recorded instead of your word.",
+    act=_mark_placed,
+    form=VenueOrderIdForm,
+    most=1,
+    grave=True,
+)
+MARK_NOT_PLACED = Intent(
+    name="mark-not-placed",
+    verb="Mark not placed",
+    done="marked not placed",
+    icon="do_not_disturb_on",
+    permission="orders.settle_order",
+    explanation="For a parked order that is not at the venue, as you know from its screen or its desk. The venue is "
+    "asked once more first. The order is failed then: requeue or cancel it.",
+    act=_mark_not_placed,
+    most=20,
+    grave=True,
+)
+INTENTS = (REQUEUE, RECONCILE, MARK_PLACED, MARK_NOT_PLACED, CANCEL)
 
 
 def applies(intent: Intent, order: Order) -> bool:
     """Whether the order as it stands would not be refused."""
+    if intent in (MARK_PLACED, MARK_NOT_PLACED):
+        return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
     if intent is RECONCILE:
         return order.status == Status.UNCONFIRMED
     event = Event.REQUEUED if intent is REQUEUE else Event.CANCEL_REQUESTED

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
@@ -58,6 +57,10 @@ class NewOrderSerializer(KnownFieldsSerializer):
     stop_price = PriceField(required=False, help_text="Required for stop and stop_limit, forbidden otherwise.")
     time_in_force = serializers.ChoiceField(TimeInForce.choices, default=TimeInForce.DAY, help_text="FIX 59.")
     expires_at = MomentField(required=False, help_text="Required for gtd, forbidden otherwise; in the future.")
+    place_by = MomentField(
+        required=False,
+        help_text="Not sent to the venue after this time, but expired: a long outage must not end in a late order.",
+    )
     venue = TextField(required=False, help_text="Market identifier code; the default venue if absent.")
     client_order_id = TextField(
         required=False,
@@ -91,8 +94,6 @@ class NewOrderSerializer(KnownFieldsSerializer):
                 errors[name] = serializers.ErrorDetail(f"Required {because}.", "required")
             elif not required and name in attrs:
                 errors[name] = serializers.ErrorDetail(f"Forbidden {because}.", "forbidden")
-        if "expires_at" in attrs and "expires_at" not in errors and attrs["expires_at"] <= timezone.now():
-            errors["expires_at"] = serializers.ErrorDetail("A time in the future is required.", "past")
         if errors:
             raise serializers.ValidationError(errors)
         return attrs
@@ -118,6 +119,7 @@ class OrderSerializer(serializers.Serializer[Any]):
     stop_price = PriceField(allow_null=True)
     time_in_force = serializers.ChoiceField(TimeInForce.choices)
     expires_at = serializers.DateTimeField(allow_null=True)
+    place_by = serializers.DateTimeField(allow_null=True)
     venue_order_id = serializers.CharField(allow_blank=True, help_text="Empty until the venue acknowledged it.")
     attempts = serializers.IntegerField(source="attempt", help_text="How often it was taken up to be sent.")
     next_attempt_at = serializers.DateTimeField(allow_null=True)

@@ -70,6 +70,7 @@ ORDER = OpenApiExample(
         "stop_price": None,
         "time_in_force": "day",
         "expires_at": None,
+        "place_by": None,
         "venue_order_id": "S-1",
         "attempts": 1,
         "next_attempt_at": None,

@@ -24,6 +24,7 @@ import django_q.cluster
 from django_q.signals import post_spawn
 
 from orders import tasks
+from quiktrade.database import WORKER, bound_waits
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def run() -> int:
     os.register_at_fork(after_in_child=_child)
     _die_with_parent()
     _open_files_enough()
+    bound_waits(WORKER)
 
     cluster = django_q.cluster.Cluster()
     # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).

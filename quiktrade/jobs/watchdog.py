@@ -11,6 +11,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from quiktrade import children
 from quiktrade.jobs import heartbeat
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 class Watchdog:
     def __init__(self) -> None:
         self._stopping = False
+        self._lifeline, self._held = os.pipe()  # ends when this process does, however early in the cluster's life
 
     def run(self) -> None:
         """Keep a cluster running until SIGTERM or SIGINT, then let it finish what it has in flight."""
@@ -46,9 +48,9 @@ class Watchdog:
         file.touch()  # it counts from its start
         cluster = subprocess.Popen(
             [sys.executable, sys.argv[0], "qcluster"],
-            stdin=subprocess.DEVNULL,
+            stdin=self._lifeline,
             start_new_session=True,
-            env={**os.environ, heartbeat.FILE_VARIABLE: str(file)},
+            env={**os.environ, heartbeat.FILE_VARIABLE: str(file), children.LIFELINE: "1"},
         )
         logger.info("Job cluster started", extra={"pid": cluster.pid, "node": settings.NODE_NAME})
         beat, heard_at = 0, time.monotonic()
