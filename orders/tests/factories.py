@@ -102,9 +102,12 @@ class OrderFactory(factory.Factory[Order]):
     stop_price = factory.LazyAttribute(lambda order: Decimal("10.00") if order.type in STOP_TYPES else None)
     time_in_force = "day"
     expires_at = None
+    place_by = None
 
     status = Status.PENDING
-    attempts = factory.LazyAttribute(lambda order: 0 if order.status in (Status.PENDING, Status.CANCELED) else 1)
+    attempts = factory.LazyAttribute(
+        lambda order: 0 if order.status in (Status.PENDING, Status.CANCELED, Status.EXPIRED) else 1
+    )
     error = "connection_refused: nobody listens there"
     delay: float | None = None
     parked = False
@@ -124,7 +127,7 @@ class OrderFactory(factory.Factory[Order]):
                 raise ValueError(f"{event} leads nowhere from {Order.objects.get(pk=row.id).status}")
 
         # Every attempt but the one that decides did not reach the venue.
-        decisive = 0 if status in (Status.PENDING, Status.FAILED, Status.CANCELED) else 1
+        decisive = 0 if status in (Status.PENDING, Status.FAILED, Status.CANCELED, Status.EXPIRED) else 1
         for attempt in range(1, attempts - decisive + 1):
             take(Event.CLAIMED, delay=LEASE_SECONDS)
             take(Event.NOT_SENT, attempt=attempt, reason=error, delay=delay)
@@ -142,6 +145,8 @@ class OrderFactory(factory.Factory[Order]):
                 take(Event.ACKNOWLEDGED, venue_order_id=venue_order_id)
             case Status.REJECTED:
                 take(Event.REJECTED_BY_VENUE, reason=error)
+            case Status.EXPIRED:
+                take(Event.PLACE_BY_PASSED)
             case Status.CANCELED:
                 take(Event.CANCEL_REQUESTED, reason="Not wanted any more")
             case _:

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -16,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from exchanges.models import Venue, VenueEvent
+from exchanges.tests.running import running_exchange
 from orders import admin as orders_admin
 from orders import selectors
 from orders.admin import listing
@@ -109,6 +111,39 @@ def test_reconcile_says_what_hinders_it(operator: Client) -> None:
     answer = send(operator, "reconcile", placed, fresh)
     assert "2 orders not reconciled:" in answer
     assert f"{fresh.pk}: Its last request may still be on its way" in answer
+
+
+def test_a_parked_order_is_settled_by_an_operators_word_where_the_venue_agrees(
+    operator: Client, tmp_path: Path
+) -> None:
+    with running_exchange(tmp_path) as exchange:
+        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.001})
+        there, absent = (OrderFactory(status="unconfirmed", parked=True) for _ in range(2))
+        Order.objects.update(updated_at="2020-01-01T00:00:00Z")
+        exchange.place(client_order_id=str(there.pk))
+        (record,) = exchange.orders()
+        told = {"keys": str(there.pk), "venue_order_id": record["venue_order_id"], "reason": "on the screen"}
+        operator.post("/admin/orders/order/mark-placed/", told)
+        send(operator, "mark-not-placed", absent)
+    assert (status_of(there), status_of(absent)) == ("placed", "failed")
+    event = selectors.history(there.pk).last()
+    assert event is not None
+    assert (event.event, event.actor, event.reason) == ("marked_placed", "operator:olga", "on the screen")
+
+
+def test_marking_an_order_placed_needs_the_venues_id(operator: Client) -> None:
+    order = OrderFactory(status="unconfirmed", parked=True)
+    assert "venue&#x27;s own id" in send(operator, "mark-placed", order)
+    assert status_of(order) == "unconfirmed"
+
+
+def test_to_settle_orders_is_a_permission_of_its_own(operator: Client) -> None:
+    order = OrderFactory(status="unconfirmed", parked=True)
+    Group.objects.get(name="Operator").permissions.remove(Permission.objects.get(codename="settle_order"))
+    for verb in ("mark-placed", "mark-not-placed"):
+        response = operator.post(f"/admin/orders/order/{verb}/", {"keys": str(order.pk), "reason": "x"})
+        assert response.status_code == 403
+    assert status_of(order) == "unconfirmed"
 
 
 def test_nothing_happens_without_a_reason(operator: Client) -> None:

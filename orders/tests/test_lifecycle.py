@@ -1,6 +1,3 @@
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -12,10 +9,11 @@ from orders import lifecycle, selectors
 from orders.lifecycle import TRANSITIONS, Event, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.threads import in_threads
 
 pytestmark = pytest.mark.django_db
 
-REACHABLE = ("pending", "submitting", "unconfirmed", "failed", "placed", "rejected", "canceled")
+REACHABLE = ("pending", "submitting", "unconfirmed", "failed", "placed", "rejected", "canceled", "expired")
 
 # Worked out by hand from the design, not read from the code.
 LEGAL = {
@@ -33,11 +31,22 @@ LEGAL = {
     ("failed", "cancel_requested"): "canceled",
     ("pending", "acknowledged"): "placed",
     ("failed", "acknowledged"): "placed",
+    ("canceled", "acknowledged"): "placed",
+    ("expired", "acknowledged"): "placed",
+    ("rejected", "acknowledged"): "placed",
+    ("submitting", "venue_unreachable"): "pending",
+    ("pending", "place_by_passed"): "expired",
+    ("pending", "resend_window_passed"): "unconfirmed",
+    ("pending", "resend_given_up"): "unconfirmed",
+    ("unconfirmed", "not_sent"): "pending",
+    ("unconfirmed", "venue_unreachable"): "pending",
+    ("unconfirmed", "marked_placed"): "placed",
+    ("unconfirmed", "marked_not_placed"): "failed",
 }
 
 
 def step_for(order: Order, event: Event, **more: Any) -> Step:
-    more.setdefault("venue_order_id", "V1" if event == Event.ACKNOWLEDGED else "")
+    more.setdefault("venue_order_id", "V1" if event in (Event.ACKNOWLEDGED, Event.MARKED_PLACED) else "")
     more.setdefault("delay", 30.0 if event == Event.CLAIMED else None)
     return Step(order_id=order.pk, event=event, **more)
 
@@ -70,8 +79,117 @@ def test_the_table_in_the_code_is_the_table_of_the_design() -> None:
     assert {(str(before), str(event)): str(after) for (before, event), after in TRANSITIONS.items()} == LEGAL
 
 
-def test_submitting_and_failed_are_reached_from_pending_alone() -> None:
-    assert {before for (before, _), after in TRANSITIONS.items() if after in ("submitting", "failed")} == {"pending"}
+def test_only_pending_leads_to_submitting() -> None:
+    assert {before for (before, _), after in TRANSITIONS.items() if after == "submitting"} == {"pending"}
+
+
+def test_only_an_operators_word_makes_a_doubtful_order_failed() -> None:
+    ways = {(before, event) for (before, event), after in TRANSITIONS.items() if after == "failed"}
+    assert ways == {("pending", "attempts_exhausted"), ("unconfirmed", "marked_not_placed")}
+
+
+def test_a_venue_that_was_not_there_costs_no_attempt() -> None:
+    order = OrderFactory(status="submitting")
+    lifecycle.advance([step_for(order, Event.VENUE_UNREACHABLE, attempt=1)], actor="system:test")
+    assert Order.objects.get(pk=order.pk).failures == 0
+
+
+def test_an_acknowledgement_does_not_wake_an_order_that_ended_at_the_venue() -> None:
+    order = OrderFactory(status="canceled")
+    Order.objects.filter(pk=order.pk).update(venue_order_id="V1")  # as the venue half of its life will leave it
+    assert lifecycle.advance([step_for(order, Event.ACKNOWLEDGED)], actor="system:test").stale
+
+
+# ---- Doubt: the venue did not know the order, and an attempt may still arrive there ----
+
+
+def order_in_doubt(**fields: Any) -> Order:
+    order = OrderFactory(status="unconfirmed", **fields)
+    lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=1, in_doubt=True)], actor="system:test")
+    return Order.objects.get(pk=order.pk)
+
+
+@pytest.mark.parametrize("event", [Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY_PASSED])
+def test_an_order_in_doubt_is_not_called_ended_on_our_word(event: Event) -> None:
+    order = order_in_doubt()
+    assert lifecycle.advance([step_for(order, event)], actor="system:test").stale
+    assert lifecycle.advance([step_for(order, Event.RESEND_GIVEN_UP)], actor="system:test").moved
+
+
+def test_an_order_in_doubt_whose_place_by_passes_waits_for_an_operator() -> None:
+    order = order_in_doubt(place_by="2020-01-01T00:00:00Z")
+    (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
+    assert (moved.event, moved.status) == ("resend_given_up", "unconfirmed")
+    assert Order.objects.get(pk=order.pk).next_attempt_at is None
+
+
+def test_an_operators_word_ends_the_doubt() -> None:
+    order = order_in_doubt()
+    for event in (Event.RESEND_GIVEN_UP, Event.MARKED_NOT_PLACED, Event.CANCEL_REQUESTED):
+        assert lifecycle.advance([step_for(order, event, reason="x")], actor="operator:olga").moved
+    assert Order.objects.get(pk=order.pk).status == "canceled"
+
+
+@pytest.mark.parametrize(("attempt", "expected"), [(1, "pending"), (2, "unconfirmed")])
+def test_late_proof_frees_an_order_in_question_only_if_it_is_of_that_attempt(attempt: int, expected: str) -> None:
+    order = OrderFactory(status="unconfirmed")
+    lifecycle.advance([step_for(order, Event.NOT_SENT, attempt=attempt)], actor="system:test")
+    assert Order.objects.get(pk=order.pk).status == expected
+
+
+@pytest.mark.parametrize("verb", ["park", "postpone"])
+def test_a_stale_look_up_decides_nothing(verb: str) -> None:
+    order = OrderFactory(status="unconfirmed", attempts=2)
+    if verb == "park":
+        lifecycle.park([(order.pk, 1)], error="x")
+    else:
+        lifecycle.postpone([(order.pk, 1)], seconds=1, error="x")
+    assert Order.objects.get(pk=order.pk).next_attempt_at == order.next_attempt_at
+
+
+def test_a_late_look_up_does_not_wake_a_parked_order() -> None:
+    order = OrderFactory(status="unconfirmed", parked=True)
+    lifecycle.postpone([(order.pk, 1)], seconds=1, error="x")
+    assert Order.objects.get(pk=order.pk).next_attempt_at is None
+
+
+# ---- Deadlines ----
+
+
+@pytest.mark.parametrize("status", ["pending", "expired"])
+def test_an_order_is_never_claimed_after_its_place_by(status: str) -> None:
+    order = OrderFactory(place_by="2020-01-01T00:00:00Z")
+    if status == "expired":
+        (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
+        assert moved.status == "expired"
+    assert lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test") == []
+    assert Order.objects.get(pk=order.pk).status == status
+
+
+def test_an_order_is_claimed_before_its_place_by() -> None:
+    OrderFactory(place_by="2100-01-01T00:00:00Z")
+    assert lifecycle.overtake(limit=10, actor="system:sweep") == []
+    assert len(lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test")) == 1
+
+
+def test_a_resend_that_the_venue_would_not_recognise_any_more_is_looked_up_instead() -> None:
+    order = OrderFactory(status="unconfirmed")
+    lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=1, resend_within=0.0)], actor="system:test")
+
+    assert lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test") == []
+    (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
+    assert (moved.event, moved.status) == ("resend_window_passed", "unconfirmed")
+    assert Order.objects.get(pk=order.pk).next_attempt_at is not None
+
+
+def test_the_window_of_the_first_doubt_holds_for_all_later_attempts() -> None:
+    order = OrderFactory(status="unconfirmed")
+    lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=1, resend_within=60.0)], actor="system:test")
+    first = Order.objects.get(pk=order.pk).resend_before
+    lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test")
+    lifecycle.advance([step_for(order, Event.OUTCOME_UNKNOWN, attempt=2)], actor="system:test")
+    lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=2, resend_within=600.0)], actor="system:test")
+    assert Order.objects.get(pk=order.pk).resend_before == first
 
 
 @pytest.mark.parametrize("event", [Event.NOT_SENT, Event.OUTCOME_UNKNOWN, Event.REJECTED_BY_VENUE])
@@ -155,13 +273,6 @@ def test_a_claim_is_limited_to_the_longest_due() -> None:
     assert claimed.id == orders[2].pk
 
 
-def test_a_claim_at_a_halted_venue_takes_nothing() -> None:
-    OrderFactory(venue=VenueFactory(halted_at="2026-01-01T00:00:00Z", halted_by="operator:olga", halt_reason="test"))
-
-    assert lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test") == []
-    assert selectors.work_due().place is None
-
-
 def test_the_sweep_takes_only_attempts_whose_lease_ran_out() -> None:
     OrderFactory(status="submitting")
     dead = OrderFactory(status="submitting")
@@ -217,21 +328,6 @@ def test_an_order_is_not_saved_or_deleted_around_the_lifecycle() -> None:
 
 
 # ---- Races, on committed rows ----
-
-
-def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Run `work(n)` in so many threads that start together, each with its own database connection."""
-    start = threading.Barrier(count)
-
-    def run(n: int) -> Any:
-        try:
-            start.wait()
-            return work(n)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -312,3 +312,26 @@ def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert f"manage.py {command}" in told
     assert "exit codes: 0 all done" in told
+
+
+# ---- mark_placed, mark_not_placed ----
+
+
+def test_a_parked_order_is_marked_not_placed_by_command(tmp_path: Path) -> None:
+    with running_exchange(tmp_path) as exchange:
+        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.001})
+        order = OrderFactory(status="unconfirmed", parked=True)
+        Order.objects.update(updated_at="2020-01-01T00:00:00Z")
+        call_command("mark_not_placed", str(order.pk), "--reason", "not on the screen")
+    assert Order.objects.get(pk=order.pk).status == "failed"
+
+
+def test_an_order_that_the_venue_denies_is_not_marked_placed_by_command(tmp_path: Path) -> None:
+    with running_exchange(tmp_path) as exchange:
+        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.001})
+        order = OrderFactory(status="unconfirmed", parked=True)
+        Order.objects.update(updated_at="2020-01-01T00:00:00Z")
+        with pytest.raises(CommandError) as refused:
+            call_command("mark_placed", str(order.pk), "--venue-order-id", "S-1", "--reason", "on the screen")
+    assert refused.value.returncode == 1
+    assert Order.objects.get(pk=order.pk).status == "unconfirmed"

@@ -54,6 +54,7 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
         "stop_price": None,
         "time_in_force": "day",
         "expires_at": None,
+        "place_by": None,
         "venue_order_id": "",
         "attempts": 0,
         "last_error": "",
@@ -80,6 +81,7 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
         *(LIMIT | {"time_in_force": time_in_force} for time_in_force in ("day", "gtc", "ioc", "fok")),
         LIMIT | {"time_in_force": "gtd", "expires_at": "2100-01-31T21:00:00+02:00"},
         LIMIT | {"venue": "XSIM"},
+        LIMIT | {"place_by": "2100-01-31T21:00:00Z"},
         LIMIT | {"client_order_id": "Az09._:-" * 8},
     ],
 )
@@ -145,6 +147,9 @@ REFUSED: list[tuple[Any, set[tuple[str, str]]]] = [
     (LIMIT | {"time_in_force": "gtd", "expires_at": "2100-02-30T00:00:00Z"}, {("#/expires_at", "invalid")}),
     (LIMIT | {"time_in_force": "gtd", "expires_at": "9999-12-31T23:59:59-12:00"}, {("#/expires_at", "overflow")}),
     (LIMIT | {"time_in_force": "gtd", "expires_at": 4102444800}, {("#/expires_at", "invalid")}),
+    (LIMIT | {"place_by": "2001-01-01T00:00:00Z"}, {("#/place_by", "past")}),
+    (LIMIT | {"place_by": "tomorrow"}, {("#/place_by", "invalid")}),
+    (LIMIT | {"place_by": None}, {("#/place_by", "null")}),
     (LIMIT | {"venue": "XNYS"}, {("#/venue", "unknown_venue")}),
     (LIMIT | {"venue": ""}, {("#/venue", "blank")}),
     (LIMIT | {"client_order_id": ""}, {("#/client_order_id", "blank")}),
@@ -159,7 +164,7 @@ REFUSED: list[tuple[Any, set[tuple[str, str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "expected"), REFUSED, ids=lambda value: repr(value)[:60])
+@pytest.mark.parametrize(("body", "expected"), REFUSED, ids=[repr(body)[:60] for body, _ in REFUSED])
 def test_a_wrong_order_is_refused_naming_the_field(alice: APIClient, body: Any, expected: set[tuple[str, str]]) -> None:
     response = alice.post(ORDERS, body)
 
@@ -314,6 +319,18 @@ def test_a_header_that_is_no_id_is_refused(alice: APIClient, header: str) -> Non
     response = alice.post(ORDERS, LIMIT, headers={"Idempotency-Key": header})
     assert response.status_code == 400
     assert {where for where, _ in errors(response)} == {"Idempotency-Key"}
+
+
+def test_an_order_is_found_again_after_its_time_has_passed_and_its_venue_closed(alice: APIClient) -> None:
+    order = LIMIT | {"client_order_id": "a", "place_by": "2100-01-01T00:00:00Z", "venue": "XSIM"}
+    stored = alice.post(ORDERS, order).json()
+    Order.objects.update(place_by="2020-01-01T00:00:00Z")
+    Venue.objects.update(enabled=False)
+
+    again = alice.post(ORDERS, order | {"place_by": "2020-01-01T00:00:00Z"})
+
+    assert (again.status_code, again.json()["id"]) == (200, stored["id"])
+    assert alice.post(ORDERS, order | {"client_order_id": "b"}).status_code == 400
 
 
 def test_two_clients_may_use_the_same_id(alice: APIClient, bob: APIClient) -> None:

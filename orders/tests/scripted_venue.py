@@ -1,0 +1,88 @@
+"""A venue inside the test, of any class, whose network, clock and answers the test decides on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exchanges.venue import (
+    Acknowledgement,
+    Capabilities,
+    NewOrder,
+    OutcomeUnknown,
+    Report,
+    ReportStatus,
+    RequestVenue,
+    ResendSafety,
+)
+
+DEADLINE_SECONDS = 5.0
+SETTLE_SECONDS = 10.0
+WINDOW_SECONDS = 200.0
+ALL = frozenset({"market", "limit", "stop", "stop_limit", "day", "gtc", "ioc", "fok", "gtd"})
+
+
+@dataclass
+class Book:
+    """What the venue knows: by id of the order, how many are live, and whether it was refused."""
+
+    safety: ResendSafety
+    live: dict[str, int] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    known_for: dict[str, float] = field(default_factory=dict)  # seconds since the id was first seen
+    reachable: bool = True
+
+    def take(self, client_order_id: str, *, stale: bool, refuse: bool) -> str:
+        """A request arrives; the answer is `working`, `refused`, `duplicate` or `stale`."""
+        if self.safety is ResendSafety.REFUSES_STALE_REQUESTS and stale:
+            return "stale"
+        age = self.known_for.get(client_order_id)
+        remembers = {
+            ResendSafety.REFUSES_DUPLICATES: age is not None,
+            ResendSafety.REFUSES_RECENT_DUPLICATES: age is not None and age < WINDOW_SECONDS,
+        }
+        if remembers.get(self.safety, False):
+            return "duplicate"
+        self.known_for.setdefault(client_order_id, 0.0)
+        if refuse:
+            self.refused.add(client_order_id)
+            return "refused"
+        self.live[client_order_id] = self.live.get(client_order_id, 0) + 1
+        return "working"
+
+
+class ScriptedVenue(RequestVenue):
+    """Looks orders up in the book. Sending is the test's business."""
+
+    def __init__(self, book: Book, settings: Mapping[str, Any]) -> None:
+        self._book = book
+        self._settle = settings.get("settle_seconds", SETTLE_SECONDS)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        recent = self._book.safety is ResendSafety.REFUSES_RECENT_DUPLICATES
+        return Capabilities(
+            resend_safety=self._book.safety,
+            deadline_seconds=DEADLINE_SECONDS,
+            settle_seconds=self._settle,
+            finds=True,
+            order_types=ALL,
+            times_in_force=ALL,
+            duplicate_window_seconds=WINDOW_SECONDS if recent else None,
+        )
+
+    async def place(self, order: NewOrder) -> Acknowledgement:
+        raise AssertionError("the test sends")
+
+    async def find(self, client_order_id: str) -> Report | None:
+        if not self._book.reachable:
+            raise OutcomeUnknown("timeout")
+        if self._book.live.get(client_order_id):
+            return Report(
+                client_order_id=client_order_id, status=ReportStatus.WORKING, venue_order_id=f"V-{client_order_id}"
+            )
+        if client_order_id in self._book.refused:
+            return Report(client_order_id=client_order_id, status=ReportStatus.REJECTED, code="refused")
+        return None
+
+    async def close(self) -> None:
+        """Nothing is open."""

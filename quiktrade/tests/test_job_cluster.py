@@ -1,0 +1,87 @@
+"""A worker node whose processes die or freeze: orders are placed all the same."""
+
+import signal
+
+import psutil
+import pytest
+
+from orders.models import Order
+from orders.tests.factories import OrderFactory, VenueFactory
+from quiktrade.tests.processes import Process, Processes, wait_until
+
+
+class Node:
+    """A worker node and its exchange."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.exchange = processes.exchange()
+        VenueFactory(settings={"url": self.exchange.url})
+        self.worker: Process = processes.worker(QUIKTRADE_STALE_SECONDS="5")
+
+    @property
+    def tree(self) -> dict[str, psutil.Process]:
+        """The cluster's processes by role, in the order in which django-q2 makes them."""
+        (main,) = psutil.Process(self.worker.pid).children()
+        (sentinel,) = main.children()
+        children = sorted(sentinel.children(), key=lambda child: child.pid)
+        return {
+            "main": main,
+            "sentinel": sentinel,
+            "worker": children[0],
+            "monitor": children[4],
+            "pusher": children[5],
+        }
+
+    @property
+    def whole_tree(self) -> dict[str, psutil.Process] | None:
+        """The same, once every one of them is there."""
+        try:
+            return self.tree
+        except (psutil.NoSuchProcess, ValueError, IndexError):
+            return None
+
+    def place(self) -> None:
+        order = OrderFactory()
+        wait_until(lambda: Order.objects.get(pk=order.pk).status == "placed", self.worker)
+
+
+@pytest.fixture
+def node(processes: Processes) -> Node:
+    return Node(processes)
+
+
+@pytest.mark.parametrize("role", ["worker", "monitor", "pusher", "sentinel", "main"])
+def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Node, role: str) -> None:
+    node.tree[role].kill()
+    node.place()
+    wait_until(lambda: node.whole_tree, node.worker)
+    node.place()
+
+
+@pytest.mark.parametrize("role", ["workers", "monitor", "pusher"])
+def test_a_cluster_that_looks_alive_and_does_nothing_is_replaced(node: Node, role: str) -> None:
+    tree = node.tree
+    before = tree["main"].pid
+    for process in tree["sentinel"].children()[:4] if role == "workers" else [tree[role]]:
+        process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: (tree := node.whole_tree) and tree["main"].pid != before, node.worker)
+    node.place()
+    assert "Job cluster stopped working" in node.worker.output
+
+
+def test_a_worker_that_is_asked_to_end_finishes_what_it_has_sent(node: Node, processes: Processes) -> None:
+    slow = processes.exchange("--latency", "2")
+    VenueFactory(code="XSLO", settings={"url": slow.url})
+    order = OrderFactory(venue=VenueFactory(code="XSLO"))
+    wait_until(lambda: Order.objects.get(pk=order.pk).status == "submitting", node.worker)
+
+    assert node.worker.stop() == 0
+
+    assert Order.objects.get(pk=order.pk).status == "placed"
+
+
+def test_nothing_is_left_of_a_node_whose_watchdog_was_killed(node: Node) -> None:
+    left = list(node.tree.values())
+    node.worker.kill()
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert alive == []
