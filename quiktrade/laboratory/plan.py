@@ -1,0 +1,99 @@
+"""Which faults, and when: a pure function of the seed and the length of the run."""
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    what: str
+    seconds: tuple[float, float] = (0.0, 0.0)
+    """How long it lasts; a blow has no duration."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    at: float
+    """Seconds after the first order."""
+    kind: str
+    seconds: float
+    choice: float
+    """From 0 to 1: which of the processes that it could hit."""
+
+
+_BRIEF, _OUTAGE = (1.0, 3.0), (1.0, 4.0)
+
+# fmt: off
+KINDS: dict[str, Kind] = {
+    "web_worker_kill":     Kind("SIGKILL to one of gunicorn's workers"),
+    "web_worker_freeze":   Kind("SIGSTOP to one of gunicorn's workers", (2.0, 6.0)),
+    "web_master_kill":     Kind("SIGKILL to gunicorn's master"),
+    "web_master_stop":     Kind("SIGTERM to gunicorn's master: it finishes what it has"),
+    "web_master_reload":   Kind("SIGHUP to gunicorn's master: new workers for old"),
+    "watchdog_kill":       Kind("SIGKILL to the job cluster's watchdog"),
+    "watchdog_freeze":     Kind("SIGSTOP to the job cluster's watchdog", (2.0, 12.0)),
+    "watchdog_stop":       Kind("SIGTERM to the job cluster's watchdog: it finishes what it has"),
+    "cluster_kill":        Kind("SIGKILL to the job cluster's main process"),
+    "cluster_freeze":      Kind("SIGSTOP to the job cluster's main process", (2.0, 12.0)),
+    "cluster_stop":        Kind("SIGTERM to the job cluster's main process"),
+    "sentinel_kill":       Kind("SIGKILL to the sentinel"),
+    "sentinel_freeze":     Kind("SIGSTOP to the sentinel", (2.0, 12.0)),
+    "pusher_kill":         Kind("SIGKILL to the pusher"),
+    "pusher_freeze":       Kind("SIGSTOP to the pusher", (2.0, 12.0)),
+    "monitor_kill":        Kind("SIGKILL to the monitor"),
+    "monitor_freeze":      Kind("SIGSTOP to the monitor", (2.0, 12.0)),
+    "worker_kill":         Kind("SIGKILL to a worker, the busy one by preference"),
+    "worker_freeze":       Kind("SIGSTOP to a busy worker, past its lease", (9.0, 16.0)),
+    "worker_stop":         Kind("SIGTERM to a worker"),
+    "backend_terminate":   Kind("pg_terminate_backend for three connections"),
+    "backend_kill":        Kind("SIGKILL to a connection's server process: crash recovery"),
+    "postgres_restart":    Kind("immediate shutdown of PostgreSQL"),
+    "postgres_kill":       Kind("SIGKILL to the postmaster"),
+    "postgres_freeze":     Kind("SIGSTOP to PostgreSQL and its connections", _OUTAGE),
+    "exchange_kill":       Kind("SIGKILL to the exchange, which starts again from its journal"),
+    "exchange_stop":       Kind("SIGTERM to the exchange"),
+    "venue_latency":       Kind("the exchange takes up to 1.5 s", _BRIEF),
+    "venue_5xx":           Kind("the exchange answers 503 and has not counted the order", _BRIEF),
+    "venue_5xx_recorded":  Kind("the exchange answers 502 and has counted the order", _BRIEF),
+    "venue_drop":          Kind("the exchange counts the order and drops the connection", _BRIEF),
+    "venue_truncate":      Kind("the exchange's reply breaks off", _BRIEF),
+    "venue_rate_limit":    Kind("the exchange answers 429", _BRIEF),
+    "venue_refuse":        Kind("the exchange refuses connections", _OUTAGE),
+    "venue_hold":          Kind("the exchange counts the order late, within the settle time", _BRIEF),
+    "venue_stall":         Kind("the exchange never answers", _BRIEF),
+    "venue_reset":         Kind("the exchange resets the connection unread", _BRIEF),
+    "proxy_refuse":        Kind("no connection to the exchange", _OUTAGE),
+    "proxy_reset_before":  Kind("the connection is reset before the request is delivered", _BRIEF),
+    "proxy_reset_after":   Kind("the connection is reset when the exchange replies", _BRIEF),
+    "proxy_stall":         Kind("the request goes nowhere", _BRIEF),
+    "proxy_trickle":       Kind("the reply comes byte by byte", _BRIEF),
+    "proxy_drop_reply":    Kind("the request is delivered, the reply is not", _BRIEF),
+    "proxy_hold":          Kind("the request is delivered late, within the settle time", _BRIEF),
+    "proxy_hold_long":     Kind("the request is delivered long after the settle time", _BRIEF),
+}
+# fmt: on
+
+QUICK = ("worker_kill", "backend_kill", "venue_drop", "proxy_hold", "web_worker_kill", "proxy_hold_long")
+"""One of each sort, for a run of half a minute."""
+
+QUIET_END_SECONDS = 3.0
+"""The last of the orders are sent in peace: what went wrong before must not need more trouble to come right."""
+
+
+def make_plan(seed: int, *, seconds: float, per_minute: float, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Fault]:
+    """Faults in the order of their times, evenly spread with some chance. Every kind comes up as often as any other,
+    give or take one."""
+    dice = random.Random(f"{seed}/plan")  # noqa: S311 - to be repeatable is the point
+    room = seconds - QUIET_END_SECONDS
+    count = max(0, int(room * per_minute / 60))
+    bag: list[str] = []
+    plan = []
+    for number in range(count):
+        if not bag:
+            bag = sorted(kinds)
+            dice.shuffle(bag)
+        kind = bag.pop()
+        shortest, longest = KINDS[kind].seconds
+        at = (number + dice.random()) * room / count
+        plan.append(Fault(round(at, 3), kind, round(dice.uniform(shortest, longest), 3), dice.random()))
+    return sorted(plan)
