@@ -102,10 +102,10 @@ inline check() {                        /* after every step that changes the row
 #define SETTLED true                    /* a request may outlive the settle time, or there is none */
 #endif
 
-/* Not found: is it sent again? orders.reconciliation.RESEND_AFTER_NOT_FOUND, and B as the design has it. */
+/* Not found: is it sent again? orders.reconciliation.conclude. */
 #if VENUE == REFUSES_DUPLICATES || VENUE == REFUSES_STALE_REQUESTS || defined(RESEND)
 #define MAY_RESEND true                 /* RESEND at class B or D, broken: as if its kind made it safe */
-#elif VENUE == REFUSES_RECENT_DUPLICATES && !defined(ALWAYS_PARK)
+#elif VENUE == REFUSES_RECENT_DUPLICATES
 #define MAY_RESEND (!window_over)
 #else
 #define MAY_RESEND false
@@ -131,10 +131,10 @@ inline check() {                        /* after every step that changes the row
 #define REFUSAL_IS_FINAL true
 #endif
 
-#ifdef DROP_LATE_ACKNOWLEDGEMENT        /* broken: the two edges for late answers are missing */
+#ifdef DROP_LATE_ACKNOWLEDGEMENT        /* broken: the edges for late answers are missing */
 #define LATE_ANSWER_COUNTS false
 #else
-#define LATE_ANSWER_COUNTS (status == pending || status == failed)
+#define LATE_ANSWER_COUNTS (status == pending || status == failed || status == canceled || status == rejected)
 #endif
 #ifdef LATE_NOT_SENT                    /* proposed: "not sent" is a proof after the sweep, too */
 #define LATE_PROOF_COUNTS (status == unconfirmed)
@@ -150,6 +150,11 @@ inline check() {                        /* after every step that changes the row
 #define MAY_MARK true
 #else
 #define MAY_MARK NOTHING_UNDER_WAY
+#endif
+#ifdef SHORT_MARGIN                     /* broken: a claim within the window may send after it */
+#define WINDOW_MAY_END (on_the_wire == 0 && (unsent == 0 || (unsent == 1 && live_orders == 1 && reply[attempt] == no_reply)))
+#else
+#define WINDOW_MAY_END NOTHING_UNDER_WAY
 #endif
 #ifdef NO_MARK                          /* broken: nothing is written before the request leaves */
 #define DUE (status == pending && attempt < 2)
@@ -216,7 +221,8 @@ inline outcome_unknown(n) {
 
 inline not_found(n) {
     if
-    :: status == unconfirmed && current(n) && MAY_RESEND -> status = pending; parked = false; doubt = (doubt || DOUBTFUL)
+    :: status == unconfirmed && current(n) && MAY_RESEND ->
+        status = pending; parked = false; doubt = (doubt || DOUBTFUL)
     :: status == unconfirmed && current(n) && !MAY_RESEND -> parked = true
     :: else -> skip
     fi;
@@ -296,8 +302,10 @@ proctype placement(byte n) {
                 if :: status == pending -> status = submitting :: else -> skip fi
 #endif
        }
-    :: atomic { lease_over[n] -> unsent--; outcome = not_arrived; printf("MSC: attempt %d sees that it is late\n", n); goto record }
-    :: atomic { fault; unsent--; outcome = not_arrived; printf("MSC: attempt %d finds no connection\n", n); goto record }
+    :: atomic { lease_over[n] -> unsent--; outcome = not_arrived;
+                printf("MSC: attempt %d sees that it is late\n", n); goto record }
+    :: atomic { fault; unsent--; outcome = not_arrived;
+                printf("MSC: attempt %d finds no connection\n", n); goto record }
     :: atomic { dies; unsent--; goto over }
     fi;
     if
@@ -340,8 +348,8 @@ over:
 proctype claims() {                     /* lifecycle.claim: any number of workers, each due order to one of them */
 end:
     do
-    :: atomic { status == pending && !DUE && attempt > 0 && window_over -> status = unconfirmed; parked = true;
-                printf("MSC: the window is over, the order is parked\n"); check() }
+    :: atomic { status == pending && !DUE && attempt > 0 && window_over -> status = unconfirmed;
+                printf("MSC: the sweep sees that the window is over: the order is unconfirmed\n"); check() }
     :: atomic { DUE ->
                 attempt++; assert(attempt < LIMIT); unsent++;
 #ifndef NO_MARK
@@ -351,7 +359,7 @@ end:
     od
 }
 
-proctype clock() {                      /* the lease ends, services.sweep_orders follows; the window ends */
+proctype clock() {                      /* the lease ends, services.sweep_orders follows; B's window ends */
 end:
     do
     :: atomic { status == submitting && !lease_over[attempt] && reply[attempt] != nobody && faults < FAULTS -> faults++;
@@ -361,7 +369,7 @@ end:
     :: atomic { status == submitting && lease_over[attempt] -> status = unconfirmed;
                 printf("MSC: the sweep makes the order unconfirmed\n"); check() }
 #if VENUE == REFUSES_RECENT_DUPLICATES  /* assumed: longer than anything can be late */
-    :: atomic { !window_over && attempt > 0 && NOTHING_UNDER_WAY -> window_over = true;
+    :: atomic { !window_over && attempt > 0 && WINDOW_MAY_END -> window_over = true;
                 printf("MSC: the venue's window is over\n") }
 #endif
     od
@@ -374,10 +382,13 @@ end:
     :: atomic { status == unconfirmed && !parked && SETTLED -> n = attempt; found = book[ID(n)];
                 printf("MSC: the look-up for attempt %d says: %e\n", n, found) };
         if
-        :: atomic { found == live -> acknowledged(); printf("MSC: look-up records: found; the order is %e\n", status) }
-        :: atomic { found == refused -> rejected_by_venue(n); printf("MSC: look-up records: rejected; the order is %e\n", status) }
-        :: atomic { found == unknown -> not_found(n); printf("MSC: look-up records: not found; the order is %e\n", status) }
-        :: fault                        /* it dies; the next one asks again */
+        :: atomic { found == live -> acknowledged();
+                    printf("MSC: look-up records: found; the order is %e\n", status) }
+        :: atomic { found == refused -> rejected_by_venue(n);
+                    printf("MSC: look-up records: rejected; the order is %e\n", status) }
+        :: atomic { found == unknown -> not_found(n);
+                    printf("MSC: look-up records: not found; the order is %e\n", status) }
+        :: fault                        /* it dies, and the next one asks again */
         fi;
         atomic { n = 0; found = unknown }
     od
@@ -388,7 +399,8 @@ end:
     do
     :: atomic { (status == pending || status == failed) && !IN_DOUBT -> status = canceled;
                 printf("MSC: the order is canceled here\n"); check() }
-    :: atomic { MAY_REQUEUE -> status = pending; parked = false; printf("MSC: an operator requeues the order\n"); check() }
+    :: atomic { MAY_REQUEUE -> status = pending; parked = false;
+                printf("MSC: an operator requeues the order\n"); check() }
     :: atomic { parked && book[ID(attempt)] == live -> status = placed; parked = false;
                 printf("MSC: an operator looks and marks the order placed\n"); check() }
     :: atomic { parked && book[ID(attempt)] == refused && MAY_MARK -> status = rejected; parked = false;
