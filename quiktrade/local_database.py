@@ -32,7 +32,7 @@ _WITHOUT_DATABASE = frozenset(
     (
         *("check", "collectstatic", "compilemessages", "diffsettings", "findstatic", "help", "makemessages"),
         *("run_exchange", "spectacular", "startapp", "startproject", "version"),
-        *("test", "up"),  # these start it themselves
+        *("chaos", "test", "up"),  # these start it themselves
     )
 )
 
@@ -42,7 +42,7 @@ class LocalDatabase:
 
     def __init__(self) -> None:
         self.server = PrivateServer()
-        self._binaries = self.server.set_up()
+        self.binaries = self.server.set_up()
         self._process = os.getpid()
         self.descriptor = file_lock.open_lock(self.server.users_lock)
         file_lock.wait_for_lock(self.descriptor, shared=True)  # while the keeper stops the server, it has it
@@ -61,7 +61,7 @@ class LocalDatabase:
         """Start a keeper; it has `keeper.lock` when this returns. It ends at once if there is another one."""
         with open(self.server.keeper_log, "ab") as log:
             subprocess.run(
-                [sys.executable, "-m", "quiktrade.postgres_keeper", self.server.base, self._binaries.directory],
+                [sys.executable, "-m", "quiktrade.postgres_keeper", self.server.base, self.binaries.directory],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -94,7 +94,7 @@ class LocalDatabase:
             time.sleep(0.02)
 
     def _answers(self) -> bool:
-        program = self._binaries.directory / "pg_isready"
+        program = self.binaries.directory / "pg_isready"
         options = ["-q", "-h", str(self.server.socket_directory), "-p", str(PORT), "-U", NAME, "-d", NAME]
         return subprocess.run([program, *options], cwd="/", env=SERVER_ENVIRONMENT).returncode == 0
 
@@ -130,6 +130,8 @@ def use() -> LocalDatabase | None:
     if _in_use is None:
         _in_use = LocalDatabase()
         atexit.register(_in_use.release)
+        # psql for `manage.py dbshell`, where the machine has none.
+        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_in_use.binaries.directory}"
     return _in_use
 
 

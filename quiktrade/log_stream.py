@@ -1,6 +1,7 @@
 """One stream of log lines from many processes, each line with the name of its process before it."""
 
 import os
+import select
 import threading
 import time
 from collections.abc import Iterable
@@ -11,23 +12,42 @@ _COLOURS = ("36", "35", "33", "32", "34")
 _HARMLESS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
 
 
+OWN_NAME = "up"
+
+
 class LogStream:
-    """Writes whole lines, from any thread. If that fails it is `closed`: the terminal is gone."""
+    """Writes whole lines, from any thread: of the processes named, and of this one."""
 
     def __init__(self, out: TextIO, names: Iterable[str], *, colour: bool) -> None:
         self._out = out
         self._lock = threading.Lock()
         self._prefix = {}
-        names = list(names)
+        names = [OWN_NAME, *names]
         width = max(map(len, names))
         for number, name in enumerate(names):
             label = f"{name:{width}} |"
             self._prefix[name] = f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{label}\x1b[0m" if colour else label
-        self.closed = False
+        self._failed = False
         self._relays: list[threading.Thread] = []
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can read it any more: the terminal is gone, or the program at the pipe's other end."""
+        if not self._failed:
+            try:
+                descriptor = self._out.fileno()
+            except (OSError, ValueError):
+                return False
+            watched = select.poll()
+            watched.register(descriptor, 0)
+            self._failed = any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+        return self._failed
 
     def line(self, name: str, text: str) -> None:
         self._write(f"{self._prefix[name]} {text.rstrip().translate(_HARMLESS)}\n")
+
+    def say(self, text: str) -> None:
+        self.line(OWN_NAME, text)
 
     def block(self, text: str) -> None:
         """Write text as it is, to be read and copied as a whole."""
@@ -51,14 +71,14 @@ class LogStream:
                 self.line(name, line.decode(errors="replace"))
 
     def _write(self, text: str) -> None:
-        if self.closed:
+        if self._failed:
             return
         try:
             with self._lock:
                 self._out.write(text)
                 self._out.flush()
         except (OSError, ValueError):
-            self.closed = True
+            self._failed = True
 
 
 def wants_colour(out: TextIO) -> bool:

@@ -155,11 +155,10 @@ def _ended(number: int, order: int, *, seconds: float) -> bool:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Fast shutdown: sessions end, what they committed stays. Then less politely."""
-    for order in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        if process.poll() is None:
-            process.send_signal(order)
+    for order, seconds in ((signal.SIGINT, 6), (signal.SIGQUIT, 2), (signal.SIGKILL, 2)):
+        process.send_signal(order)
         try:
-            process.wait(8)
+            process.wait(seconds)
             return
         except subprocess.TimeoutExpired:
             pass

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.db import connection
 
 from quiktrade import file_lock, local_database
@@ -37,11 +38,19 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator
     os.close(lock)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_settings() -> None:
+    """What costs tests much time and proves nothing in them."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.WHITENOISE_AUTOREFRESH = True  # look for a static file when it is asked for, not for all at the start
+
+
 @pytest.fixture
-def processes(django_db_serialized_rollback: None, transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
+def processes(transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
     """Starts the web part, workers and simulated exchanges on the test database, and ends them.
 
-    What the migrations put into the database is there: groups and schedules.
+    What migrations put into the tables may be gone: a test whose rows are committed empties them all at its end.
+    `orders.tests.factories` makes the console's groups anew.
     """
     processes = Processes(tmp_path / "processes")
     try:

@@ -36,9 +36,20 @@ class Addresses:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
 
     @property
+    def bind(self) -> str:
+        return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
     def web(self) -> str:
-        host = f"[{self.local_host}]" if ":" in self.local_host else self.local_host
-        return f"http://{host}:{self.port}"
+        return f"http://{_bracketed(self.local_host)}:{self.port}"
+
+    @property
+    def exchange(self) -> str:
+        return f"http://127.0.0.1:{self.exchange_port}"
+
+    @property
+    def exchange_admin(self) -> str:
+        return f"http://127.0.0.1:{self.exchange_port + 1}"
 
 
 def announce(addresses: Addresses, log: LogStream, words: str) -> None:
@@ -60,9 +71,8 @@ def greeting(addresses: Addresses, passwords: Mapping[str, str], *, client: str 
             f"  Health       {web}/healthz  {web}/readyz",
         ]
     if "exchange" in addresses.parts:
-        port = addresses.exchange_port
-        faults = f"http://127.0.0.1:{port + 1}/admin/faults"
-        lines.append(f"  Exchange     http://127.0.0.1:{port}  its faults: {faults}")
+        faults = f"{addresses.exchange_admin}/admin/faults"
+        lines.append(f"  Exchange     {addresses.exchange}  its faults: {faults}")
     if "web" in addresses.parts and client:
         lines += ["", *_first_order(web, client, passwords.get(client))]
     return "\n".join([*lines, "", "Ctrl-C stops everything.", "", ""])
@@ -93,7 +103,7 @@ def _announce(addresses: Addresses, log: LogStream, words: str) -> None:
     late_at = begun + _LONG_SECONDS
     while missing := _missing(addresses, begun):
         if time.monotonic() > late_at:
-            log.line("up", f"Still waiting for the {missing}. The lines above may say why.")
+            log.say(f"Still waiting for the {missing}. The lines above may say why.")
             late_at = float("inf")
         time.sleep(0.1)
     log.block(words)
@@ -128,6 +138,10 @@ def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
         connection.close()
     checks = answer.get("checks") if isinstance(answer, dict) else None
     return checks if isinstance(checks, dict) else None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _listens(port: int) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from quiktrade import local_database
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -210,7 +212,7 @@ def _database(url: str) -> dict[str, Any]:
 
 if PRODUCTION and not env("DATABASE_URL", ""):
     raise ImproperlyConfigured("Production needs DATABASE_URL, for example postgresql://user:password@host/quiktrade")
-DATABASES = {"default": _database(env("DATABASE_URL", "postgresql:///quiktrade"))}
+DATABASES = {"default": _database(env("DATABASE_URL", "") or local_database.url())}
 
 # ---- Accounts and tokens ----
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from quiktrade.children import LIFELINE, how_it_ended
 from quiktrade.log_stream import LogStream
 
-_LONGEST_PAUSE = 10.0
-_LIVED = 30.0
-"""A program that ran for so many seconds before it ended is started again at once, nearly."""
+_LONGEST_PAUSE_SECONDS = 10.0
+_LIVED_SECONDS = 30.0
+"""For a program that ran so long before it ended, the pauses begin anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,8 @@ class Child:
         self._started_at = now
 
     def _pause(self, now: float, what: str) -> None:
-        self._quick_ends = 1 if now - self._started_at > _LIVED else self._quick_ends + 1
-        seconds = min(_LONGEST_PAUSE, 0.5 * 2 ** (self._quick_ends - 1))
+        self._quick_ends = 1 if now - self._started_at > _LIVED_SECONDS else self._quick_ends + 1
+        seconds = min(_LONGEST_PAUSE_SECONDS, 0.5 * 2 ** min(self._quick_ends - 1, 10))
         self._supervisor.log.line(self.program.name, f"{what}; starting it again in {seconds:g} s")
         self._start_at = now + seconds
 
@@ -141,7 +141,7 @@ class Supervisor:
                     child.tend()
                 tend_others()
                 time.sleep(0.1)
-            self.log.line("up", "Stopping. Ctrl-C again does not wait for the parts to finish.")
+            self.log.say("Stopping. Ctrl-C again does not wait for the parts to finish.")
         finally:
             self._stop()
             os.close(self._lifeline)

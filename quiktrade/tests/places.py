@@ -21,13 +21,14 @@ def open_place() -> Iterator[Path]:
 
 
 def processes_of(place: Path) -> list[psutil.Process]:
-    """Every process that names the place on its command line, works in it, or was told of it."""
+    """Every process that names the place on its command line, works in it, or was told of it.
+
+    Their `info` has what was true a moment ago: `cmdline` and `ppid`.
+    """
     found = []
-    for process in psutil.process_iter():
-        try:
-            signs = [*process.cmdline(), process.cwd(), process.environ().get("QUIKTRADE_DATA", "")]
-        except psutil.Error:
-            continue
+    for process in psutil.process_iter(["cmdline", "cwd", "environ", "ppid"]):
+        environment = process.info["environ"] or {}
+        signs = [*(process.info["cmdline"] or ()), process.info["cwd"] or "", environment.get("QUIKTRADE_DATA", "")]
         if process.pid != os.getpid() and any(str(place) in sign for sign in signs):
             found.append(process)
     return found

@@ -20,7 +20,7 @@ from quiktrade.children import LIFELINE
 from quiktrade.models import WorkerNode
 from quiktrade.private_server import ROOT
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 60.0
 
 
 class Process:

@@ -136,7 +136,7 @@ def test_an_installation_that_was_killed_is_made_anew(checkout: Checkout) -> Non
         # The pip of the first command is still at it.
         assert second.stderr.readline() == "Another command is installing the packages; waiting for it\n"
         for process in processes_of(checkout.root):
-            if "pip" in process.cmdline():
+            if "pip" in process.info["cmdline"]:
                 process.kill()
         connection.close()
         out, _ = second.communicate(timeout=90)

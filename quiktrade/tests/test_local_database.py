@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,7 @@ sys.stdin.read()
 class User:
     """A process that uses the private server of a data directory."""
 
-    def __init__(self, data: Path, *, wait: bool = True, user: int | None = None) -> None:
+    def __init__(self, data: Path) -> None:
         environment = {**os.environ, "QUIKTRADE_DATA": str(data)}
         environment.pop("DATABASE_URL", None)
         self.process = subprocess.Popen(
@@ -42,19 +43,23 @@ class User:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            user=user,
         )
-        if wait:
-            assert self.process.stdout
-            assert self.process.stdout.readline() == "in use\n", self.leave()
+
+    def wait(self) -> None:
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "in use\n", self.leave()
 
     def leave(self) -> str:
         """Returns what it said to be wrong."""
         return self.process.communicate(timeout=90)[1]
 
     def kill(self) -> None:
-        self.process.kill()
-        self.leave()
+        if self.process.returncode is None:
+            self.process.kill()
+            self.leave()
+
+
+Use = Callable[..., User]
 
 
 @pytest.fixture
@@ -65,6 +70,21 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv("DATABASE_URL", raising=False)
         yield place
         wait_until(lambda: not processes_of(place))
+
+
+@pytest.fixture
+def use(place: Path) -> Iterator[Use]:
+    """Starts users of the server; of the one in `place / "data"` if no other data directory is given."""
+    with ExitStack() as users:
+
+        def start(data: Path | None = None, *, wait: bool = True) -> User:
+            user = User(data or place / "data")
+            users.callback(user.kill)
+            if wait:
+                user.wait()
+            return user
+
+        yield start
 
 
 def ask(statement: str) -> object:
@@ -86,12 +106,12 @@ def server_process() -> psutil.Process:
 
 
 def keeper_process(place: Path) -> psutil.Process:
-    (keeper,) = [process for process in processes_of(place) if "quiktrade.postgres_keeper" in process.cmdline()]
+    (keeper,) = [process for process in processes_of(place) if "quiktrade.postgres_keeper" in process.info["cmdline"]]
     return keeper
 
 
-def test_the_server_is_durable_private_and_not_for_superusers(place: Path) -> None:
-    user = User(place / "data")
+def test_the_server_is_durable_private_and_not_for_superusers(place: Path, use: Use) -> None:
+    user = use()
     assert [ask(f"SHOW {name}") for name in ("fsync", "synchronous_commit", "listen_addresses")] == ["on", "on", ""]
     assert ask("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
     assert PrivateServer().socket_directory.stat().st_mode & 0o077 == 0
@@ -99,38 +119,37 @@ def test_the_server_is_durable_private_and_not_for_superusers(place: Path) -> No
     user.leave()
 
 
-def test_the_last_user_to_leave_stops_the_server_and_the_data_stay(place: Path) -> None:
-    first, second = User(place / "data"), User(place / "data")
+def test_the_last_user_to_leave_stops_the_server_and_the_data_stay(place: Path, use: Use) -> None:
+    first, second = use(), use()
     ask("CREATE TABLE kept AS SELECT 42 AS answer")
     first.leave()
     assert answers()
     second.leave()
     assert not PrivateServer().socket.exists()
     assert processes_of(place) == []
-    third = User(place / "data")
+    third = use()
     assert ask("SELECT answer FROM kept") == 42
     third.leave()
 
 
-def test_users_that_are_killed_leave_nothing_behind(place: Path) -> None:
-    first, second = User(place / "data"), User(place / "data")
+def test_users_that_are_killed_leave_nothing_behind(place: Path, use: Use) -> None:
+    first, second = use(), use()
     first.kill()
     second.kill()
     wait_until(lambda: not processes_of(place))
     assert not PrivateServer().socket.exists()
 
 
-def test_many_first_users_at_once_get_one_server(place: Path) -> None:
-    users = [User(place / "data", wait=False) for _ in range(4)]
+def test_many_first_users_at_once_get_one_server(place: Path, use: Use) -> None:
+    users = [use(wait=False) for _ in range(4)]
     for user in users:
-        assert user.process.stdout
-        assert user.process.stdout.readline() == "in use\n"
-    assert len([process for process in processes_of(place) if "postgres_keeper" in str(process.cmdline())]) == 1
+        user.wait()
+    assert len([process for process in processes_of(place) if "postgres_keeper" in str(process.info["cmdline"])]) == 1
     assert [user.leave() for user in users].count("") == 3  # one said that it creates the database
 
 
-def test_a_server_that_is_killed_is_started_again(place: Path) -> None:
-    user = User(place / "data")
+def test_a_server_that_is_killed_is_started_again(place: Path, use: Use) -> None:
+    user = use()
     ask("CREATE TABLE kept AS SELECT 42 AS answer")
     killed = server_process()
     killed.kill()
@@ -141,30 +160,30 @@ def test_a_server_that_is_killed_is_started_again(place: Path) -> None:
     user.leave()
 
 
-def test_a_server_goes_with_its_killed_keeper_and_comes_with_the_next_user(place: Path) -> None:
-    first = User(place / "data")
+def test_a_server_goes_with_its_killed_keeper_and_comes_with_the_next_user(place: Path, use: Use) -> None:
+    first = use()
     keeper_process(place).kill()
-    second = User(place / "data")
+    second = use()
     assert answers()
     first.leave()
     second.leave()
     assert processes_of(place) == []
 
 
-def test_everything_killed_at_once_starts_again(place: Path) -> None:
-    user = User(place / "data")
+def test_everything_killed_at_once_starts_again(place: Path, use: Use) -> None:
+    user = use()
     ask("CREATE TABLE kept AS SELECT 42 AS answer")
     for process in [keeper_process(place), server_process(), psutil.Process(user.process.pid)]:
         process.kill()
     user.leave()
     wait_until(lambda: not processes_of(place))
-    user = User(place / "data")
+    user = use()
     assert ask("SELECT answer FROM kept") == 42
     user.leave()
 
 
-def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_server(place: Path) -> None:
-    user = User(place / "data")
+def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_server(place: Path, use: Use) -> None:
+    user = use()
     record = PrivateServer().data / "postmaster.pid"
     lines = record.read_text().split("\n")
     user.leave()
@@ -173,7 +192,7 @@ def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_serv
         record.write_text("\n".join([str(stranger.pid), *lines[1:]]))
         record.chmod(0o600)
         os.chown(record, owner, -1)
-        user = User(place / "data")
+        user = use()
         assert answers()
         user.leave()
         assert stranger.poll() is None
@@ -181,48 +200,48 @@ def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_serv
 
 
 def test_a_path_that_is_long_or_has_a_comma_gets_its_socket_elsewhere(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = place / ("a long path, with spaces and 100% of all \"quotes'; " + "x" * 60)
     monkeypatch.setenv("QUIKTRADE_DATA", str(data))
-    user = User(data)
+    user = use(data)
     assert answers()
     assert data not in PrivateServer().socket.parents
     user.leave()
     assert not PrivateServer().socket_directory.exists()
 
 
-def test_anothers_data_directory_is_refused_with_both_names(place: Path) -> None:
+def test_anothers_data_directory_is_refused_with_both_names(place: Path, use: Use) -> None:
     data = place / "data"
     if os.geteuid() == 0:
         data.mkdir()
         os.chown(data, 65534, -1)
     else:
         data = Path("/usr")
-    said = User(data, wait=False).leave()
+    said = use(data, wait=False).leave()
     assert "belongs to the user" in said
     assert "Run the command as" in said
     assert "QUIKTRADE_DATA" in said
 
 
-def test_a_database_of_a_version_that_is_not_here_is_left_alone(place: Path) -> None:
-    User(place / "data").leave()
+def test_a_database_of_a_version_that_is_not_here_is_left_alone(place: Path, use: Use) -> None:
+    use().leave()
     (PrivateServer().data / "PG_VERSION").write_text("9\n")
-    said = User(place / "data", wait=False).leave()
+    said = use(wait=False).leave()
     assert "was made by PostgreSQL 9, which is not on this machine any more" in said
 
 
-def test_a_server_that_cannot_start_is_given_up_with_the_end_of_its_log(place: Path) -> None:
-    User(place / "data").leave()
+def test_a_server_that_cannot_start_is_given_up_with_the_end_of_its_log(place: Path, use: Use) -> None:
+    use().leave()
     (PrivateServer().data / "global" / "pg_control").unlink()
-    said = User(place / "data", wait=False).leave()
+    said = use(wait=False).leave()
     assert "PostgreSQL does not start." in said
     assert "pg_control" in said
     assert processes_of(place) == []
 
 
 def test_another_database_in_the_environment_is_none_of_its_business(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/quiktrade")
     assert local_database.use() is None

@@ -51,10 +51,14 @@ programs = [
     )
     for name, how, patience, deadline in wanted
 ]
-log = LogStream(sys.stdout, ["up", *(program.name for program in programs)], colour=False)
+log = LogStream(sys.stdout, [program.name for program in programs], colour=False)
 Supervisor(programs, log, pathlib.Path.cwd(), []).run(lambda: None)
 print("the end", flush=True)
 """
+
+
+def number_in(file: Path) -> int:
+    return int(file.read_text() or 0) if file.exists() else 0
 
 
 class Running:
@@ -80,8 +84,7 @@ class Running:
 
     def number(self, name: str) -> int:
         """The process id of the program's latest run."""
-        file = self.place / name
-        return int(file.read_text() or 0) if file.exists() else 0
+        return number_in(self.place / name)
 
     def kill(self, name: str) -> None:
         number = self.number(name)
@@ -153,13 +156,13 @@ def test_programs_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     assert alive == []
 
 
-def test_everything_is_stopped_when_the_terminal_is_gone(tmp_path: Path) -> None:
+def test_everything_is_stopped_when_nobody_reads_the_log_any_more(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), "one:failing:5:5", "two:plain:5:5"]
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), "one:plain:5:5"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
-        process.stdout.readline()
-        program = psutil.Process(int((tmp_path / "two").read_text()))
+        wait_until(lambda: number_in(tmp_path / "one"))
+        program = psutil.Process(number_in(tmp_path / "one"))
         process.stdout.close()
         process.wait(20)
     assert not program.is_running()
@@ -176,7 +179,7 @@ def test_log_lines_are_aligned_and_cannot_command_the_terminal() -> None:
 def test_names_are_coloured_where_colour_is_wanted() -> None:
     out = io.StringIO()
     LogStream(out, ["web"], colour=True).line("web", "text")
-    assert out.getvalue() == "\x1b[36mweb |\x1b[0m text\n"
+    assert out.getvalue() == "\x1b[35mweb |\x1b[0m text\n"
 
 
 def test_a_log_that_cannot_be_written_is_closed() -> None:

@@ -8,15 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
+from orders.tests.factories import console_group
 from quiktrade.private_server import ROOT
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # each of these starts everything, some more than once
 
 STATE = {".venv", ".data", ".git", "staticfiles"}
 
@@ -51,10 +55,10 @@ class Up:
         wait_until(lambda: text in self.output or self.process.poll() is not None)
         assert text in self.output, self.output
 
-    def part(self, *signs: str) -> psutil.Process:
-        """The process with these words on its command line, and none of its children."""
-        found = [process for process in processes_of(self.checkout) if set(signs) <= set(process.cmdline())]
-        return next(process for process in found if process.ppid() not in [other.pid for other in found])
+    def part(self, sign: str) -> psutil.Process:
+        """The process with this word on its command line, and none of its children."""
+        found = [process for process in processes_of(self.checkout) if sign in process.info["cmdline"]]
+        return next(process for process in found if process.info["ppid"] not in [other.pid for other in found])
 
     def shell(self, lines: str) -> str:
         assert shutil.which("curl"), "curl is not installed"
@@ -63,7 +67,11 @@ class Up:
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.stop(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +84,26 @@ def checkout() -> Iterator[Path]:
         wait_until(lambda: not processes_of(checkout))
 
 
+Start = Callable[..., Up]
+
+
 @pytest.fixture
-def up(checkout: Path) -> Iterator[Up]:
-    up = Up(checkout)
-    try:
-        up.says("Ready.")
-        yield up
-    finally:
-        if up.process.poll() is None:
-            up.stop(signal.SIGKILL)
-        wait_until(lambda: not processes_of(checkout))
+def start(checkout: Path) -> Iterator[Start]:
+    """Starts `up` in the checkout, and sees to it that nothing of it is left after the test."""
+    with ExitStack() as started:
+
+        def start(*options: str, **environment: str) -> Up:
+            up = Up(checkout, *options, **environment)
+            started.callback(up.kill)
+            return up
+
+        yield start
+    wait_until(lambda: not processes_of(checkout))
 
 
-def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(up: Up) -> None:
+def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(start: Start) -> None:
+    up = start()
+    up.says("Ready.")
     accounts = dict(re.findall(r"^  (operator|alice|bob) +(\S+)$", up.output, re.MULTILINE))
     assert len(set(accounts.values())) == 3
     for path in ("/api/v1/docs", "/api/v1/redoc", "/admin/", "/healthz", "/readyz"):
@@ -119,33 +134,35 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(up
     assert list((up.checkout / ".data" / "pg" / "run").iterdir()) == []
 
 
-def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(up: Up) -> None:
+def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(start: Start) -> None:
+    up = start()
+    up.says("Ready.")
     assert "alice's password was shown when the account was made, and only then." in up.output
-    second = Up(up.checkout)
-    assert second.process.wait(30) == 1
+    second = start()
+    assert second.process.wait(60) == 1
     assert f"`up` already runs here, as process {up.process.pid}" in second.output
     up.stop(signal.SIGKILL)
-    third = Up(up.checkout)
+    third = start()
     third.says("Ready.")
     assert third.stop(signal.SIGTERM) == 0
     assert processes_of(up.checkout) == []
 
 
-def test_a_port_in_use_is_named_before_anything_starts(checkout: Path) -> None:
+def test_a_port_in_use_is_named_before_anything_starts(start: Start) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        up = Up(checkout, "--port", str(port))
-        assert up.process.wait(30) == 1
+        up = start("--port", str(port))
+        assert up.process.wait(60) == 1
     assert up.output == f"CommandError: Port {port} is in use: set another --port, or stop that.\n"
 
 
 def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
-    checkout: Path, django_db_serialized_rollback: None, transactional_db: None
+    checkout: Path, start: Start, transactional_db: None
 ) -> None:
-    up = Up(
-        checkout,
+    console_group("Operator")  # as the migrations leave it
+    up = start(
         *("--without", "worker", "--without", "exchange"),
         DATABASE_URL=database_url_of_tests(),
         QUIKTRADE_DATA=str(checkout.parent / "other data"),

@@ -15,6 +15,11 @@ class Command(BaseCommand):
         "`-k requeue`, `-x` and `-vv`. For pytest's own help: test -- --help"
     )
 
+    requires_system_checks = []
+    suppressed_base_arguments = {  # pytest would get them
+        *("--version", "-v", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color"),
+    }
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("arguments", nargs="*", help="for pytest; none runs all tests")
 

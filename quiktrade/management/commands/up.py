@@ -33,7 +33,7 @@ parts, in the order in which they are stopped:
 
 A part that ends is started again. Ctrl-C stops everything; a second Ctrl-C does not wait for it.
 An empty database is filled with a venue, an operator for the console and two clients of the API. Their
-passwords are shown once.
+passwords are shown once. Not so with QUIKTRADE_ENV=production.
 The web part answers to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
 QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 8).
 """
@@ -42,6 +42,7 @@ QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 8).
 class Command(BaseCommand):
     help = "Run everything: database, migrations, API, console, worker and simulated exchange."
     requires_system_checks = []  # migrate makes them, when there is a database
+    suppressed_base_arguments = {"--version", "-v", "--settings", "--pythonpath", "--traceback"}
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         form = argparse.RawDescriptionHelpFormatter
@@ -75,7 +76,7 @@ class Command(BaseCommand):
         database = local_database.use()
 
         colour = not options["no_color"] and (options["force_color"] or wants_colour(sys.stdout))
-        log = LogStream(sys.stdout, ["up", "database", *PARTS], colour=colour)
+        log = LogStream(sys.stdout, ["database", *PARTS], colour=colour)
         passwords = _prepare(log, addresses)
         client = _demo_client()
         connections.close_all()  # no more questions: when the database pauses, this process need not know
@@ -88,7 +89,7 @@ class Command(BaseCommand):
         finally:
             if database:
                 database.release()
-        log.line("up", "Stopped.")
+        log.say("Stopped.")
 
     def _only_one(self) -> int:
         """Hold a lock that the children inherit, so that what a killed `up` left running is noticed too."""
@@ -126,11 +127,12 @@ def _refuse_taken_ports(addresses: Addresses) -> None:
 
 
 def _refuse_taken_port(option: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     except socket.gaierror as error:
         raise CommandError(f"--host {host}: {error.strerror}.") from None
-    with socket.socket(family, kind) as probe:
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -152,12 +154,13 @@ def _runs(number: int) -> bool:
 
 def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
     """Migrate, and load what an empty database needs. Returns the passwords of the accounts just made."""
-    exchange = f"http://127.0.0.1:{addresses.exchange_port}"
+    passwords: dict[str, str] = {}
     try:
         call_command("migrate", verbosity=0, interactive=False)
-        passwords = demo.load(exchange)
-        if "exchange" in addresses.parts and demo.point_venue_at(exchange):
-            log.line("up", f"The venue {demo.VENUE} is at {exchange} from now on.")
+        if not settings.PRODUCTION:
+            passwords = demo.load(addresses.exchange)
+            if "exchange" in addresses.parts and demo.point_venue_at(addresses.exchange):
+                log.say(f"The venue {demo.VENUE} is at {addresses.exchange} from now on.")
     except DatabaseError as error:
         raise CommandError(f"The database cannot be used: {str(error).strip()}") from None
     if passwords:  # at once: whatever happens next, they are not to be had again
@@ -178,9 +181,8 @@ def _host_name() -> str:
 
 def _programs(addresses: Addresses) -> list[Program]:
     python, manage = sys.executable, str(ROOT / "manage.py")
-    bind = addresses.web.removeprefix("http://").replace(addresses.local_host, addresses.host)
     config = str(ROOT / "quiktrade" / "gunicorn_conf.py")
-    gunicorn = [python, "-m", "gunicorn", "--config", config, "--bind", bind]
+    gunicorn = [python, "-m", "gunicorn", "--config", config, "--bind", addresses.bind]
     exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port)]
     # All within 15 s, of which a worker may take 12 to finish what it has in flight at a venue.
     programs = [
