@@ -249,7 +249,7 @@ def test_a_short_run_finds_nothing_wrong_and_leaves_nothing_behind() -> None:
         assert sum(figures["faults"].values()) == len(QUICK)
         assert figures["accepted"] > 100
         assert figures["placed_once"] > 100
-        assert processes_of(place) == []
+        _wait_until(lambda: processes_of(place) == [], seconds=10.0)
 
 
 @pytest.mark.timeout(300)
@@ -278,7 +278,7 @@ def test_a_run_that_is_interrupted_still_gives_its_figures() -> None:
             process.kill()
         assert "accepted (201)" in said
         assert process.returncode == 0, said
-        assert processes_of(place) == []
+        _wait_until(lambda: processes_of(place) == [], seconds=10.0)
 
 
 @pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--rate", "many"], ["--clients", "1000"], ["--sed", "1"]])

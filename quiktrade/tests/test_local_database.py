@@ -126,7 +126,7 @@ def test_the_last_user_to_leave_stops_the_server_and_the_data_stay(place: Path, 
     assert answers()
     second.leave()
     assert not PrivateServer().socket.exists()
-    assert processes_of(place) == []
+    wait_until(lambda: processes_of(place) == [], seconds=10.0)
     third = use()
     assert ask("SELECT answer FROM kept") == 42
     third.leave()
@@ -167,7 +167,7 @@ def test_a_server_goes_with_its_killed_keeper_and_comes_with_the_next_user(place
     assert answers()
     first.leave()
     second.leave()
-    assert processes_of(place) == []
+    wait_until(lambda: processes_of(place) == [], seconds=10.0)
 
 
 def test_everything_killed_at_once_starts_again(place: Path, use: Use) -> None:
@@ -237,7 +237,7 @@ def test_a_server_that_cannot_start_is_given_up_with_the_end_of_its_log(place: P
     said = use(wait=False).leave()
     assert "PostgreSQL does not start." in said
     assert "pg_control" in said
-    assert processes_of(place) == []
+    wait_until(lambda: processes_of(place) == [], seconds=10.0)
 
 
 def test_another_database_in_the_environment_is_none_of_its_business(

@@ -130,7 +130,7 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
 
     assert up.stop() == 0
     assert up.output.endswith("up       | Stopped.\n")
-    assert processes_of(up.checkout) == []
+    wait_until(lambda: processes_of(up.checkout) == [], seconds=10.0)
     assert list((up.checkout / ".data" / "pg" / "run").iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(start: Start
     third = start()
     third.says("Ready.")
     assert third.stop(signal.SIGTERM) == 0
-    assert processes_of(up.checkout) == []
+    wait_until(lambda: processes_of(up.checkout) == [], seconds=10.0)
 
 
 def test_a_port_in_use_is_named_before_anything_starts(start: Start) -> None:
