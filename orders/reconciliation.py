@@ -144,8 +144,8 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Result]:
             results[order_id] = Result(order_id, False, "Its last request may still be on its way; try again shortly.")
         else:
             due.setdefault(order.venue_id, []).append((order_id, order.attempt))
-    for code, pairs in due.items():
-        row = VenueRow.objects.get(pk=code)
+    for pairs in due.values():
+        row = orders[pairs[0][0]].venue
         results |= {result.order_id: result for result in _reconcile(row, pairs, actor=actor)}
     return [results[order_id] for order_id in order_ids]
 
@@ -154,7 +154,7 @@ def settle_seconds(row: VenueRow) -> float:
     """For how long after it became unconfirmed a request for an order may still be on its way to this venue."""
     capabilities = capabilities_of(row.adapter, row.settings)
     if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
-        return settings.PLACEMENT_LEASE_SECONDS + capabilities.settle_seconds
+        return _longest_attempt(capabilities)
     return capabilities.settle_seconds
 
 
