@@ -2,8 +2,17 @@
 
 It is PostgreSQL's NOTIFY. The job clusters listen and start a placement job, unless one is running; a running
 one listens too.
+
+A thread rings, so that no request waits for it, and it rings once for all that comes within a few milliseconds:
+1,000 orders a second are 200 rings. Never inside the accepting transaction: NOTIFY would hold PostgreSQL's
+instance-wide notify lock across that commit (measured: 3,350 commits/s fell to 1,240).
 """
 
+import atexit
+import logging
+import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,19 +20,79 @@ import psycopg
 from django.conf import settings
 from django.db import connection, transaction
 
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.005
+
+
+class _Ringer:
+    """Rings, in a thread that lives as long as the process. The first ring after a silence goes out at once."""
+
+    def __init__(self) -> None:
+        self._wanted = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._line: psycopg.Connection[Any] | None = None
+
+    def ring(self) -> None:
+        self._wanted.set()
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._serve, name="doorbell", daemon=True)
+                    self._thread.start()
+
+    def finish(self) -> None:
+        """Ring if that is still to be done, and hang up."""
+        with self._lock:
+            self._ring_now()
+            self._hang_up()
+
+    def _serve(self) -> None:
+        while self._wanted.wait():
+            with self._lock:
+                self._ring_now()
+            time.sleep(PAUSE_SECONDS)
+
+    def _ring_now(self) -> None:
+        if not self._wanted.is_set():
+            return
+        self._wanted.clear()
+        try:
+            if self._line is None:
+                self._line = psycopg.connect(**connection_parameters(), autocommit=True)
+                self._line.execute("SET synchronous_commit = off")  # a ring waits for no disk
+            self._line.execute(f"NOTIFY {settings.JOBS_CHANNEL}")
+        except psycopg.Error as error:
+            logger.warning("Doorbell not rung: the worker will look by itself", extra={"error": str(error).strip()})
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+_ringer = _Ringer()
+
 
 def ring() -> None:
-    """Ring once the current transaction has committed; at once if there is none.
-
-    A transaction of its own, which waits for no disk: a NOTIFY inside the accepting one would hold
-    PostgreSQL's instance-wide notify lock across that commit (measured: 3,350 commits/s fell to 1,240).
-    """
-    transaction.on_commit(_notify, robust=True)
+    """Ring once the current transaction has committed; at once if there is none."""
+    transaction.on_commit(lambda: _ringer.ring(), robust=True)
 
 
-def _notify() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {settings.JOBS_CHANNEL}; COMMIT")
+def hang_up() -> None:
+    """Ring if that is still to be done, and let go of the database until the next ring."""
+    _ringer.finish()
+
+
+def _forget_the_parents() -> None:
+    global _ringer
+    _ringer = _Ringer()
+
+
+atexit.register(hang_up)
+os.register_at_fork(after_in_child=_forget_the_parents)
 
 
 def connection_parameters() -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """International Securities Identification Numbers (ISO 6166)."""
 
 import re
+from functools import lru_cache
 
 SHAPE = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
 
 
+@lru_cache(maxsize=10_000)  # the same few instruments, over and over
 def is_isin(text: str) -> bool:
     """Whether it has an ISIN's shape and its check digit is right.
 

@@ -24,6 +24,7 @@ from uuid import UUID
 from django.db import connection, models
 
 from orders.models import Status
+from orders.statements import fetch
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
 PLACED, REJECTED, FAILED, CANCELED = Status.PLACED, Status.REJECTED, Status.FAILED, Status.CANCELED
@@ -153,35 +154,50 @@ class Advance(NamedTuple):
     stale: list[Step]
 
 
-_ACCEPT = """
-WITH wanted AS (
-    SELECT * FROM unnest(%(id)s::uuid[], %(owner_id)s::bigint[], %(client_order_id)s::text[], %(venue_id)s::text[],
-        %(instrument)s::text[], %(side)s::text[], %(type)s::text[], %(quantity)s::bigint[],
-        %(limit_price)s::numeric[], %(stop_price)s::numeric[], %(time_in_force)s::text[],
-        %(expires_at)s::timestamptz[], %(place_by)s::timestamptz[])
-        AS w (id, owner_id, client_order_id, venue_id, instrument, side, type,
-        quantity, limit_price, stop_price, time_in_force, expires_at, place_by)
-), stored AS (
-    INSERT INTO orders_order (id, owner_id, client_order_id, venue_id, instrument, side, type, quantity,
-        limit_price, stop_price, time_in_force, expires_at, place_by,
+_NEW_COLUMNS = {
+    "id": "uuid",
+    "owner_id": "bigint",
+    "client_order_id": "text",
+    "venue_id": "text",
+    "instrument": "text",
+    "side": "text",
+    "type": "text",
+    "quantity": "bigint",
+    "limit_price": "numeric",
+    "stop_price": "numeric",
+    "time_in_force": "text",
+    "expires_at": "timestamptz",
+    "place_by": "timestamptz",
+}
+
+_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind}" for name, kind in _NEW_COLUMNS.items())
+_MANY_ROWS = "SELECT * FROM json_to_recordset(%(rows)s::json) AS r ({})".format(
+    ", ".join(f"{name} {kind}" for name, kind in _NEW_COLUMNS.items())
+)
+
+
+def _store(source: str) -> str:
+    """The statement that stores new orders with their first events. `source` yields the rows."""
+    return f"""
+WITH stored AS (
+    INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)},
         status, version, attempt, failures, in_doubt, next_attempt_at, venue_order_id, last_error)
-    SELECT w.*, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM wanted w
+    SELECT w.*, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM ({source}) w
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
-), logged AS (
-    INSERT INTO orders_orderevent
-        (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
-    SELECT id, 1, 'accepted', '', 'pending', 0, %(actor)s, '', '{}', created_at FROM stored
 )
-SELECT id, created_at FROM stored
+INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
+SELECT id, 1, 'accepted', '', 'pending', 0, %(actor)s, '', '{{}}', created_at FROM stored
+RETURNING order_id, at
 """
+
+
+_ACCEPT_ONE, _ACCEPT_MANY = _store(_ONE_ROW), _store(_MANY_ROWS)
 
 # Locked in the order of their ids, so that two writers of overlapping batches wait instead of deadlocking.
 _GIVEN = """
-    SELECT w.* FROM unnest(%(order_id)s::uuid[], %(event)s::text[], %(attempt)s::int[], %(reason)s::text[],
-        %(detail)s::jsonb[], %(venue_order_id)s::text[], %(delay)s::float8[], %(in_doubt)s::boolean[],
-        %(resend_within)s::float8[])
-        AS w (order_id, event, attempt, reason, detail, venue_order_id, delay, in_doubt, resend_within)
+    SELECT w.* FROM json_to_recordset(%(steps)s::json) AS w (order_id uuid, event text, attempt int, reason text,
+        detail jsonb, venue_order_id text, delay float8, in_doubt boolean, resend_within float8)
     JOIN orders_order x ON x.id = w.order_id ORDER BY x.id FOR NO KEY UPDATE OF x
 """
 
@@ -192,7 +208,10 @@ _DUE = """
     WHERE x.venue_id = %(venue)s AND x.status = 'pending' AND x.next_attempt_at <= statement_timestamp()
       AND (x.place_by IS NULL OR x.place_by > statement_timestamp())
       AND (x.resend_before IS NULL OR x.resend_before > statement_timestamp())
-    ORDER BY x.next_attempt_at LIMIT %(limit)s FOR NO KEY UPDATE OF x SKIP LOCKED
+    ORDER BY x.next_attempt_at
+    LIMIT GREATEST(0, LEAST(%(limit)s, %(in_flight)s - (SELECT count(*) FROM orders_order s
+        WHERE s.venue_id = %(venue)s AND s.status = 'submitting')))
+    FOR NO KEY UPDATE OF x SKIP LOCKED
 """
 
 _LEASE_RAN_OUT = """
@@ -251,7 +270,7 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
     FROM wanted JOIN edge USING (event)
     WHERE o.id = wanted.order_id AND o.status = edge.before
       AND (wanted.attempt IS NULL OR wanted.attempt = o.attempt)
-      AND NOT (o.in_doubt AND edge.event = ANY(%(not_in_doubt)s))
+      AND NOT (o.in_doubt AND edge.event = ANY(%(not_in_doubt)s::text[]))
       AND (edge.before NOT IN ('canceled', 'expired', 'rejected') OR o.venue_order_id = '')
     RETURNING o.*, edge.event, edge.before, wanted.reason, wanted.detail
 ), logged AS (
@@ -273,19 +292,28 @@ def accept(rows: Sequence[NewRow], *, actor: str) -> dict[UUID, datetime]:
     Returns the ids that were stored with the time of it. An id left out is one whose owner has an order of
     that `client_order_id` already; nothing was written for it.
     """
-    columns = {name: [getattr(row, name) for row in rows] for name in NewRow.__slots__}
-    with connection.cursor() as cursor:
-        cursor.execute(_ACCEPT, {**columns, "actor": actor})
-        return dict(cursor.fetchall())
+    if len(rows) == 1:
+        return dict(fetch(_ACCEPT_ONE, {**columns_of(rows[0]), "actor": actor}))
+    # In the order of their ids, so that two requests with the same orders wait for each other and do not deadlock.
+    ordered = sorted(rows, key=lambda row: row.client_order_id)
+    document = json.dumps([columns_of(row) for row in ordered], default=str)
+    return dict(fetch(_ACCEPT_MANY, {"rows": document, "actor": actor}))
 
 
-def claim(venue: str, *, limit: int, lease: float, actor: str) -> list[Moved]:
+def columns_of(row: NewRow) -> dict[str, Any]:
+    """The row's columns by their names."""
+    return {name: getattr(row, name) for name in _NEW_COLUMNS}
+
+
+def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -> list[Moved]:
     """Take up to `limit` due orders of a venue for `lease` seconds, longest due first.
 
-    Two callers never get the same order. Commit before sending anything. Whether the venue may be sent to at all
-    is for the caller to ask (exchanges.health).
+    No more than `in_flight` are under way afterwards, if claims for a venue follow one another. Two callers never
+    get the same order. Commit before sending anything. Whether the venue may be sent to at all is for the caller
+    to ask (exchanges.health).
     """
-    return _run(_CLAIM, {"venue": venue, "limit": limit, "lease": lease, "actor": actor})
+    limits = {"limit": limit, "in_flight": in_flight, "lease": lease}
+    return _run(_CLAIM, {"venue": venue, **limits, "actor": actor})
 
 
 def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[Moved]:
@@ -309,32 +337,21 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
     for _ in range(2):
         if not left:
             break
-        chosen = list(left.values())
-        now_moved = _run(
-            _ADVANCE,
-            {
-                "order_id": [step.order_id for step in chosen],
-                "event": [step.event.value for step in chosen],
-                "attempt": [step.attempt for step in chosen],
-                "reason": [step.reason[:500] for step in chosen],
-                "detail": [json.dumps(step.detail, default=str) for step in chosen],
-                "venue_order_id": [step.venue_order_id for step in chosen],
-                "delay": [step.delay for step in chosen],
-                "in_doubt": [step.in_doubt for step in chosen],
-                "resend_within": [step.resend_within for step in chosen],
-                "actor": actor,
-            },
-        )
+        document = json.dumps([_as_row(step) for step in left.values()], default=str)
+        now_moved = _run(_ADVANCE, {"steps": document, "actor": actor})
         moved += now_moved
         for order in now_moved:
             del left[order.id]
     return Advance(moved, list(left.values()))
 
 
+def _as_row(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in Step.__slots__} | {"reason": step.reason[:500]}
+
+
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {**parameters, "not_in_doubt": [event.value for event in NOT_IN_DOUBT]})
-        return [Moved._make(row) for row in cursor.fetchall()]
+    in_doubt = {"not_in_doubt": [event.value for event in NOT_IN_DOUBT]}
+    return [Moved._make(row) for row in fetch(statement, {**parameters, **in_doubt})]
 
 
 _CLAIM_LOOKUPS = """

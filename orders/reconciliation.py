@@ -17,7 +17,7 @@ from django.db.models import ExpressionWrapper, F, QuerySet
 from django.db.models.fields import DurationField
 from django.db.models.functions import Now
 
-from exchanges import health
+from exchanges import directory, health
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import capabilities_of, open_venue
 from exchanges.venue import Capabilities, Report, ReportStatus, ResendSafety, VenueError
@@ -117,7 +117,7 @@ def reconcile_due_orders() -> int:
     """Look up the unconfirmed orders that are due for it, and say how many changed their status."""
     count = 0
     for row in VenueRow.objects.all():
-        capabilities = services.capabilities_if_usable(row)
+        capabilities = directory.capabilities_if_usable(row)
         # A look-up that dies is repeated after a call's longest time, its wait for a connection included.
         seconds = 2 * capabilities.deadline_seconds + 1 if capabilities else UNUSABLE_SECONDS
         while due := lifecycle.claim_lookups(row.code, limit=BATCH, seconds=seconds):

@@ -6,7 +6,7 @@ exceptions below. Actors read `client:alice`, `operator:olga` or `system:placeme
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,10 +16,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from exchanges import health
+from exchanges import directory, health
 from exchanges.models import Venue
-from exchanges.registry import capabilities_of
-from exchanges.venue import Capabilities
 from orders import doorbell, lifecycle
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
@@ -54,11 +52,11 @@ class CannotCancel(Exception):
 class NewOrderRequest:
     """A client's order, valid in itself: FIX names, exact prices, aware UTC. `venue` None means the default."""
 
-    client_order_id: str | None
     instrument: str
     side: str
     type: str
     quantity: int
+    client_order_id: str | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
     time_in_force: str = "day"
@@ -79,26 +77,57 @@ class Submission:
     """The order was stored by an earlier request with the same `client_order_id` and content."""
 
 
+Refusal = InvalidOrder | ClientOrderIdTaken
+
+
 def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Submission:
     """Store an order, or find the one that an earlier request with its `client_order_id` stored.
 
     When this returns, the order is durable and will be placed. Raises: InvalidOrder, ClientOrderIdTaken,
     NotDurable.
     """
-    try:
-        venue = _venue_for(request)
-        _check_times(request)
-    except InvalidOrder:
-        # What may be accepted changes: a venue closes, a time passes. What was accepted stays so.
-        stored = Order.objects.filter(owner_id=owner_id, client_order_id=request.client_order_id).first()
-        if stored is None:
-            raise
-        return _replay(stored, request)
-    row = NewRow(
-        id=(order_id := new_order_id()),
+    (outcome,) = submit_orders([request], owner_id=owner_id, actor=actor)
+    if isinstance(outcome, Submission):
+        return outcome
+    raise outcome
+
+
+def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: str) -> list[Submission | Refusal]:
+    """Submit many orders in one statement; what became of each, in their order.
+
+    Those that are accepted are durable, and will be placed, when this returns. One that is refused keeps no other
+    from being accepted. Of two with the same `client_order_id` the second repeats the first. Raises: NotDurable,
+    and then nothing is known of any.
+    """
+    outcomes: dict[int, Submission | Refusal] = {}
+    rows: dict[int, NewRow] = {}
+    for index, request in enumerate(requests):
+        try:
+            _check_times(request)
+            rows[index] = _new_row(request, owner_id, _venue_for(request))
+        except InvalidOrder as refusal:
+            outcomes[index] = refusal
+    accepted: Mapping[UUID, datetime] = {}
+    if rows:
+        with durable():
+            accepted = lifecycle.accept(list(rows.values()), actor=actor)
+    if accepted:
+        doorbell.ring()
+    for index, row in rows.items():
+        if (at := accepted.get(row.id)) is not None:
+            outcomes[index] = Submission(_stored(row, at), replayed=False)
+    if len(accepted) < len(requests):
+        _find_stored(requests, rows, outcomes, owner_id)
+    return [outcomes[index] for index in range(len(requests))]
+
+
+def _new_row(request: NewOrderRequest, owner_id: int, venue: str) -> NewRow:
+    order_id = new_order_id()
+    return NewRow(
+        id=order_id,
         owner_id=owner_id,
         client_order_id=request.client_order_id or str(order_id),
-        venue_id=venue.code,
+        venue_id=venue,
         instrument=request.instrument,
         side=request.side,
         type=request.type,
@@ -109,28 +138,58 @@ def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Subm
         expires_at=request.expires_at,
         place_by=request.last_time,
     )
-    with durable():
-        accepted = lifecycle.accept([row], actor=actor)
-    if order_id in accepted:
-        doorbell.ring()
-        at = accepted[order_id]
-        order = Order(**asdict(row), status=Status.PENDING, next_attempt_at=at, created_at=at, updated_at=at)
-        return Submission(order, replayed=False)
-    return _replay(Order.objects.get(owner_id=owner_id, client_order_id=row.client_order_id), request)
+
+
+# With what an insert gives those it is not told of.
+_COLUMNS = {field.attname: field.get_default() for field in Order._meta.concrete_fields}
+
+
+def _stored(row: NewRow, at: datetime) -> Order:
+    """The order as it was written just now, without reading it again."""
+    written = lifecycle.columns_of(row) | {
+        "status": Status.PENDING.value,
+        "next_attempt_at": at,
+        "created_at": at,
+        "updated_at": at,
+    }
+    return Order.from_db(None, _COLUMNS, [written.get(name, default) for name, default in _COLUMNS.items()])
+
+
+def _find_stored(
+    requests: Sequence[NewOrderRequest],
+    rows: Mapping[int, NewRow],
+    outcomes: dict[int, Submission | Refusal],
+    owner_id: int,
+) -> None:
+    """Fill in what earlier requests stored.
+
+    That holds for requests that are refused now, too. What may be accepted changes: a venue closes, a time
+    passes. What was accepted stays so.
+    """
+    ids = {
+        index: rows[index].client_order_id if index in rows else request.client_order_id
+        for index, request in enumerate(requests)
+        if not isinstance(outcomes.get(index), Submission)
+    }
+    found = Order.objects.filter(owner_id=owner_id, client_order_id__in=[id_ for id_ in ids.values() if id_])
+    stored = {order.client_order_id: order for order in found}
+    for index, client_order_id in ids.items():
+        if client_order_id in stored:
+            outcomes[index] = _replay(stored[client_order_id], requests[index])
 
 
 _CONTENT = ("instrument", "side", "type", "quantity", "limit_price", "stop_price", "time_in_force", "expires_at")
 
 
-def _replay(order: Order, request: NewOrderRequest) -> Submission:
-    """The stored order, if the request means the same. Raises: ClientOrderIdTaken.
+def _replay(order: Order, request: NewOrderRequest) -> Submission | ClientOrderIdTaken:
+    """The stored order, if the request means the same.
 
     A request that names no venue means the same order after the default has changed.
     """
     same = all(getattr(order, name) == getattr(request, name) for name in _CONTENT)
-    if not same or order.place_by != request.last_time or request.venue not in (None, order.venue_id):
-        raise ClientOrderIdTaken(order)
-    return Submission(order, replayed=True)
+    if same and order.place_by == request.last_time and request.venue in (None, order.venue_id):
+        return Submission(order, replayed=True)
+    return ClientOrderIdTaken(order)
 
 
 def _check_times(request: NewOrderRequest) -> None:
@@ -140,39 +199,26 @@ def _check_times(request: NewOrderRequest) -> None:
             raise InvalidOrder(field, "past", "A time in the future is required.")
 
 
-def _venue_for(request: NewOrderRequest) -> Venue:
-    enabled = Venue.objects.filter(enabled=True)
+def _venue_for(request: NewOrderRequest) -> str:
+    """The code of the venue that the order goes to. Raises: InvalidOrder, where it does not take the order."""
+    venues = directory.listings()
+    known = ", ".join(venues) or "none"
     if request.venue is None:
-        venue = enabled.filter(is_default=True).first()
+        venue = next((venue for venue in venues.values() if venue.is_default), None)
         if venue is None:
-            raise InvalidOrder("venue", "required", f"Name a venue; there is no default. Known: {_codes(enabled)}.")
+            raise InvalidOrder("venue", "required", f"Name a venue; there is no default. Known: {known}.")
     else:
-        venue = enabled.filter(code=request.venue).first()
+        venue = venues.get(request.venue)
         if venue is None:
-            raise InvalidOrder("venue", "unknown_venue", f"No such venue. Known: {_codes(enabled)}.")
-    capabilities = capabilities_if_usable(venue)
-    if capabilities is not None:
+            raise InvalidOrder("venue", "unknown_venue", f"No such venue. Known: {known}.")
+    if venue.capabilities is not None:
         for field, value, allowed in (
-            ("type", request.type, capabilities.order_types),
-            ("time_in_force", request.time_in_force, capabilities.times_in_force),
+            ("type", request.type, venue.capabilities.order_types),
+            ("time_in_force", request.time_in_force, venue.capabilities.times_in_force),
         ):
             if value not in allowed:
                 raise InvalidOrder(field, "not_supported", f"{venue.code} takes {', '.join(sorted(allowed))}.")
-    return venue
-
-
-def capabilities_if_usable(venue: Venue) -> Capabilities | None:
-    """What the venue can do; None where its row names no adapter that works: its orders wait for an operator,
-    and no other venue's do."""
-    try:
-        return capabilities_of(venue.adapter, venue.settings)
-    except (LookupError, ValueError) as error:
-        logger.error("Venue cannot be opened", extra={"venue": venue.code, "error": error})
-        return None
-
-
-def _codes(venues: Iterable[Venue]) -> str:
-    return ", ".join(sorted(venue.code for venue in venues)) or "none"
+    return venue.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +356,8 @@ def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
     with transaction.atomic():
         permit = health.permit(code, wanted)
         if permit.sends > 0:
-            room = permit.in_flight - Order.objects.filter(venue_id=code, status=Status.SUBMITTING).count()
-            if (limit := min(permit.sends, room)) > 0:
-                orders = lifecycle.claim(code, limit=limit, lease=settings.PLACEMENT_LEASE_SECONDS, actor=actor)
+            limits = {"limit": permit.sends, "in_flight": permit.in_flight}
+            orders = lifecycle.claim(code, **limits, lease=settings.PLACEMENT_LEASE_SECONDS, actor=actor)
             if permit.rated and orders:
                 health.spend(code, len(orders))
     return Claim(orders, permit)
@@ -366,7 +411,7 @@ def sweep_orders(*, limit: int = 1000) -> int:
         logger.warning("Order overtaken by time", extra={**fields, "status": order.status})
     count = len(overtaken)
     for venue in Venue.objects.all():
-        capabilities = capabilities_if_usable(venue)
+        capabilities = directory.capabilities_if_usable(venue)
         delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
         swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
         for order in swept:

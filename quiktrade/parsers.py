@@ -18,15 +18,15 @@ class PayloadTooLarge(APIException):
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_code = "payload_too_large"
 
-    def __init__(self) -> None:
-        super().__init__(f"The body is larger than {settings.API_MAX_BODY_BYTES} bytes.")
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit} bytes.")
 
 
 class StrictJSONParser(BaseParser):
     """Numbers with a point or an exponent become Decimal: no price ever passes through a float.
 
-    Refused: NaN and Infinity, a name given twice in one object, nesting too deep to read, more than
-    `API_MAX_BODY_BYTES`.
+    Refused: NaN and Infinity, a name given twice in one object, nesting too deep to read, more bytes than the view's
+    `max_body_bytes`, or `API_MAX_BODY_BYTES` where it has none.
     """
 
     media_type = "application/json"
@@ -34,15 +34,17 @@ class StrictJSONParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
+        view = parser_context["view"] if parser_context else None
+        limit: int = getattr(view, "max_body_bytes", settings.API_MAX_BODY_BYTES)
         try:
-            body = stream.read(settings.API_MAX_BODY_BYTES + 1)
+            body = stream.read(limit + 1)
         except OSError:
             raise ParseError("The body did not arrive in full.") from None
-        if len(body) > settings.API_MAX_BODY_BYTES:
+        if len(body) > limit:
             left = DRAIN_LIMIT
             while left > 0 and (chunk := stream.read(65_536)):
                 left -= len(chunk)
-            raise PayloadTooLarge
+            raise PayloadTooLarge(limit)
         try:
             return json.loads(
                 body.decode("utf-8"),

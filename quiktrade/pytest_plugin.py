@@ -45,6 +45,24 @@ def quick_settings() -> None:
     settings.WHITENOISE_AUTOREFRESH = True  # look for a static file when it is asked for, not for all at the start
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a process keeps for a second would outlive the rows of a test; its connections, its database."""
+    from exchanges import directory
+    from orders import doorbell
+    from quiktrade.auth import authentication
+    from quiktrade.auth.authentication import TokenAuthentication
+
+    if "remembers" not in request.keywords:
+        monkeypatch.setattr(directory, "listings", directory.listings.__wrapped__)
+        monkeypatch.setattr(TokenAuthentication, "get_user", TokenAuthentication.get_user.__wrapped__)
+    else:
+        directory.listings.cache_clear()
+        authentication.forget()
+    yield
+    doorbell.hang_up()
+
+
 @pytest.fixture
 def processes(transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
     """Starts the web part, workers and simulated exchanges on the test database, and ends them.

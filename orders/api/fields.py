@@ -6,6 +6,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from orders.models import CLIENT_ORDER_ID_PATTERN
+
 PRICE_DIGITS, PRICE_DECIMALS = 18, 8
 LARGEST_QUANTITY = 10**12
 
@@ -20,6 +22,19 @@ class TextField(serializers.CharField):
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+class ClientOrderIdField(TextField):
+    """A client's own id of an order."""
+
+    default_error_messages = {"invalid": "1 to 64 characters A-Z a-z 0-9 . _ : - are required."}
+    _PATTERN = re.compile(CLIENT_ORDER_ID_PATTERN)
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not self._PATTERN.fullmatch(value):
+            self.fail("invalid")
+        return value
 
 
 class QuantityField(serializers.IntegerField):
@@ -59,6 +74,11 @@ class PriceField(serializers.DecimalField):
         if price <= 0:
             self.fail("not_positive")
         return price
+
+
+def price_text(price: Decimal | None) -> str | None:
+    """A price as it is answered: without zeros that say nothing, never with an exponent."""
+    return None if price is None else format(price.normalize(), "f")
 
 
 class MomentField(serializers.DateTimeField):

@@ -3,24 +3,27 @@
 from typing import Any, cast
 from uuid import UUID
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
 from rest_framework import serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 
 from orders import selectors, services
+from orders.api.fields import ClientOrderIdField
 from orders.api.pagination import Cursor, page_after
 from orders.api.serializers import (
     CLIENT_ORDER_ID_HELP,
+    MOST_IN_A_BATCH,
     CancelSerializer,
+    NewOrderBatchSerializer,
     NewOrderSerializer,
+    OrderBatchSerializer,
     OrderEventSerializer,
     OrderListQuerySerializer,
     OrderSerializer,
-    validate_client_order_id,
 )
 from orders.models import Order
 
@@ -55,7 +58,7 @@ GOOD_TILL_DATE = OpenApiExample(
     },
     request_only=True,
 )
-ORDER = OpenApiExample(
+AN_ORDER = OpenApiExample(
     "Order",
     value={
         "id": "019a1c2e-7b1f-7c3d-9a55-0242ac120002",
@@ -81,10 +84,25 @@ ORDER = OpenApiExample(
     },
     response_only=True,
 )
+BATCH = OpenApiExample(
+    "Two orders",
+    value={
+        "orders": [
+            {**LIMIT_ORDER.value, "client_order_id": "desk-7-000124"},
+            {**MARKET_ORDER.value, "client_order_id": "desk-7-000125"},
+        ]
+    },
+    request_only=True,
+)
 REPLAYED = OpenApiParameter(
     "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
 )
 LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="The order's URL.")
+
+
+# Made once: making a serializer's fields takes longer than using them, and using them changes nothing in them.
+CLIENT_ORDER_ID = ClientOrderIdField()
+NEW_ORDER, NEW_ORDER_BATCH, ORDER = NewOrderSerializer(), NewOrderBatchSerializer(), OrderSerializer()
 
 
 class OrderViewSet(viewsets.GenericViewSet[Order]):
@@ -93,6 +111,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     serializer_class = OrderSerializer
     lookup_value_converter = "str"
     pagination_class = None
+    max_body_bytes = settings.API_MAX_BODY_BYTES
 
     def get_object(self) -> Order:
         try:
@@ -129,23 +148,67 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             201: OpenApiResponse(OrderSerializer, "Stored."),
             200: OpenApiResponse(OrderSerializer, "Stored before, by a request with this id and content."),
         },
-        examples=[LIMIT_ORDER, MARKET_ORDER, GOOD_TILL_DATE, ORDER],
+        examples=[LIMIT_ORDER, MARKET_ORDER, GOOD_TILL_DATE, AN_ORDER],
     )
     def create(self, request: Request) -> Response:
-        serializer = NewOrderSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        values: dict[str, Any] = dict(serializer.validated_data)
-        client_order_id = _client_order_id(request, values.pop("client_order_id", None))
+        values = NEW_ORDER.run_validation(request.data)
+        values["client_order_id"] = _client_order_id(request, values.get("client_order_id"))
         submission = services.submit_order(
-            services.NewOrderRequest(client_order_id=client_order_id, **values),
+            services.NewOrderRequest(**values),
             owner_id=self.owner_id,
             actor=self.actor,
         )
-        body = OrderSerializer(submission.order).data
+        body = ORDER.to_representation(submission.order)
         if submission.replayed:
             return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
-        location = reverse("order-detail", [submission.order.pk], request=request)
-        return Response(body, status.HTTP_201_CREATED, headers={"Location": location})
+        headers = {"Location": request.build_absolute_uri(f"{request.path}/{submission.order.pk}")}
+        return Response(body, status.HTTP_201_CREATED, headers=headers)
+
+    @extend_schema(
+        summary="Submit many orders",
+        description=(
+            f"1 to {MOST_IN_A_BATCH} orders at the price of a few. Each is stored or refused by itself, as a single "
+            "one would be, and has its own result; those that are stored are durable and will be placed. Give each "
+            "its own `client_order_id`, and the whole batch can be sent again. Without an answer, or with a 503, "
+            "nothing is known of any: send it again."
+        ),
+        request=NewOrderBatchSerializer,
+        responses=OpenApiResponse(OrderBatchSerializer, "Each order's own result."),
+        examples=[BATCH],
+    )
+    @action(detail=False, methods=["post"], max_body_bytes=settings.API_MAX_BATCH_BYTES)
+    def batch(self, request: Request) -> Response:
+        if "HTTP_IDEMPOTENCY_KEY" in request.META:
+            raise serializers.ValidationError(
+                {"header:Idempotency-Key": "Not of use for a batch: give each order its own client_order_id."}
+            )
+        orders = NEW_ORDER_BATCH.run_validation(request.data)["orders"]
+        wanted: dict[int, services.NewOrderRequest] = {}
+        results: dict[int, dict[str, Any]] = {}
+        for index, order in enumerate(orders):
+            try:
+                values = NEW_ORDER.run_validation(order)
+            except serializers.ValidationError as error:
+                results[index] = self._refused(_of_order(index, error.detail))
+            else:
+                wanted[index] = services.NewOrderRequest(**values)
+        outcomes = services.submit_orders(list(wanted.values()), owner_id=self.owner_id, actor=self.actor)
+        for index, outcome in zip(wanted, outcomes, strict=True):
+            if isinstance(outcome, services.Submission):
+                code = status.HTTP_200_OK if outcome.replayed else status.HTTP_201_CREATED
+                results[index] = {"status": code, "order": ORDER.to_representation(outcome.order)}
+            elif isinstance(outcome, services.InvalidOrder):
+                detail = {outcome.field: serializers.ErrorDetail(outcome.detail, outcome.code)}
+                results[index] = self._refused(_of_order(index, detail))
+            else:
+                results[index] = self._refused(outcome)
+        return Response({"results": [results[index] for index in range(len(orders))]})
+
+    def _refused(self, error: Exception) -> dict[str, Any]:
+        """The result of an order that would have been answered with this error by itself."""
+        answer = self.get_exception_handler()(error, self.get_exception_handler_context())
+        assert answer is not None
+        return {"status": answer.status_code, "problem": answer.data}
 
     @extend_schema(
         summary="List your orders",
@@ -182,11 +245,11 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             parameters = request.query_params.copy()
             parameters["cursor"] = Cursor.of(page[-1]).encode()
             link = request.build_absolute_uri(f"{request.path}?{parameters.urlencode()}")
-        return Response({"next": link, "results": OrderSerializer(page, many=True).data})
+        return Response({"next": link, "results": [ORDER.to_representation(order) for order in page]})
 
-    @extend_schema(summary="Read an order", examples=[ORDER])
+    @extend_schema(summary="Read an order", examples=[AN_ORDER])
     def retrieve(self, request: Request, pk: str) -> Response:
-        return Response(OrderSerializer(self.get_object()).data)
+        return Response(ORDER.to_representation(self.get_object()))
 
     @extend_schema(summary="Read an order's history", responses=OrderEventSerializer(many=True))
     @action(detail=True)
@@ -207,17 +270,22 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         serializer.is_valid(raise_exception=True)
         reason = serializer.validated_data.get("reason") or "Canceled by the client."
         services.cancel_order(order.pk, actor=self.actor, reason=reason)
-        return Response(OrderSerializer(self.get_object()).data)
+        return Response(ORDER.to_representation(self.get_object()))
+
+
+def _of_order(index: int, detail: Any) -> serializers.ValidationError:
+    """What is wrong with one order of a batch, where it is in the body."""
+    return serializers.ValidationError({"orders": {str(index): detail}})
 
 
 def _client_order_id(request: Request, in_body: str | None) -> str | None:
     """The id that the body or the Idempotency-Key header gives. Raises: ValidationError, where they differ."""
-    header = request.headers.get("Idempotency-Key")
+    header = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
         return in_body
     try:
         # The draft standard writes it as a quoted string; most clients do not.
-        in_header = validate_client_order_id(header.removeprefix('"').removesuffix('"'))
+        in_header: str = CLIENT_ORDER_ID.run_validation(header.removeprefix('"').removesuffix('"'))
     except serializers.ValidationError as error:
         raise serializers.ValidationError({"header:Idempotency-Key": error.detail}) from None
     if in_body is not None and in_body != in_header:

@@ -162,21 +162,21 @@ def test_an_order_is_never_claimed_after_its_place_by(status: str) -> None:
     if status == "expired":
         (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
         assert moved.status == "expired"
-    assert lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test") == []
+    assert lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test") == []
     assert Order.objects.get(pk=order.pk).status == status
 
 
 def test_an_order_is_claimed_before_its_place_by() -> None:
     OrderFactory(place_by="2100-01-01T00:00:00Z")
     assert lifecycle.overtake(limit=10, actor="system:sweep") == []
-    assert len(lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test")) == 1
+    assert len(lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test")) == 1
 
 
 def test_a_resend_that_the_venue_would_not_recognise_any_more_is_looked_up_instead() -> None:
     order = OrderFactory(status="unconfirmed")
     lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=1, resend_within=0.0)], actor="system:test")
 
-    assert lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test") == []
+    assert lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test") == []
     (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
     assert (moved.event, moved.status) == ("resend_window_passed", "unconfirmed")
     assert Order.objects.get(pk=order.pk).next_attempt_at is not None
@@ -186,7 +186,7 @@ def test_the_window_of_the_first_doubt_holds_for_all_later_attempts() -> None:
     order = OrderFactory(status="unconfirmed")
     lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=1, resend_within=60.0)], actor="system:test")
     first = Order.objects.get(pk=order.pk).resend_before
-    lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test")
+    lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test")
     lifecycle.advance([step_for(order, Event.OUTCOME_UNKNOWN, attempt=2)], actor="system:test")
     lifecycle.advance([step_for(order, Event.NOT_FOUND, attempt=2, resend_within=600.0)], actor="system:test")
     assert Order.objects.get(pk=order.pk).resend_before == first
@@ -255,10 +255,10 @@ def test_a_claim_takes_due_orders_of_its_venue_longest_due_first() -> None:
     OrderFactory(attempts=1, delay=3600.0)
     OrderFactory(venue=VenueFactory(code="XOTH"))
 
-    claimed = lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test")
+    claimed = lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test")
 
     assert {order.id for order in claimed} == {sooner.pk, later.pk}
-    assert [order.id for order in lifecycle.claim("XSIM", limit=10, lease=30, actor="system:test")] == []
+    assert [order.id for order in lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test")] == []
     order = Order.objects.get(pk=sooner.pk)
     assert (order.status, order.attempt) == ("submitting", 1)
     assert order.lease_expires_at is not None
@@ -268,7 +268,7 @@ def test_a_claim_is_limited_to_the_longest_due() -> None:
     orders = [OrderFactory() for _ in range(3)]
     Order.objects.filter(pk=orders[2].pk).update(next_attempt_at="2020-01-01T00:00:00Z")
 
-    (claimed,) = lifecycle.claim("XSIM", limit=1, lease=30, actor="system:test")
+    (claimed,) = lifecycle.claim("XSIM", limit=1, in_flight=100, lease=30, actor="system:test")
 
     assert claimed.id == orders[2].pk
 
@@ -335,7 +335,7 @@ def test_sixteen_claims_at_once_share_the_orders_without_overlap() -> None:
     owner = UserFactory()
     orders = {OrderFactory(owner=owner).pk for _ in range(40)}
 
-    claims = in_threads(16, lambda n: lifecycle.claim("XSIM", limit=5, lease=30, actor=f"system:{n}"))
+    claims = in_threads(16, lambda n: lifecycle.claim("XSIM", limit=5, in_flight=100, lease=30, actor=f"system:{n}"))
 
     claimed = [order.id for claim in claims for order in claim]
     assert len(claimed) == len(set(claimed))

@@ -7,9 +7,10 @@ import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
+from orders.api.serializers import OrderSerializer
 from orders.models import Order
 from orders.tests.factories import OrderFactory, VenueFactory
-from orders.tests.test_submit_order import errors
+from orders.tests.test_submit_order import LIMIT, errors
 
 ORDERS = "/api/v1/orders"
 
@@ -21,6 +22,11 @@ def make(username: str, **fields: Any) -> str:
 def ids(response: Any) -> list[str]:
     assert response.status_code == 200, response.content
     return [order["id"] for order in response.json()["results"]]
+
+
+def test_an_answer_has_the_fields_that_the_schema_declares(alice: APIClient) -> None:
+    body = alice.post(ORDERS, LIMIT).json()
+    assert list(body) == list(OrderSerializer().fields)
 
 
 def test_a_client_sees_its_own_orders_and_no_others(alice: APIClient, bob: APIClient) -> None:

@@ -1,0 +1,23 @@
+"""Which form an answer takes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+
+class JSONFirst(DefaultContentNegotiation):
+    """The common case without reading media types: JSON is what there is, and what is asked for."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> Any:
+        first = next(iter(renderers))
+        if first.media_type == "application/json" and request.META.get("HTTP_ACCEPT", "*/*") in _JSON_WILL_DO:
+            return first, first.media_type
+        return super().select_renderer(request, renderers, format_suffix)
+
+
+_JSON_WILL_DO = ("*/*", "application/json")
