@@ -68,3 +68,7 @@ def _oldest_due_order() -> dict[str, Any]:
     due = selectors.work_due().place
     overdue = max(0.0, -due) if due is not None else 0.0
     return {"ok": overdue <= DUE_TOO_LONG_SECONDS, "overdue_seconds": round(overdue, 1)}
+
+
+PROBES = {"/healthz": healthz, "/readyz": readyz}
+"""By path. Not among the addresses in urls.py: `middleware.probes` answers them before all else."""

@@ -7,6 +7,26 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
+from quiktrade import health
+
+
+def probes(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer the probes before anything looks at the host's name or the transport.
+
+    Whoever probes names the process by its address, which is no host name of the deployment, and over plain
+    HTTP.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        probe = health.PROBES.get(request.path_info)
+        if probe is None:
+            return get_response(request)
+        response = probe(request)
+        response["Content-Length"] = str(len(response.content))  # CommonMiddleware's work, and it is passed by
+        return response
+
+    return middleware
+
 
 def optional_trailing_slash(
     get_response: Callable[[HttpRequest], HttpResponse],

@@ -23,11 +23,10 @@ _ORDER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """What runs, and where. `host` is where the web part listens, `host_name` a name that it answers to."""
+    """What runs, and where. `host` is where the web part listens."""
 
     parts: list[str]
     host: str
-    host_name: str
     port: int
     exchange_port: int
 
@@ -130,7 +129,7 @@ def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
     """What the web part's `/readyz` says, or None without an answer."""
     connection = http.client.HTTPConnection(addresses.local_host, addresses.port, timeout=3)
     try:
-        connection.request("GET", "/readyz", headers={"Host": addresses.host_name})
+        connection.request("GET", "/readyz")
         answer = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return None

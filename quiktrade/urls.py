@@ -1,11 +1,9 @@
-"""Every address QuikTrade answers at."""
+"""Every address QuikTrade answers at, but for the probes: those are in health.py."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
-
-from quiktrade import health
 
 v1: list[URLPattern | URLResolver] = [
     path("auth/", include("quiktrade.auth.urls")),
@@ -19,8 +17,6 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="docs")),
     path("admin/", admin.site.urls),
     path("api/v1/", include(v1)),
-    path("healthz", health.healthz),
-    path("readyz", health.readyz),
 ]
 handler400 = "quiktrade.problems.bad_request"
 handler403 = "quiktrade.problems.forbidden"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
@@ -188,6 +189,25 @@ def test_the_documents_pages_load_nothing_from_other_hosts(path: str) -> None:
 
 def test_the_probes_answer_without_a_token() -> None:
     assert APIClient().get("/healthz").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_the_probes_answer_to_any_host_over_plain_http(settings: Any, path: str, method: str) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    response = getattr(Client(), method)(path, headers={"Host": "10.1.2.3:8000"})
+    assert (response.status_code, response["Content-Type"]) == (200, "application/json")
+    assert int(response["Content-Length"]) > 0
+    assert Client().get("/api/v1/docs", headers={"Host": "10.1.2.3:8000"}).status_code == 400
+
+
+def test_the_probes_are_for_reading() -> None:
+    assert APIClient().post("/healthz").status_code == 405
+
+
+@pytest.mark.django_db(databases=[])
+def test_the_liveness_probe_touches_no_database() -> None:
+    assert APIClient().get("/healthz").status_code == 200
 
 
 def test_readiness_tells_what_is_missing(user: User) -> None:

@@ -67,7 +67,6 @@ class Command(BaseCommand):
         addresses = Addresses(
             parts=[part for part in PARTS if part not in options["without"]],
             host=options["host"],
-            host_name=_host_name(),
             port=options["port"],
             exchange_port=options["exchange_port"],
         )
@@ -172,11 +171,6 @@ def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
 def _demo_client() -> str | None:
     client = get_user_model().objects.filter(username__in=demo.CLIENTS).order_by("username").first()
     return client.get_username() if client else None
-
-
-def _host_name() -> str:
-    names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
-    return names[0] if names else "localhost"
 
 
 def _programs(addresses: Addresses) -> list[Program]:
