@@ -5,6 +5,7 @@ import os
 import sys
 
 OLDEST_PYTHON = (3, 11)
+WRONG_USAGE = 2
 
 
 def main() -> None:
@@ -14,6 +15,7 @@ def main() -> None:
 
     bootstrap.ensure_packages(sys.argv)
 
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
     from quiktrade import children, local_database
@@ -24,6 +26,11 @@ def main() -> None:
         local_database.configure(sys.argv)
     except local_database.LocalDatabaseError as error:
         sys.exit(str(error))
+    try:
+        import quiktrade.settings  # noqa: F401  Django would show a traceback of the same
+    except ImproperlyConfigured as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(WRONG_USAGE)
     execute_from_command_line(sys.argv)
 
 

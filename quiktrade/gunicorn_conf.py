@@ -13,10 +13,19 @@ from typing import Any
 from quiktrade import children
 from quiktrade.logs import FieldFormatter
 
+
+def _count(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip() or str(default)
+    if not text.isdecimal() or int(text) < 1:
+        sys.stderr.write(f"{name} is {text!r}; a whole number from 1 is needed\n")
+        sys.exit(2)
+    return int(text)
+
+
 wsgi_app = "quiktrade.wsgi:application"
 worker_class = "gthread"
-workers = int(os.environ.get("QUIKTRADE_WEB_WORKERS") or 2)
-threads = int(os.environ.get("QUIKTRADE_WEB_THREADS") or 8)
+workers = _count("QUIKTRADE_WEB_WORKERS", 2)
+threads = _count("QUIKTRADE_WEB_THREADS", 8)
 keepalive = 5  # seconds an idle connection stays open, for a client's next order
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
 control_socket_disable = True  # else gunicorn makes one in the home directory
@@ -34,7 +43,7 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     """Give gunicorn's log our form. The first hook of a start and of a reload: both make new handlers."""
     for handler in server.log.error_log.handlers:
         handler.setFormatter(FieldFormatter())
-        handler.addFilter(_without_slow_clients_traceback)
+        handler.addFilter(_without_needless_traceback)
 
 
 def when_ready(server: Any) -> None:
@@ -50,8 +59,12 @@ def when_ready(server: Any) -> None:
             listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
-def _without_slow_clients_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError):
+def _without_needless_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, BlockingIOError):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg, record.args, record.exc_info = "Client too slow: connection closed", (), None
+    # By name: this process stays while its workers are replaced, so it imports nothing that they are to read anew.
+    elif type(error).__name__ == "ImproperlyConfigured":
+        record.msg, record.args, record.exc_info = str(error), (), None
     return True

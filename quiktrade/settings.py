@@ -6,6 +6,7 @@ names and a database, or with debugging on.
 """
 
 import os
+import re
 import secrets
 import socket
 from datetime import timedelta
@@ -56,6 +57,13 @@ def env_int(name: str, default: int, *, minimum: int) -> int:
 
 def env_list(name: str, default: str) -> list[str]:
     return [item.strip() for item in env(name, default).split(",") if item.strip()]
+
+
+def env_match(name: str, default: str, pattern: str, needed: str) -> str:
+    text = env(name, default)
+    if not re.fullmatch(pattern, text):
+        raise ImproperlyConfigured(f"{name} is {text!r}; {needed} is needed")
+    return text
 
 
 # ---- Environment, secrets ----
@@ -116,6 +124,9 @@ ALLOWED_HOSTS = env_list("QUIKTRADE_ALLOWED_HOSTS", "" if PRODUCTION else "local
 if PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("Production needs QUIKTRADE_ALLOWED_HOSTS: the host names clients use, by comma.")
 CSRF_TRUSTED_ORIGINS = env_list("QUIKTRADE_CSRF_TRUSTED_ORIGINS", "")
+for _origin in CSRF_TRUSTED_ORIGINS:
+    if not re.fullmatch(r"https?://[^/]+", _origin):
+        raise ImproperlyConfigured(f"QUIKTRADE_CSRF_TRUSTED_ORIGINS has {_origin!r}; it must be like https://host")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
@@ -199,7 +210,8 @@ def _database(url: str) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(url)
     except Exception as error:
-        raise ImproperlyConfigured(f"DATABASE_URL is not a PostgreSQL connection string: {error}") from None
+        why = str(error).strip()
+        raise ImproperlyConfigured(f"DATABASE_URL is not a PostgreSQL connection string: {why}") from None
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return {
         "ENGINE": "quiktrade.postgresql",
@@ -235,6 +247,9 @@ SIMPLE_JWT = {
 
 # ---- API ----
 
+_RATE = r"[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)"
+_TOKEN_RATE = env_match("QUIKTRADE_TOKEN_RATE", "30/min", _RATE, "30/min or the like")
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["quiktrade.auth.authentication.TokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -243,7 +258,7 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "quiktrade.negotiation.JSONFirst",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "quiktrade.problems.exception_handler",
-    "DEFAULT_THROTTLE_RATES": {"token": env("QUIKTRADE_TOKEN_RATE", "30/min")},  # per address: slows guessing down
+    "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address: slows guessing down
     "NUM_PROXIES": 1 if env_bool("QUIKTRADE_BEHIND_PROXY", False) else 0,
     "COERCE_DECIMAL_TO_STRING": True,
     "URL_FORMAT_OVERRIDE": None,
@@ -347,12 +362,15 @@ UNFOLD: dict[str, Any] = {
 
 # ---- Logging: a constant sentence, then fields ----
 
+_LEVELS = "DEBUG|INFO|WARNING|ERROR|CRITICAL"
+_LOG_LEVEL = env_match("QUIKTRADE_LOG_LEVEL", "INFO", _LEVELS, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"fields": {"()": "quiktrade.logs.FieldFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
-    "root": {"handlers": ["stderr"], "level": env("QUIKTRADE_LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stderr"], "level": _LOG_LEVEL},
     "loggers": {
         "django-q": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},  # a client's 4xx is the client's

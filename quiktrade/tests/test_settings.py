@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from quiktrade.bootstrap import ROOT
+from quiktrade.tests.processes import free_ports
 
 PRODUCTION = {
     "QUIKTRADE_ENV": "production",
@@ -29,8 +30,12 @@ print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}))
 
 def run(environment: dict[str, str], *names: str) -> subprocess.CompletedProcess[str]:
     """Read the settings in an environment that has these variables and no other of ours."""
+    return start(["-c", SHOW, *names], environment)
+
+
+def start(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", SHOW, *names],
+        [sys.executable, *command],
         cwd=ROOT,
         env={"PATH": os.defpath, **environment},
         capture_output=True,
@@ -103,6 +108,10 @@ def test_production_refuses_what_is_missing_or_meant_for_development(variable: s
         ("QUIKTRADE_LEASE_SECONDS", "nan"),
         ("QUIKTRADE_LEASE_SECONDS", "inf"),
         ("QUIKTRADE_SECRET_KEY_FILE", "/nowhere/secret_key"),
+        ("QUIKTRADE_TOKEN_RATE", "often"),
+        ("QUIKTRADE_TOKEN_RATE", "0/min"),
+        ("QUIKTRADE_LOG_LEVEL", "LOUD"),
+        ("QUIKTRADE_CSRF_TRUSTED_ORIGINS", "https://desk.example.com,quiktrade.example.com"),
         ("DATABASE_URL", "mysql://db.example.com/orders"),
     ],
 )
@@ -110,6 +119,30 @@ def test_a_value_that_cannot_be_used_is_refused_by_the_name_of_its_variable(
     variable: str, value: str, tmp_path: Path
 ) -> None:
     assert variable in refusal({"QUIKTRADE_DATA": str(tmp_path), variable: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "command"),
+    [
+        ("QUIKTRADE_ENV", "staging", "help"),
+        ("QUIKTRADE_ENV", "staging", "up"),
+        ("QUIKTRADE_LEASE_SECONDS", "abc", "check"),
+        ("DATABASE_URL", "mysql://db.example.com/orders", "migrate"),
+    ],
+)
+def test_a_command_says_it_in_one_line(variable: str, value: str, command: str, tmp_path: Path) -> None:
+    done = start(["manage.py", command], {"QUIKTRADE_DATA": str(tmp_path), variable: value})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(variable)
+
+
+@pytest.mark.parametrize("variable", ["QUIKTRADE_WEB_WORKERS", "QUIKTRADE_LEASE_SECONDS"])
+def test_gunicorn_ends_and_says_it_without_a_traceback(variable: str, tmp_path: Path) -> None:
+    command = ["-m", "gunicorn", "--config", "quiktrade/gunicorn_conf.py", "--bind", f"127.0.0.1:{free_ports(1)}"]
+    done = start(command, {"QUIKTRADE_DATA": str(tmp_path), variable: "abc"})
+    assert done.returncode != 0
+    assert f"{variable} is 'abc'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_without_any_variable_only_loopback_names_are_answered(tmp_path: Path) -> None:
