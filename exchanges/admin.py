@@ -7,14 +7,15 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from exchanges import services
 from exchanges.console.intents import Intent, IntentAdmin, Outcome
-from exchanges.console.pages import clipped, label
-from exchanges.console.times import age, exact, stamp
-from exchanges.models import Venue, VenueEvent
+from exchanges.console.pages import clipped, label, two
+from exchanges.console.times import age, ahead, exact, stamp
+from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.registry import ADAPTERS, open_venue
 
 EVENTS_SHOWN = 200
@@ -64,11 +65,48 @@ def venue_state(venue: Venue) -> SafeString:
         labels.append(label("Halted", "danger", title="Nothing is sent to it; its orders wait."))
     if not venue.enabled:
         labels.append(label("Off", "warning", title="Orders for it are refused."))
+    if circuit := venue.open_circuit:
+        labels.append(label("Not answering", "danger", title=circuit.last_error))
     return SafeString(" ".join(labels)) or label("Open", "success", title="Orders are accepted and sent.")
 
 
 def halted_since(venue: Venue) -> SafeString | None:
     return exact(f"{age(venue.halted_at)} ago", venue.halted_at) if venue.halted_at else None
+
+
+def trouble(venue: Venue) -> tuple[SafeString | str, str]:
+    """Since when it is halted or does not answer, and why."""
+    since, circuit = halted_since(venue), venue.open_circuit
+    if since:
+        return since, venue.halt_reason
+    if circuit and circuit.opened_at:
+        return exact(f"{age(circuit.opened_at)} ago", circuit.opened_at), circuit.last_error
+    return "", ""
+
+
+def next_probe(circuit: VenueHealth) -> SafeString:
+    """When an order is sent to find out whether the venue is back. Without one that is due there is no probe."""
+    assert circuit.retry_at is not None, "the circuit is open"
+    return exact(f"{ahead(circuit.retry_at)}, with the first order that is due", circuit.retry_at)
+
+
+def circuit_facts(venue: Venue) -> list[tuple[str, SafeString | str]]:
+    health = venue.known_health
+    if health is None:
+        return [("State", "Closed: nothing has been sent to it yet")]
+    facts: list[tuple[str, SafeString | str]] = [("State", label("Closed", "success"))]
+    if health.retry_at and health.opened_at:
+        since = exact(f"for {age(health.opened_at)}", health.opened_at)
+        facts = [
+            ("State", format_html("{} {}", label("Open", "danger"), since)),
+            ("Next probe", next_probe(health)),
+            ("Failed probes", f"{health.probes:,}"),
+        ]
+    return [
+        *facts,
+        ("Unanswered", f"{health.silences:,} request{'' if health.silences == 1 else 's'} since its last answer"),
+        ("Last error", health.last_error),
+    ]
 
 
 class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -104,7 +142,19 @@ class VenueAdmin(IntentAdmin):
     form = VenueForm
     fields = ("code", "name", "adapter", "settings", "enabled", "is_default", "max_in_flight")
     sortable_by = ()
-    list_display = ("code", "name", "state", "since", "halted_by", "reason", "adapter", "default", "max_in_flight")
+    list_display = (
+        "code",
+        "name",
+        "state",
+        "circuit",
+        "since",
+        "halted_by",
+        "reason",
+        "adapter",
+        "default",
+        "max_in_flight",
+    )
+    list_select_related = ("health",)
     change_form_template = "console/venue.html"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
@@ -120,6 +170,7 @@ class VenueAdmin(IntentAdmin):
                 "venue": venue,
                 "state": venue_state(venue),
                 "since": halted_since(venue),
+                "circuit": circuit_facts(venue),
                 "history": {
                     "headers": ["Time (UTC)", "Event", "Actor", "Reason"],
                     "rows": [
@@ -138,13 +189,21 @@ class VenueAdmin(IntentAdmin):
             "headers": ["Venue", "State", "Since", "Reason"],
             "rows": [
                 [str(venue), venue_state(venue), halted_since(venue) or "", venue.halt_reason]
-                for venue in Venue.objects.filter(pk__in=keys)
+                for venue in Venue.objects.filter(pk__in=keys).select_related("health")
             ],
         }
 
     @admin.display(description="state")
     def state(self, venue: Venue) -> SafeString:
         return venue_state(venue)
+
+    @admin.display(description="circuit")
+    def circuit(self, venue: Venue) -> SafeString | str:
+        if (circuit := venue.open_circuit) is None or circuit.opened_at is None or circuit.retry_at is None:
+            return "closed"
+        open_for = exact(f"open for {age(circuit.opened_at)}", circuit.opened_at)
+        probe = exact(f"probe {ahead(circuit.retry_at)}", circuit.retry_at)
+        return two(open_for, probe)
 
     @admin.display(description="halted")
     def since(self, venue: Venue) -> SafeString | None:

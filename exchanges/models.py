@@ -63,6 +63,17 @@ class Venue(models.Model):
     def halted(self) -> bool:
         return self.halted_at is not None
 
+    @property
+    def known_health(self) -> "VenueHealth | None":
+        """None before its first order. Lists select `health` with their venues."""
+        return getattr(self, "health", None)
+
+    @property
+    def open_circuit(self) -> "VenueHealth | None":
+        """Its health while it does not answer."""
+        health = self.known_health
+        return health if health and health.retry_at else None
+
 
 class VenueHealth(models.Model):
     """A venue's circuit and its bucket of sends, shared by all workers. Written by `exchanges.health` alone.

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from exchanges.admin import halted_since, venue_state
+from exchanges.admin import trouble, venue_state
 from exchanges.console.times import age, exact
 from exchanges.models import Venue
 from orders import attention, selectors
@@ -176,7 +176,10 @@ def _needs() -> dict[str, Any]:
 def _venues() -> dict[str, Any]:
     return {
         "headers": ["Venue", "State", "Since", "Reason"],
-        "rows": [[_venue_link(v), venue_state(v), halted_since(v) or "", v.halt_reason] for v in Venue.objects.all()],
+        "rows": [
+            [_venue_link(venue), venue_state(venue), *trouble(venue)]
+            for venue in Venue.objects.select_related("health")
+        ],
     }
 
 

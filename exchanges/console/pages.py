@@ -55,6 +55,11 @@ def muted(text: object) -> SafeString:
     return format_html('<span class="text-font-subtle-light dark:text-font-subtle-dark">{}</span>', text)
 
 
+def two(first: SafeString | str, second: SafeString | str) -> SafeString:
+    """A cell of two lines."""
+    return format_html('<span class="console-two"><span>{}</span><small>{}</small></span>', first, second)
+
+
 def clipped(text: str) -> SafeString:
     """A long text on one line, whole when pointed at."""
     return format_html('<span class="console-clipped" title="{}">{}</span>', text, text)

@@ -13,7 +13,7 @@ from psycopg.errors import QueryCanceled
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RelatedCheckboxFilter
 
 from exchanges.console.intents import Intent, IntentAdmin
-from exchanges.console.pages import ReadOnlyAdmin, clipped
+from exchanges.console.pages import ReadOnlyAdmin, clipped, two
 from exchanges.console.times import age, exact
 from orders import selectors
 from orders.admin import cells
@@ -44,7 +44,7 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
         "client",
     )
     list_display_links = ("name",)
-    list_select_related = ("owner", "venue")
+    list_select_related = ("owner", "venue__health")
     list_filter = (
         NeedsOperatorFilter,
         ("status", ChoicesCheckboxFilter),
@@ -140,7 +140,7 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
 
     @admin.display(description="terms")
     def terms(self, order: Order) -> SafeString:
-        return cells.two(cells.trade(order), cells.conditions(order))
+        return two(cells.trade(order), cells.conditions(order))
 
     @admin.display(description="client")
     def client(self, order: Order) -> SafeString:

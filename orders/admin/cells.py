@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from exchanges.console.pages import clipped, code, label, muted
+from exchanges.console.pages import clipped, code, label, muted, two
 from exchanges.console.times import age, ahead, exact, stamp
 from orders.models import Order, OrderEvent, Status
 
@@ -86,6 +86,9 @@ def waits_for(order: Order) -> SafeString:
         return SafeString("")
     if order.status == Status.PENDING and order.venue.halted:
         return SafeString("its halted venue")
+    circuit = order.venue.open_circuit if order.status == Status.PENDING else None
+    if circuit and circuit.retry_at and circuit.retry_at > order.next_attempt_at:
+        return exact(f"its silent venue, probed {ahead(circuit.retry_at)}", circuit.retry_at)
     step = "look-up" if order.status == Status.UNCONFIRMED else "attempt"
     return exact(f"{step} {ahead(order.next_attempt_at)}", order.next_attempt_at)
 
@@ -184,11 +187,6 @@ def venue_link(order: Order) -> SafeString:
     url = reverse("admin:exchanges_venue_change", args=[order.venue_id])
     halted = label("halted", "warning", title=order.venue.halt_reason) if order.venue.halted else ""
     return format_html('<a href="{}" class="text-link">{}</a> {}', url, order.venue, halted)
-
-
-def two(first: SafeString | str, second: SafeString | str) -> SafeString:
-    """A cell of two lines."""
-    return format_html('<span class="console-two"><span>{}</span><small>{}</small></span>', first, second)
 
 
 HISTORY = ["#", "Time (UTC)", "Event", "Status", "Attempt", "Actor", "Reason", "Detail"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import factory
 from django.contrib.auth.models import Group, Permission, User
 
+from exchanges import health
 from exchanges.models import Venue
 from orders import lifecycle
 from orders.lifecycle import Event, Step
@@ -74,6 +75,14 @@ class VenueFactory(factory.django.DjangoModelFactory[Venue]):
     adapter = "simulator"
     settings = factory.LazyFunction(lambda: {"url": UNREACHABLE})
     is_default = factory.LazyAttribute(lambda venue: venue.code == "XSIM")
+
+
+def silent_venue(code: str = "XSIM", *, times: int = 7, error: str = "no answer in 5 s") -> Venue:
+    """A venue that left so many requests unanswered; from the fifth on its circuit is open."""
+    venue = VenueFactory(code=code)
+    health.permit(code, 1)
+    health.record_silence(code, requests=times, probe=False, error=error)
+    return venue
 
 
 class OrderFactory(factory.Factory[Order]):

@@ -16,13 +16,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from exchanges.models import Venue, VenueEvent
+from exchanges import health
+from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.tests.running import running_exchange
 from orders import admin as orders_admin
 from orders import selectors
 from orders.admin import listing
 from orders.models import Order, OrderEvent, Status
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, silent_venue
 
 pytestmark = pytest.mark.django_db
 
@@ -396,6 +397,51 @@ def test_a_venue_that_is_halted_already_is_refused_with_the_reason(operator: Cli
     answer = operator.post("/admin/exchanges/venue/halt/", sent, follow=True).content.decode()
     assert "by operator:adam: wrong prices" in answer
     assert "1 venue not halted:" in answer
+
+
+def test_a_venues_page_shows_its_circuit(operator: Client) -> None:
+    VenueFactory()
+    url = "/admin/exchanges/venue/XSIM/change/"
+    assert "nothing has been sent to it yet" in page(operator, url)
+
+    silent_venue(times=4)
+    closed = page(operator, url)
+    assert re.search(r"Closed.*4 requests since its last answer.*no answer in 5 s", closed, re.DOTALL)
+    assert "Not answering" not in closed
+
+    silent_venue(times=3, error="<b>refused</b>")
+    shown = page(operator, url)
+    assert "Not answering" in shown
+    assert re.search(r"Open.*for \d s.*Next probe.*7 requests since its last answer", shown, re.DOTALL)
+    assert "&lt;b&gt;refused&lt;/b&gt;" in shown
+    assert "wait until it answers again" in shown
+
+    health.record_answer("XSIM")
+    assert "Orders for it are accepted and sent." in page(operator, url)
+
+
+def test_lists_show_circuits_in_one_query(operator: Client) -> None:
+    def queries(url: str) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            answer = page(operator, url)
+        assert "Not answering" in answer
+        return len(captured)
+
+    urls = ("/admin/exchanges/venue/", "/admin/exchanges/venue/halt/?keys=XSIM,XAAA,XBBB,XCCC", "/admin/")
+    silent_venue()
+    few = [queries(url) for url in urls]
+    for code in ("XAAA", "XBBB", "XCCC"):
+        silent_venue(code)
+    assert [queries(url) for url in urls] == few
+    assert re.search(r"open for \d s.*probe", page(operator, urls[0]), re.DOTALL)
+    assert "no answer in 5 s" in page(operator, "/admin/")
+
+
+def test_an_order_for_a_silent_venue_says_that_it_waits_for_the_venue(operator: Client) -> None:
+    order = OrderFactory(venue=silent_venue())
+    VenueHealth.objects.update(retry_at=timezone.now() + timedelta(seconds=9))
+    for url in (LIST, f"{LIST}{order.pk}/change/"):
+        assert re.search(r"its silent venue, probed in [89] s", page(operator, url))
 
 
 VENUE = {"name": "Paris", "adapter": "simulator", "settings": '{"url": "http://127.0.0.1:9"}', "max_in_flight": "10"}

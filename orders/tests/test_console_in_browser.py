@@ -13,7 +13,7 @@ from pytest_django.live_server_helper import LiveServer
 from exchanges.models import Venue
 from orders import selectors
 from orders.models import Order
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, silent_venue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -163,6 +163,7 @@ def test_search_and_filters_narrow_the_list_down(page: Page) -> None:
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_every_page_works_without_another_host(page: Page, tmp_path: Path) -> None:
     order = OrderFactory(status="failed", attempts=2)
+    silent_venue()
     paths = [f"orders/order/{order.pk}/change/", f"orders/order/cancel/?keys={order.pk}", "orders/order/"]
     paths += ["exchanges/venue/", "exchanges/venue/XSIM/change/", "quiktrade/workernode/", "django_q/schedule/"]
     paths += ["django_q/ormq/", "django_q/failure/", f"orders/order/{order.pk}/history/", "password_change/", ""]
