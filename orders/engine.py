@@ -46,7 +46,9 @@ T = TypeVar("T")
 ACTOR = "system:placement"
 LARGEST_CLAIM = 256
 GATHER_SECONDS = 0.004
-"""With many requests under way their outcomes are gathered this long and written together."""
+"""With many requests under way their outcomes are gathered this long and written together; likewise what is due."""
+BUSY = 8
+"""Requests under way from which on gathering is worth its wait."""
 DATABASE_RETRY_SECONDS = 0.5
 UNREACHABLE_SECONDS = 0.5
 """The longest wait of an order whose venue was not there, before the circuit takes over."""
@@ -275,7 +277,7 @@ class Engine:
         """Write outcomes as they come, until the run is over and none is left."""
         while self._attempts or not self._over:
             await self._outcome.wait()
-            if len(self._calls) > 8:
+            if len(self._calls) > BUSY:
                 await asyncio.sleep(GATHER_SECONDS)
             self._outcome.clear()
             attempts, self._attempts = self._attempts, []

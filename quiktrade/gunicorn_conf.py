@@ -12,6 +12,7 @@ from typing import Any
 
 from quiktrade import children
 from quiktrade.logs import FieldFormatter
+from quiktrade.web_worker import Worker
 
 
 def _count(name: str, default: int) -> int:
@@ -23,7 +24,8 @@ def _count(name: str, default: int) -> int:
 
 
 wsgi_app = "quiktrade.wsgi:application"
-worker_class = "gthread"
+worker_class = Worker
+Worker.most_in_hand = _count("QUIKTRADE_WEB_IN_HAND", Worker.most_in_hand)
 workers = _count("QUIKTRADE_WEB_WORKERS", 2)
 threads = _count("QUIKTRADE_WEB_THREADS", 8)
 keepalive = 5  # seconds an idle connection stays open, for a client's next order

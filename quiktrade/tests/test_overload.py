@@ -1,0 +1,133 @@
+"""More requests than can be answered in good time, against a real gunicorn."""
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection, HTTPResponse
+
+import pytest
+from django.db import connection
+from rest_framework_simplejwt.tokens import AccessToken
+
+from orders.models import Order
+from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade.tests.processes import Process, Processes, wait_until
+
+ONE = {"QUIKTRADE_WEB_WORKERS": "1"}
+
+
+def order(name: str) -> bytes:
+    body = {"type": "market", "side": "buy", "instrument": "US0378331005", "quantity": 1, "client_order_id": name}
+    return json.dumps(body).encode()
+
+
+@pytest.fixture
+def slow_orders(processes: Processes) -> Iterator[None]:
+    """Orders whose id begins with "slow" take the database two seconds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION sleep_a_while() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(2); RETURN NEW; END $$;"
+            "CREATE TRIGGER slow BEFORE INSERT ON orders_order FOR EACH ROW"
+            " WHEN (NEW.client_order_id LIKE 'slow%') EXECUTE FUNCTION sleep_a_while()"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER slow ON orders_order; DROP FUNCTION sleep_a_while()")
+
+
+def asleep() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        return int(cursor.fetchone()[0])
+
+
+class Client:
+    def __init__(self, web: Process) -> None:
+        VenueFactory()
+        self.port = web.port
+        self.headers = {
+            "Authorization": f"Bearer {AccessToken.for_user(UserFactory())}",
+            "Content-Type": "application/json",
+        }
+
+    def channel(self) -> closing[HTTPConnection]:
+        return closing(HTTPConnection("127.0.0.1", self.port, timeout=30))
+
+    def post(self, name: str) -> int:
+        with self.channel() as channel:
+            return self.post_on(channel, name).status
+
+    def post_on(self, channel: HTTPConnection, name: str) -> HTTPResponse:
+        channel.request("POST", "/api/v1/orders", order(name), self.headers)
+        return channel.getresponse()
+
+    def get(self, path: str) -> int:
+        with self.channel() as channel:
+            channel.request("GET", path, headers=self.headers)
+            return channel.getresponse().status
+
+
+@pytest.mark.usefixtures("slow_orders")
+def test_what_is_too_much_is_refused_at_once_and_taken_when_sent_again(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="3", QUIKTRADE_WEB_IN_HAND="2", **ONE)
+    client = Client(web)
+    with ThreadPoolExecutor(2) as crowd, client.channel() as channel:
+        slow = [crowd.submit(client.post, f"slow-{number}") for number in range(2)]
+        wait_until(lambda: asleep() == 2, web)
+        refused = client.post_on(channel, "one-too-many")
+        problem = json.loads(refused.read())
+        assert client.get("/healthz") == 200
+        assert not any(call.done() for call in slow)
+        assert [call.result() for call in slow] == [201, 201]
+
+        assert (refused.status, problem["type"]) == (503, "urn:quiktrade:problem:overloaded")
+        assert refused.headers["Retry-After"] == "1"
+        assert refused.headers["Content-Type"] == "application/problem+json"
+        assert client.post_on(channel, "one-too-many").status == 201  # on the same connection
+    assert Order.objects.count() == 3
+
+
+def test_connections_that_say_nothing_hold_no_thread(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
+    with ExitStack() as stack:
+        for _ in range(100):  # each would hold the one thread for 5 s
+            stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
+        assert Client(web).post("a") == 201
+
+
+@pytest.mark.usefixtures("slow_orders")
+def test_orders_are_served_ahead_of_reads(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
+    client = Client(web)
+    assert client.post("first") == 201
+    served: list[str] = []
+
+    def read() -> None:
+        assert client.get("/api/v1/orders?limit=1") == 200
+        served.append("read")
+
+    def submit(name: str) -> None:
+        assert client.post(name) == 201
+        served.append("order")
+
+    with ThreadPoolExecutor(8) as crowd:
+        calls = [crowd.submit(submit, "slow-holds-the-thread")]
+        wait_until(lambda: asleep() == 1, web)
+        calls += [crowd.submit(read) for _ in range(4)]
+        wait_until(lambda: connections_to(web) == 5, web)
+        calls += [crowd.submit(submit, f"ahead-{number}") for number in range(2)]
+        wait_until(lambda: connections_to(web) == 7, web)
+        assert not served
+        for call in calls:
+            call.result()
+    assert served[:3] == ["order"] * 3
+
+
+def connections_to(web: Process) -> int:
+    """Established connections, by the kernel's table."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table][1:]
+    return sum(row[1] == f"0100007F:{web.port:04X}" and row[3] == "01" for row in rows)
