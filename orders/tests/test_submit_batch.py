@@ -160,8 +160,7 @@ def test_500_orders_with_every_field_are_not_too_large(alice: APIClient) -> None
 
 
 def test_a_body_beyond_bounds_is_refused(alice: APIClient) -> None:
-    response = alice.generic("POST", BATCH, b" " * (settings.API_MAX_BATCH_BYTES + 1), content_type="application/json")
-    assert response.status_code == 413
+    assert post_bytes(alice, b" " * (settings.API_MAX_BATCH_BYTES + 1), path=BATCH).status_code == 413
     assert post_bytes(alice, b" " * (settings.API_MAX_BODY_BYTES + 1)).status_code == 413
 
 

@@ -21,8 +21,8 @@ def without(order: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in order.items() if name not in names}
 
 
-def post_bytes(client: APIClient, body: bytes, media_type: str = "application/json") -> Any:
-    return client.generic("POST", ORDERS, body, content_type=media_type)  # type: ignore[arg-type]
+def post_bytes(client: APIClient, body: bytes, media_type: str = "application/json", path: str = ORDERS) -> Any:
+    return client.generic("POST", path, body, content_type=media_type)  # type: ignore[arg-type]
 
 
 def errors(response: Any) -> set[tuple[str, str]]:
