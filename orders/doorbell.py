@@ -60,7 +60,8 @@ class _Ringer:
         self._wanted.clear()
         try:
             if self._line is None:
-                self._line = psycopg.connect(**connection_parameters(), autocommit=True)
+                database: Any = connection  # as Django connects, with its bounds on every wait
+                self._line = database.Database.connect(**connection_parameters(), autocommit=True)
                 self._line.execute("SET synchronous_commit = off")  # a ring waits for no disk
             self._line.execute(f"NOTIFY {settings.JOBS_CHANNEL}")
         except psycopg.Error as error:

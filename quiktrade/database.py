@@ -1,22 +1,80 @@
-"""Bounds on how long the database may keep a process waiting."""
+"""Bounds on how long the database may keep a process waiting.
 
+The server gives a statement up after `statement_timeout`. But a server that is frozen, or behind a network that
+swallows packets, gives nothing up and says nothing; and no commit is under that limit, however long its standby
+takes. So every wait for an answer has a bound on this side as well, a little longer. The connection is then closed,
+for nobody knows what the server did with the statement, or will do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+from django.db import connection as django_connection
 from django.db.backends.signals import connection_created
+from psycopg import waiting
+from psycopg.abc import RV, PQGen
+from psycopg.errors import _WaitTimeout
 
-WEB = {"statement_timeout": "3s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "5s"}
+
+@dataclass(frozen=True)
+class Bounds:
+    server: Mapping[str, str]
+    """PostgreSQL's own, by the names of its settings."""
+    answer_seconds: float
+    """Longer than `statement_timeout`, so that an answer of the server's, the better one, comes first."""
+
+
+WEB = Bounds({"statement_timeout": "3s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "5s"}, 4.0)
 """A client waits no longer: it gets a 503 and sends its order again, under the same id."""
 
-WORKER = {"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "15s"}
+WORKER = Bounds({"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "15s"}, 20.0)
 """A job has more patience, but less than the lease of the orders that it holds."""
 
+OPTIONS = {
+    "connect_timeout": "3",
+    # Who only listens sends nothing that could go unanswered. Half a minute is for TCP, else two hours; no more than
+    # a slower doorbell until then.
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+"""Of libpq. Those about TCP do nothing on a Unix socket."""
 
-def bound_waits(bounds: dict[str, str]) -> None:
+
+class Connection(psycopg.Connection[Any]):
+    """Closes itself, and raises OperationalError, when an answer takes too long."""
+
+    answer_seconds: float | None = None
+    """Of the class: for this process. Of a connection: for that one."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        seconds = self.answer_seconds
+        if timeout is not None or seconds is None:
+            return super().wait(gen, interval, timeout)
+        try:  # without psycopg's care for Ctrl-C, which costs as much as all of this, and reaches no bounded process
+            return waiting.wait(gen, self.pgconn.socket, interval, seconds)
+        except _WaitTimeout:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"the server has not answered for {seconds:g} s") from None
+
+
+def bound_waits(bounds: Bounds) -> None:
     """Have every connection that this process makes from now on give up after these times."""
-    statements = "; ".join(f"SET {name} = '{value}'" for name, value in bounds.items())
+    Connection.answer_seconds = bounds.answer_seconds
+    statements = "; ".join(f"SET {name} = '{value}'" for name, value in bounds.server.items())
 
     def apply(sender: Any, connection: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(statements)
 
     connection_created.connect(apply, weak=False, dispatch_uid="quiktrade.database")
+
+
+def answer_within(seconds: float) -> None:
+    """Have this thread's connection give up after so many seconds, rather than after its process's bound."""
+    django_connection.ensure_connection()
+    raw: Any = django_connection.connection
+    raw.answer_seconds = seconds

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
 from quiktrade import local_database
+from quiktrade.database import OPTIONS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -218,7 +219,7 @@ def _database(url: str) -> dict[str, Any]:
         **{setting: str(given.pop(option, "")) for setting, option in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": "3", **given},
+        "OPTIONS": {**OPTIONS, **given},
     }
 
 

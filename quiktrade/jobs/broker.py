@@ -30,6 +30,7 @@ from django_q.signing import SignedPackage
 
 from orders import doorbell
 from orders.tasks import Demand
+from quiktrade.database import Connection, answer_within
 from quiktrade.jobs import heartbeat
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ DEMANDED = "demanded"
 """Acknowledgement id of a job without a row: nothing is to be deleted when it is done."""
 
 OUTAGE_SECONDS = 0.5
+ANSWER_SECONDS = 4.0
+"""The pusher waits no longer for the database: a frozen one must not stop the heartbeat, which passes through here."""
 
 _CLAIM = """
 UPDATE django_q_ormq q SET lock = statement_timestamp() + %s * interval '1 second'
@@ -54,7 +57,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
 
     def __init__(self, list_key: str | None = None) -> None:
         super().__init__(list_key=list_key)
-        self._listener: tuple[int, psycopg.Connection[Any]] | None = None  # with the process that opened it
+        self._listener: tuple[int, Connection] | None = None  # with the process that opened it
         self._beat_at = 0.0
         self._demand: Callable[[], Demand] = import_string(settings.JOBS_DEMAND)
 
@@ -81,6 +84,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
             packages.append(_package(heartbeat.JOB, heartbeat.ACKNOWLEDGEMENT))
         try:
             close_old_connections()
+            answer_within(ANSWER_SECONDS)
             demand = self._demand()
             packages += [_package(job, DEMANDED) for job in demand.jobs]
             packages += self._rows()
@@ -118,7 +122,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
             time.sleep(seconds)
             return
         if self._listener is None or self._listener[0] != os.getpid():
-            listener = psycopg.connect(**doorbell.connection_parameters(), autocommit=True)
+            listener = Connection.connect(**doorbell.connection_parameters(), autocommit=True)
             listener.execute(f"LISTEN {settings.JOBS_CHANNEL}")
             self._listener = (os.getpid(), listener)
             return  # something may have rung before: ask again first

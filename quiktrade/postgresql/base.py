@@ -1,12 +1,21 @@
 """Named by Django's convention: `DATABASES["default"]["ENGINE"]` is the package."""
 
 import select
+from types import SimpleNamespace
+from typing import Any
 
+import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
+from quiktrade.database import Connection
+
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    # What Django connects with, and takes the kinds of error from. Not only once a connection is there: what it sends
+    # first, its time zone, may have to wait too.
+    Database: Any = SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
+
     def is_usable(self) -> bool:
         """Whether the connection still stands, as Django asks once in every request.
 

@@ -1,10 +1,12 @@
 """What a client sees when the database is in trouble, on real connections."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.db.backends.signals import connection_created
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
@@ -12,7 +14,22 @@ from rest_framework_simplejwt.tokens import AccessToken
 from orders import lifecycle
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
-from quiktrade.database import WEB, bound_waits
+from quiktrade.database import WEB, Bounds, Connection, bound_waits
+
+
+@contextmanager
+def bounded(*, answer_seconds: float = WEB.answer_seconds, **server: str) -> Iterator[Any]:
+    """A cursor on a connection of its own with the bounds of the web, but for these."""
+    bound_waits(Bounds({**WEB.server, **server}, answer_seconds))
+    try:
+        connection.close()
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection_created.disconnect(dispatch_uid="quiktrade.database")
+        Connection.answer_seconds = None
+        connection.close()
+
 
 ORDER = {"type": "market", "side": "buy", "instrument": "US0378331005", "quantity": 1, "client_order_id": "a"}
 
@@ -68,11 +85,30 @@ def test_a_commit_whose_standby_was_not_waited_for_is_no_201(alice: APIClient) -
 
 
 def test_the_web_gives_a_statement_up_that_takes_too_long(transactional_db: None) -> None:
-    bound_waits({**WEB, "statement_timeout": "50ms"})
-    try:
-        connection.close()
-        with pytest.raises(OperationalError, match="statement timeout"), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(10)")
-    finally:
-        connection_created.disconnect(dispatch_uid="quiktrade.database")
-        connection.close()
+    with pytest.raises(OperationalError, match="statement timeout"), bounded(statement_timeout="50ms") as cursor:
+        cursor.execute("SELECT pg_sleep(10)")
+
+
+def test_a_statement_whose_answer_does_not_come_closes_the_connection(transactional_db: None) -> None:
+    with bounded(answer_seconds=0.2) as cursor:
+        with pytest.raises(OperationalError, match=r"not answered for 0\.2 s"):
+            cursor.execute("SELECT pg_sleep(2)")
+        with pytest.raises(OperationalError, match="closed"):
+            cursor.execute("SELECT 1")
+
+
+def test_a_commit_whose_answer_does_not_come_is_an_error(transactional_db: None) -> None:
+    """PostgreSQL's statement_timeout is over when the commit begins."""
+    with bounded(answer_seconds=0.5, statement_timeout="100ms"):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE FUNCTION pg_temp.linger() RETURNS trigger LANGUAGE plpgsql AS"
+                " 'BEGIN PERFORM pg_sleep(2); RETURN NULL; END'"
+            )
+            cursor.execute("CREATE TEMPORARY TABLE slow (id int)")
+            cursor.execute(
+                "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION pg_temp.linger()"
+            )
+        with pytest.raises(OperationalError, match="not answered"), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("INSERT INTO slow VALUES (1)")

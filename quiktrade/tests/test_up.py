@@ -1,5 +1,7 @@
 """`manage.py up` as a user has it: a copy of the checkout, a terminal's signals, curl, and kill -9."""
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -8,14 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from orders.tests.factories import console_group
+from quiktrade.laboratory.traffic import log_in
 from quiktrade.private_server import ROOT
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
@@ -45,6 +50,10 @@ class Up:
                 stdout=log,
                 stderr=log,
             )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def output(self) -> str:
@@ -99,6 +108,57 @@ def start(checkout: Path) -> Iterator[Start]:
 
         yield start
     wait_until(lambda: not processes_of(checkout))
+
+
+@contextmanager
+def frozen(server: psutil.Process) -> Iterator[None]:
+    """A PostgreSQL that stands still, all of it. Its kernel goes on taking connections and bytes."""
+    server.suspend()
+    processes = [server, *server.children()]
+    try:
+        for process in processes[1:]:
+            process.suspend()
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def test_a_frozen_database_is_a_503_and_all_goes_on_when_it_is_back(start: Start, checkout: Path) -> None:
+    data = checkout / "frozen"
+    up = start(QUIKTRADE_DATA=str(data), QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_WEB_THREADS="1")
+    up.says("Ready.")
+    password = re.search(r"^  alice +(\S+)$", up.output, re.MULTILINE)
+    assert password
+    (token,) = log_in(up.port, {"alice": password[1]}).values()
+    server = psutil.Process(int((data / "pg" / "data" / "postmaster.pid").read_text().split()[0]))
+
+    def submit(name: str) -> tuple[int, Any]:
+        order = {"type": "market", "side": "buy", "instrument": "US0378331005", "quantity": 1, "client_order_id": name}
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        asked = http.client.HTTPConnection("127.0.0.1", up.port, timeout=60)
+        asked.request("POST", "/api/v1/orders", json.dumps(order), headers)
+        with contextlib.closing(asked), asked.getresponse() as answer:
+            return answer.status, (answer.headers["Retry-After"], json.loads(answer.read()))
+
+    assert submit("before")[0] == 201
+    with frozen(server):
+        # The connection that there is gives no answer; nor does the server, to a new one.
+        for _ in range(2):
+            began = time.monotonic()
+            status, (retry_after, problem) = submit("meanwhile")
+            assert (status, problem["type"]) == (503, "urn:quiktrade:problem:unavailable")
+            assert int(retry_after) > 0
+            assert time.monotonic() - began < 10
+    # The server has done since what it was told before its client gave up, if it was told anything.
+    assert submit("meanwhile")[0] in (200, 201)
+
+    def all_are_placed() -> bool:
+        return up.shell(f"curl -s {up.url}/api/v1/orders -H 'Authorization: Bearer {token}'").count('"placed"') == 2
+
+    wait_until(all_are_placed)
+    assert "Traceback" not in up.output
+    assert up.stop() == 0
 
 
 def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(start: Start) -> None:
