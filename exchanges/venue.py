@@ -47,6 +47,7 @@ class Capabilities:
     `deadline_seconds` bounds one whole call, first byte sent to last byte read, and is shorter than the lease
     of an attempt. `settle_seconds` is how long after the end of the last attempt (its outcome, or its lease) a
     request may still be on the wire: only after it does `find() is None` prove that the venue never got it.
+    `in_flight` is how many calls one adapter can have under way at once.
     """
 
     resend_safety: ResendSafety
@@ -55,6 +56,7 @@ class Capabilities:
     finds: bool
     order_types: frozenset[str]
     times_in_force: frozenset[str]
+    in_flight: int = 1024
     duplicate_window_seconds: float | None = None
     remembers_rejections: bool = True  # a refused `client_order_id` stays refused; if not, a late original may live
     cancels: bool = False

@@ -66,6 +66,8 @@ class Desk:
     row: VenueRow
     venue: Venue
     in_flight: int = 0
+    wants_more: bool = False
+    """The last claim left orders behind, for want of room here."""
     capabilities: Capabilities = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,12 +75,17 @@ class Desk:
 
     @property
     def room(self) -> int:
-        return self.row.max_in_flight - self.in_flight
+        return self._size - self.in_flight
 
     @property
     def worth_a_claim(self) -> bool:
         """Room for a good part of a claim: full desks are refilled in chunks, not order by order."""
-        return self.room >= max(1, min(LARGEST_CLAIM, self.row.max_in_flight) // 4)
+        return self.room >= max(1, min(LARGEST_CLAIM, self._size) // 4)
+
+    @property
+    def _size(self) -> int:
+        """The row's limit is for all nodes together; what an adapter can have under way at once is this node's."""
+        return min(self.row.max_in_flight, self.capabilities.in_flight)
 
 
 class Database:
@@ -125,6 +132,8 @@ class Engine:
         self._calls: set[asyncio.Task[None]] = set()
         self._attempts: list[Attempt] = []
         self._wake = asyncio.Event()
+        self._writing = False
+        self._limited = False  # a claim got less than it wanted: perhaps for what is not recorded yet
         self._outcome = asyncio.Event()
         self._over = False
         self._recorded: Callable[[list[Moved]], None] = lambda moved: None
@@ -182,7 +191,7 @@ class Engine:
             if await self._claim_once():
                 idle_since = None
                 continue
-            if self._calls or self._attempts:
+            if self._calls or self._attempts or self._writing:
                 idle_since = None
             elif idle_since is None:
                 idle_since = now
@@ -205,6 +214,7 @@ class Engine:
                 await self.claims.until_done(services.shut_out, row.code, error=str(error))
                 continue
             if not desk.worth_a_claim:
+                desk.wants_more = True
                 continue
             wanted = min(desk.room, LARGEST_CLAIM)
             asked_at, claim = await self.claims.until_done(_claim_orders, row.code, wanted)
@@ -216,6 +226,8 @@ class Engine:
                 self._calls.add(call)
                 call.add_done_callback(self._calls.discard)
             count += len(claim.orders)
+            desk.wants_more = len(claim.orders) == wanted
+            self._limited = self._limited or not desk.wants_more
         return count
 
     def _desk(self, row: VenueRow) -> Desk:
@@ -233,7 +245,7 @@ class Engine:
             step, answered = await self._attempt(desk, order, asked_at, claimed_at)
         finally:
             desk.in_flight -= 1
-            if desk.worth_a_claim:
+            if desk.wants_more and desk.worth_a_claim:
                 self._wake.set()
         self._attempts.append(Attempt(step, desk.row.code, answered, permit))
         self._outcome.set()
@@ -283,7 +295,12 @@ class Engine:
             attempts, self._attempts = self._attempts, []
             if attempts:
                 crash.point("before_record")
+                self._writing = True
                 self._recorded(await self.records.until_done(services.record_attempts, attempts, actor=ACTOR))
+                self._writing = False
+                if self._limited:
+                    self._limited = False
+                    self._wake.set()
 
     async def _listen(self) -> None:
         while True:

@@ -65,6 +65,7 @@ class SimulatorVenue(RequestVenue):
             raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; known: {', '.join(sorted(_SETTINGS))}")
         timeout_seconds = _seconds(settings, "timeout_seconds", TIMEOUT_SECONDS)
         resend_safety = _resend_safety(settings)
+        in_flight = _whole(settings, "in_flight", IN_FLIGHT)
         self._capabilities = Capabilities(
             resend_safety=resend_safety,
             deadline_seconds=timeout_seconds,
@@ -72,12 +73,13 @@ class SimulatorVenue(RequestVenue):
             finds=True,
             order_types=ORDER_TYPES,
             times_in_force=TIMES_IN_FORCE,
+            in_flight=in_flight,
             duplicate_window_seconds=_duplicate_window(settings, resend_safety),
         )
         self._calls = HttpCalls(
             _url(settings),
             timeout_seconds=timeout_seconds,
-            in_flight=_whole(settings, "in_flight", IN_FLIGHT),
+            in_flight=in_flight,
         )
 
     @property

@@ -39,6 +39,7 @@ class Checkout:
         (self.root / "quiktrade").mkdir()
         for source in (ROOT / "quiktrade").glob("*.py"):
             shutil.copy(source, self.root / "quiktrade")
+        (self.root / "quiktrade" / "settings.py").write_text("")
         self.lock("requirements-local.lock", "1")
         self.lock("requirements-dev.lock", "2")
 
@@ -51,6 +52,7 @@ class Checkout:
             file.writestr("standin.py", f"version = {version!r}")
             file.writestr("django/__init__.py", "")
             file.writestr("django/core/__init__.py", "")
+            file.writestr("django/core/exceptions.py", "class ImproperlyConfigured(Exception): pass")
             file.writestr("django/core/management.py", DJANGO)
             about = f"standin-{version}.dist-info"
             file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: standin\nVersion: {version}\n")

@@ -1,0 +1,19 @@
+from django.db import models
+
+
+class Order(models.Model):
+    client_order_id = models.CharField(max_length=64, unique=True)
+    instrument = models.CharField(max_length=12)
+    side = models.CharField(max_length=4)
+    type = models.CharField(max_length=10)
+    quantity = models.BigIntegerField()
+    limit_price = models.DecimalField(max_digits=18, decimal_places=8)
+    time_in_force = models.CharField(max_length=3)
+    status = models.CharField(max_length=16)
+    venue_order_id = models.CharField(max_length=64, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    taken_at = models.DateTimeField(null=True)
+    placed_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.client_order_id
