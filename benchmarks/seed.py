@@ -45,6 +45,7 @@ def accept_orders(count: int, *, owner_id: int, venue: str) -> None:
     for first in range(0, count, 2_000):
         rows = [
             lifecycle.NewRow(
+                actor="client:benchmark",
                 id=(order_id := new_order_id()),
                 owner_id=owner_id,
                 client_order_id=str(order_id),
@@ -61,7 +62,7 @@ def accept_orders(count: int, *, owner_id: int, venue: str) -> None:
             )
             for _ in range(first, min(first + 2_000, count))
         ]
-        lifecycle.accept(rows, actor="client:benchmark")
+        lifecycle.accept(rows)
 
 
 def fill(rows: int, tell: Callable[[int], None]) -> None:

@@ -86,8 +86,9 @@ NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRow:
-    """An order to store, complete and valid: what `accept()` inserts."""
+    """An order to store, complete and valid: what `accept()` inserts. `actor` is whoever submits it."""
 
+    actor: str
     id: UUID
     owner_id: int
     client_order_id: str
@@ -170,24 +171,26 @@ _NEW_COLUMNS = {
     "place_by": "timestamptz",
 }
 
-_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind}" for name, kind in _NEW_COLUMNS.items())
+_GIVEN_COLUMNS = {**_NEW_COLUMNS, "actor": "text"}
+
+_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _GIVEN_COLUMNS.items())
 _MANY_ROWS = "SELECT * FROM json_to_recordset(%(rows)s::json) AS r ({})".format(
-    ", ".join(f"{name} {kind}" for name, kind in _NEW_COLUMNS.items())
+    ", ".join(f"{name} {kind}" for name, kind in _GIVEN_COLUMNS.items())
 )
 
 
 def _store(source: str) -> str:
     """The statement that stores new orders with their first events. `source` yields the rows."""
     return f"""
-WITH stored AS (
+WITH wanted AS ({source}), stored AS (
     INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)},
         status, version, attempt, failures, in_doubt, next_attempt_at, venue_order_id, last_error)
-    SELECT w.*, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM ({source}) w
+    SELECT {", ".join(_NEW_COLUMNS)}, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM wanted
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
 )
 INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
-SELECT id, 1, 'accepted', '', 'pending', 0, %(actor)s, '', '{{}}', created_at FROM stored
+SELECT id, 1, 'accepted', '', 'pending', 0, actor, '', '{{}}', created_at FROM stored JOIN wanted USING (id)
 RETURNING order_id, at
 """
 
@@ -286,18 +289,22 @@ SELECT id, event, before, status, attempt, failures, version, in_doubt, venue_id
 _ADVANCE, _CLAIM, _SWEEP, _OVERTAKE = map(_move, (_GIVEN, _DUE, _LEASE_RAN_OUT, _OVERTAKEN))
 
 
-def accept(rows: Sequence[NewRow], *, actor: str) -> dict[UUID, datetime]:
+def accept(rows: Sequence[NewRow]) -> dict[UUID, datetime]:
     """Store new orders as pending, each with its first event, in one statement.
 
     Returns the ids that were stored with the time of it. An id left out is one whose owner has an order of
     that `client_order_id` already; nothing was written for it.
     """
     if len(rows) == 1:
-        return dict(fetch(_ACCEPT_ONE, {**columns_of(rows[0]), "actor": actor}))
+        return dict(fetch(_ACCEPT_ONE, _given(rows[0])))
     # In the order of their ids, so that two requests with the same orders wait for each other and do not deadlock.
     ordered = sorted(rows, key=lambda row: row.client_order_id)
-    document = json.dumps([columns_of(row) for row in ordered], default=str)
-    return dict(fetch(_ACCEPT_MANY, {"rows": document, "actor": actor}))
+    document = json.dumps([_given(row) for row in ordered], default=str)
+    return dict(fetch(_ACCEPT_MANY, {"rows": document}))
+
+
+def _given(row: NewRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _GIVEN_COLUMNS}
 
 
 def columns_of(row: NewRow) -> dict[str, Any]:

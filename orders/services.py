@@ -18,8 +18,7 @@ from django.utils import timezone
 
 from exchanges import directory, health
 from exchanges.models import Venue
-from orders import doorbell, lifecycle
-from orders.durability import durable
+from orders import doorbell, lifecycle, together
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
 
@@ -104,13 +103,12 @@ def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: 
     for index, request in enumerate(requests):
         try:
             _check_times(request)
-            rows[index] = _new_row(request, owner_id, _venue_for(request))
+            rows[index] = _new_row(request, owner_id, _venue_for(request), actor)
         except InvalidOrder as refusal:
             outcomes[index] = refusal
     accepted: Mapping[UUID, datetime] = {}
     if rows:
-        with durable():
-            accepted = lifecycle.accept(list(rows.values()), actor=actor)
+        accepted = together.accept(list(rows.values()))
     if accepted:
         doorbell.ring()
     for index, row in rows.items():
@@ -121,9 +119,10 @@ def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: 
     return [outcomes[index] for index in range(len(requests))]
 
 
-def _new_row(request: NewOrderRequest, owner_id: int, venue: str) -> NewRow:
+def _new_row(request: NewOrderRequest, owner_id: int, venue: str, actor: str) -> NewRow:
     order_id = new_order_id()
     return NewRow(
+        actor=actor,
         id=order_id,
         owner_id=owner_id,
         client_order_id=request.client_order_id or str(order_id),

@@ -219,7 +219,7 @@ def _database(url: str) -> dict[str, Any]:
         **{setting: str(given.pop(option, "")) for setting, option in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {**OPTIONS, **given},
+        "OPTIONS": {**OPTIONS, **given, "prepare_threshold": 5},  # else orders.statements could prepare nothing
     }
 
 

@@ -97,7 +97,9 @@ BATCH = OpenApiExample(
 REPLAYED = OpenApiParameter(
     "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
 )
-LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="The order's URL.")
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[201], description="The order, on this host."
+)
 
 
 # Made once: making a serializer's fields takes longer than using them, and using them changes nothing in them.
@@ -161,7 +163,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         body = ORDER.to_representation(submission.order)
         if submission.replayed:
             return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
-        headers = {"Location": request.build_absolute_uri(f"{request.path}/{submission.order.pk}")}
+        headers = {"Location": f"{request.path}/{submission.order.pk}"}
         return Response(body, status.HTTP_201_CREATED, headers=headers)
 
     @extend_schema(

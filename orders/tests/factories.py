@@ -127,8 +127,10 @@ class OrderFactory(factory.Factory[Order]):
         names = ("status", "attempts", "error", "delay", "parked", "venue_order_id")
         status, attempts, error, delay, parked, venue_order_id = (given.pop(name) for name in names)
         owner, venue = given.pop("owner"), given.pop("venue")
-        row = lifecycle.NewRow(id=new_order_id(), owner_id=owner.pk, venue_id=venue.pk, **given)
-        if row.id not in lifecycle.accept([row], actor=f"client:{owner.username}"):
+        row = lifecycle.NewRow(
+            actor=f"client:{owner.username}", id=new_order_id(), owner_id=owner.pk, venue_id=venue.pk, **given
+        )
+        if row.id not in lifecycle.accept([row]):
             raise ValueError(f"{owner} has an order {row.client_order_id!r} already")
 
         def take(event: Event, **step: Any) -> None:

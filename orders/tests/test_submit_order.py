@@ -42,7 +42,7 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
 
     assert response.status_code == 201
     body = response.json()
-    assert response["Location"] == f"http://testserver/api/v1/orders/{body['id']}"
+    assert response["Location"] == f"/api/v1/orders/{body['id']}"
     assert without(body, "id", "client_order_id", "created_at", "updated_at", "next_attempt_at") == {
         "status": "pending",
         "venue": "XSIM",
@@ -344,7 +344,7 @@ def test_two_clients_may_use_the_same_id(alice: APIClient, bob: APIClient) -> No
 
 def test_an_unexpected_error_is_a_500_and_nothing_is_half_stored(alice: APIClient) -> None:
     alice.raise_request_exception = False
-    with patch("orders.services.lifecycle.accept", side_effect=RuntimeError("boom")):
+    with patch("orders.together.lifecycle.accept", side_effect=RuntimeError("boom")):
         response = alice.post(ORDERS, LIMIT)
 
     assert response.status_code == 500
@@ -374,7 +374,7 @@ def test_an_event_that_cannot_be_written_takes_its_order_with_it(alice: APIClien
 
 
 def test_a_database_that_is_away_is_a_503_that_says_when_to_try_again(alice: APIClient) -> None:
-    with patch("orders.services.lifecycle.accept", side_effect=OperationalError("server closed the connection")):
+    with patch("orders.together.lifecycle.accept", side_effect=OperationalError("server closed the connection")):
         response = alice.post(ORDERS, LIMIT)
 
     assert response.status_code == 503

@@ -52,11 +52,11 @@ def check_unavailable(response: Any) -> None:
 def test_a_connection_that_was_ended_costs_one_answer_and_the_same_order_again_is_stored_once(
     alice: APIClient,
 ) -> None:
-    def end_the_connection(rows: Any, *, actor: str) -> Any:
+    def end_the_connection(rows: Any) -> Any:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-    with patch("orders.services.lifecycle.accept", end_the_connection):
+    with patch("orders.together.lifecycle.accept", end_the_connection):
         check_unavailable(alice.post("/api/v1/orders", ORDER))
     connection.close()
 
@@ -68,8 +68,8 @@ def test_a_connection_that_was_ended_costs_one_answer_and_the_same_order_again_i
 def test_a_commit_whose_standby_was_not_waited_for_is_no_201(alice: APIClient) -> None:
     real = lifecycle.accept
 
-    def cut_short(rows: Any, *, actor: str) -> Any:
-        stored = real(rows, actor=actor)
+    def cut_short(rows: Any) -> Any:
+        stored = real(rows)
         with connection.cursor() as cursor:  # the very warning of PostgreSQL, from a server without a standby
             cursor.execute(
                 "DO $$ BEGIN RAISE WARNING USING ERRCODE = '01000',"
@@ -77,7 +77,7 @@ def test_a_commit_whose_standby_was_not_waited_for_is_no_201(alice: APIClient) -
             )
         return stored
 
-    with patch("orders.services.lifecycle.accept", cut_short):
+    with patch("orders.together.lifecycle.accept", cut_short):
         check_unavailable(alice.post("/api/v1/orders", ORDER))
 
     again = alice.post("/api/v1/orders", ORDER)

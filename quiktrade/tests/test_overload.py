@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -60,8 +61,11 @@ class Client:
         with self.channel() as channel:
             return self.post_on(channel, name).status
 
-    def post_on(self, channel: HTTPConnection, name: str) -> HTTPResponse:
+    def send_on(self, channel: HTTPConnection, name: str) -> None:
         channel.request("POST", "/api/v1/orders", order(name), self.headers)
+
+    def post_on(self, channel: HTTPConnection, name: str) -> HTTPResponse:
+        self.send_on(channel, name)
         return channel.getresponse()
 
     def get(self, path: str) -> int:
@@ -74,14 +78,16 @@ class Client:
 def test_what_is_too_much_is_refused_at_once_and_taken_when_sent_again(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="3", QUIKTRADE_WEB_IN_HAND="2", **ONE)
     client = Client(web)
-    with ThreadPoolExecutor(2) as crowd, client.channel() as channel:
-        slow = [crowd.submit(client.post, f"slow-{number}") for number in range(2)]
-        wait_until(lambda: asleep() == 2, web)
+    with ThreadPoolExecutor(1) as crowd, client.channel() as second, client.channel() as channel:
+        slow = crowd.submit(client.post, "slow")
+        wait_until(lambda: asleep() == 1, web)
+        client.send_on(second, "waits-for-it")
         refused = client.post_on(channel, "one-too-many")
         problem = json.loads(refused.read())
         assert client.get("/healthz") == 200
-        assert not any(call.done() for call in slow)
-        assert [call.result() for call in slow] == [201, 201]
+        assert not slow.done()
+        assert slow.result() == 201
+        assert second.getresponse().status == 201
 
         assert (refused.status, problem["type"]) == (503, "urn:quiktrade:problem:overloaded")
         assert refused.headers["Retry-After"] == "1"
@@ -131,3 +137,55 @@ def connections_to(web: Process) -> int:
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table][1:]
     return sum(row[1] == f"0100007F:{web.port:04X}" and row[3] == "01" for row in rows)
+
+
+# ---- HTTP, where the worker looks at it before gunicorn's parser does ----
+
+HEAD = b"Host: localhost\r\n"
+LAST = b"Connection: close\r\n\r\n"
+
+
+def talk(web: Process, *parts: bytes, pause: float = 0.0) -> bytes:
+    """All that is answered to these bytes until the server hangs up."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout=30) as sock:
+        for part in parts:
+            sock.sendall(part)
+            time.sleep(pause)
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+        return answer
+
+
+def test_requests_are_understood_however_they_are_cut(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="2", **ONE)
+    body = b'{"username": "nobody", "password": "x"}'
+    post = b"POST /api/v1/auth/token HTTP/1.1\r\nContent-Type: application/json\r\n" + HEAD
+    length = b"Content-Length: %d\r\n" % len(body)
+
+    whole = post + length + LAST + body
+    assert talk(web, *(whole[n : n + 1] for n in range(len(whole)))).startswith(b"HTTP/1.1 401 ")
+    chunked = post + b"Transfer-Encoding: chunked\r\n" + LAST + b"%x\r\n%b\r\n" % (len(body), body)
+    assert talk(web, chunked, b"0\r\n\r\n", pause=0.1).startswith(b"HTTP/1.1 401 ")
+    expecting = post + length + b"Expect: 100-continue\r\n" + LAST
+    assert talk(web, expecting, body, pause=0.1).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 ")
+    large = 3 * 1024 * 1024
+    too_large = post + b"Content-Length: %d\r\n" % large + LAST
+    assert talk(web, too_large, b" " * large).startswith(b"HTTP/1.1 413 ")
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="4", **ONE)
+    get = b"GET %b HTTP/1.1\r\n" + HEAD
+    answer = talk(web, get % b"/healthz" + b"\r\n" + get % b"/nowhere" + b"\r\n" + get % b"/healthz" + LAST)
+    assert [part[:4] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200 ", b"404 ", b"200 "]
+
+
+def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
+    two_lengths = b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + HEAD + b"\r\nab"
+    both = b"GET / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n0\r\n\r\n"
+    for wrong in (b"nonsense\r\n\r\n", two_lengths, both, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n"):
+        assert talk(web, wrong).startswith(b"HTTP/1.1 4"), wrong
+    assert talk(web, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+    assert "Traceback" not in web.output
