@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from exchanges.statements import fetch
+
 logger = logging.getLogger(__name__)
 
 SILENCES_TO_OPEN = 5
@@ -27,7 +29,7 @@ SELECT v.max_in_flight, v.max_per_second, v.halted_at IS NOT NULL,
         * GREATEST(extract(epoch FROM statement_timestamp() - h.tokens_at)::float8, 0)),
     h.silences, h.retry_at IS NOT NULL, h.retry_at > statement_timestamp()
 FROM exchanges_venuehealth h JOIN exchanges_venue v ON v.code = h.venue_id
-WHERE h.venue_id = %s FOR NO KEY UPDATE OF h
+WHERE h.venue_id = %(venue)s FOR NO KEY UPDATE OF h
 """
 
 
@@ -50,30 +52,29 @@ NONE = Permit(0, 0)
 
 def permit(code: str, wanted: int) -> Permit:
     """Ask for up to `wanted` sends. Inside a transaction; the venue is locked until it ends."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK, [code])
-        row = cursor.fetchone()
-        if row is None:
+    rows = fetch(_LOCK, {"venue": code})
+    if not rows:
+        with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO exchanges_venuehealth (venue_id, silences, probes, last_error, tokens, tokens_at)"
                 " VALUES (%s, 0, 0, '', 1, statement_timestamp()) ON CONFLICT DO NOTHING",
                 [code],
             )
-            cursor.execute(_LOCK, [code])
-            row = cursor.fetchone()
-        in_flight, rate, halted, tokens, silences, is_open, waiting = row
-        if halted or waiting:
-            return NONE
-        sends = min(wanted, int(tokens)) if rate is not None else wanted
-        if not is_open:
-            return Permit(sends, in_flight, troubled=silences > 0, rated=rate is not None)
-        if sends > 0:
+        rows = fetch(_LOCK, {"venue": code})
+    in_flight, rate, halted, tokens, silences, is_open, waiting = rows[0]
+    if halted or waiting:
+        return NONE
+    sends = min(wanted, int(tokens)) if rate is not None else wanted
+    if not is_open:
+        return Permit(sends, in_flight, troubled=silences > 0, rated=rate is not None)
+    if sends > 0:
+        with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE exchanges_venuehealth SET retry_at = statement_timestamp() + %s * interval '1 second'"
                 " WHERE venue_id = %s",
                 [PROBE_SECONDS, code],
             )
-        return Permit(min(sends, 1), in_flight, probe=True, troubled=True, rated=rate is not None)
+    return Permit(min(sends, 1), in_flight, probe=True, troubled=True, rated=rate is not None)
 
 
 def spend(code: str, sends: int) -> None:

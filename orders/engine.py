@@ -12,7 +12,7 @@ and one that records, so that neither waits for the other and the loop waits for
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,7 +23,6 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from exchanges import crash
 from exchanges.health import Permit
-from exchanges.models import Venue as VenueRow
 from exchanges.registry import open_venue
 from exchanges.venue import (
     Capabilities,
@@ -38,6 +37,7 @@ from exchanges.venue import (
 from orders import doorbell, selectors, services
 from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, Moved, Step
+from orders.selectors import VenueToServe
 from orders.services import Attempt
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def clock() -> float:
 class Desk:
     """One venue while it is being served: its adapter and its room for requests under way."""
 
-    row: VenueRow
+    row: VenueToServe
     venue: Venue
     in_flight: int = 0
     wants_more: bool = False
@@ -206,37 +206,41 @@ class Engine:
 
     async def _claim_once(self) -> int:
         """Claim for every venue that has due orders and room, and start sending. Says how many there were."""
+        rooms = {}
+        for code, desk in self._desks.items():
+            rooms[code] = min(desk.room, LARGEST_CLAIM) if desk.worth_a_claim else 0
+            desk.wants_more = not rooms[code]
         count = 0
-        for row in await self.claims.until_done(selectors.venues_with_due_orders):
-            try:
-                desk = self._desk(row)
-            except (LookupError, ValueError) as error:
-                await self.claims.until_done(services.shut_out, row.code, error=str(error))
-                continue
-            if not desk.worth_a_claim:
-                desk.wants_more = True
-                continue
-            wanted = min(desk.room, LARGEST_CLAIM)
-            asked_at, claim = await self.claims.until_done(_claim_orders, row.code, wanted)
-            claimed_at = clock()
-            crash.point("after_claim")
-            for order in claim.orders:
-                desk.in_flight += 1
-                call = asyncio.create_task(self._send(desk, order, claim.permit, asked_at, claimed_at))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
-            count += len(claim.orders)
-            desk.wants_more = len(claim.orders) == wanted
-            self._limited = self._limited or not desk.wants_more
+        for round_ in await self.claims.until_done(_claim_due, rooms):
+            if round_.row.code in rooms:
+                count += self._send_claimed(round_)
+            elif await self._open_desk(round_.row):
+                self._wake.set()  # it has room now: claim again at once
         return count
 
-    def _desk(self, row: VenueRow) -> Desk:
-        """The venue's desk, opened on first use. Its limit follows the row; its adapter lasts for the run."""
-        desk = self._desks.get(row.code)
-        if desk is None:
-            desk = self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
-        desk.row = row
-        return desk
+    async def _open_desk(self, row: VenueToServe) -> bool:
+        """Open a venue's adapter, for the run. Says whether it could be."""
+        try:
+            self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
+        except (LookupError, ValueError) as error:
+            await self.claims.until_done(services.shut_out, row.code, error=str(error))
+            return False
+        return True
+
+    def _send_claimed(self, round_: "Round") -> int:
+        desk, claimed_at = self._desks[round_.row.code], clock()
+        desk.row = round_.row  # its limit may have changed
+        orders = round_.claim.orders
+        if orders:
+            crash.point("after_claim")
+        for order in orders:
+            desk.in_flight += 1
+            call = asyncio.create_task(self._send(desk, order, round_.claim.permit, round_.asked_at, claimed_at))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        desk.wants_more = len(orders) == round_.wanted
+        self._limited = self._limited or not desk.wants_more
+        return len(orders)
 
     # ---- beat 2 ----
 
@@ -311,10 +315,36 @@ class Engine:
             await asyncio.sleep(DATABASE_RETRY_SECONDS)
 
 
-def _claim_orders(code: str, wanted: int) -> tuple[float, services.Claim]:
-    """A claim, with a time before its leases began: of the very try that succeeded, if the database was away."""
-    asked_at = clock()
-    return asked_at, services.claim_orders(code, wanted=wanted, actor=ACTOR)
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one venue's claim came to."""
+
+    row: VenueToServe
+    wanted: int
+    asked_at: float
+    """Before the leases began: of the very try that succeeded, if the database was away."""
+    claim: services.Claim
+
+
+def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
+    """Claim for the venues that have due orders and room, in one visit to the database's thread.
+
+    A venue that is not among `rooms` is only reported: it has yet to be opened.
+    """
+    rounds = []
+    for row in selectors.venues_with_due_orders():
+        wanted, asked_at = rooms.get(row.code), clock()
+        if wanted is None:
+            rounds.append(Round(row, 0, asked_at, services.NO_CLAIM))
+        elif wanted:
+            try:
+                claim = services.claim_orders(row.code, wanted=wanted, actor=ACTOR)
+            except (OperationalError, InterfaceError):
+                if not rounds:
+                    raise
+                break  # what was claimed is to be sent; the next visit will find the database as it is
+            rounds.append(Round(row, wanted, asked_at, claim))
+    return rounds
 
 
 def new_order(order: Moved) -> NewOrder:

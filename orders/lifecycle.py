@@ -23,8 +23,8 @@ from uuid import UUID
 
 from django.db import connection, models
 
+from exchanges.statements import fetch
 from orders.models import Status
-from orders.statements import fetch
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
 PLACED, REJECTED, FAILED, CANCELED = Status.PLACED, Status.REJECTED, Status.FAILED, Status.CANCELED

@@ -1,15 +1,16 @@
 """Reads. None of them locks a row or depends on a cache."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
-from exchanges.models import Venue
+from exchanges.statements import fetch
 from orders.models import Order, OrderEvent, Status
 
 # An open circuit puts a venue's orders off to its next probe.
@@ -41,16 +42,32 @@ class WorkDue:
 
 def work_due() -> WorkDue:
     """What the order rows need next. Three index look-ups; orders of halted venues do not count."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SECONDS_UNTIL_DUE)
-        return WorkDue(*cursor.fetchone())
+    (seconds,) = fetch(_SECONDS_UNTIL_DUE, {})
+    return WorkDue(*seconds)
 
 
-def venues_with_due_orders() -> list[Venue]:
+_VENUES_WITH_DUE_ORDERS = """
+SELECT v.code, v.adapter, v.settings, v.max_in_flight FROM exchanges_venue v
+    LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code
+WHERE v.halted_at IS NULL AND (h.retry_at IS NULL OR h.retry_at <= statement_timestamp())
+    AND EXISTS (SELECT FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
+        AND o.next_attempt_at <= statement_timestamp())
+"""
+
+
+class VenueToServe(NamedTuple):
+    """What is needed of a venue to send to it."""
+
+    code: str
+    adapter: str
+    settings: dict[str, Any]
+    max_in_flight: int
+
+
+def venues_with_due_orders() -> list[VenueToServe]:
     """Those that may be sent to: not halted, and their circuit closed or due for a probe."""
-    due = Order.objects.filter(venue=OuterRef("pk"), status=Status.PENDING, next_attempt_at__lte=Now())
-    open_circuit = Q(health__retry_at__gt=Now())
-    return list(Venue.objects.filter(Exists(due), halted_at__isnull=True).exclude(open_circuit))
+    rows = fetch(_VENUES_WITH_DUE_ORDERS, {})
+    return [VenueToServe(code, adapter, json.loads(given), most) for code, adapter, given, most in rows]
 
 
 def oldest_due_at() -> datetime | None:

@@ -346,6 +346,9 @@ class Claim:
     permit: health.Permit
 
 
+NO_CLAIM = Claim([], health.NONE)
+
+
 def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
     """Take up to `wanted` due orders for an attempt each, as many as the venue's circuit and limits admit.
 

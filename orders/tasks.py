@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
+import uvloop
 from django.conf import settings
 
 from orders import reconciliation, selectors, services, slots
@@ -65,7 +66,7 @@ def demand() -> Demand:
 
 @cache
 def _engine() -> tuple[asyncio.AbstractEventLoop, Engine]:
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop, Engine()
 

@@ -13,14 +13,22 @@ import time
 LIFELINE = "QUIKTRADE_LIFELINE"
 """In the environment of a child of `up`: its standard input is such a pipe."""
 
+_kept: dict[str, str] = {}
+
 _SECONDS_TO_END = 15.0
 """A worker may take 12 to finish what it has in flight."""
 
 
 def end_with_parent() -> None:
     """In a child of `up`, watch for the end of `up` and end then; elsewhere do nothing."""
-    if os.environ.pop(LIFELINE, None):  # popped: for this process, not for the programs that it starts
+    if value := os.environ.pop(LIFELINE, None):  # popped: for this process, not for the programs that it starts
+        _kept[LIFELINE] = value
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+
+
+def lifeline_kept() -> dict[str, str]:
+    """For the environment of a program that this process becomes: it has the same parent."""
+    return _kept
 
 
 def _watch() -> None:

@@ -219,7 +219,7 @@ def _database(url: str) -> dict[str, Any]:
         **{setting: str(given.pop(option, "")) for setting, option in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {**OPTIONS, **given, "prepare_threshold": 5},  # else orders.statements could prepare nothing
+        "OPTIONS": {**OPTIONS, **given, "prepare_threshold": 5},  # else exchanges.statements could prepare nothing
     }
 
 
@@ -364,14 +364,14 @@ UNFOLD: dict[str, Any] = {
 # ---- Logging: a constant sentence, then fields ----
 
 _LEVELS = "DEBUG|INFO|WARNING|ERROR|CRITICAL"
-_LOG_LEVEL = env_match("QUIKTRADE_LOG_LEVEL", "INFO", _LEVELS, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+LOG_LEVEL = env_match("QUIKTRADELOG_LEVEL", "INFO", _LEVELS, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"fields": {"()": "quiktrade.logs.FieldFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
-    "root": {"handlers": ["stderr"], "level": _LOG_LEVEL},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django-q": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},  # a client's 4xx is the client's

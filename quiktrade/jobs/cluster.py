@@ -8,6 +8,7 @@ its parent.
 """
 
 import ctypes
+import gc
 import logging
 import multiprocessing.connection
 import os
@@ -74,6 +75,10 @@ def run() -> int:
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
+    # What was imported is shared by all processes to be forked, unless the collector writes into it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
     cluster = django_q.cluster.Cluster()
     # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).

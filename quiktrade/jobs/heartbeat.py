@@ -9,6 +9,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
 from quiktrade.database import answer_within
+from quiktrade.jobs.watchdog import HEARTBEAT_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +18,6 @@ ANSWER_SECONDS = 4.0
 
 JOB = "quiktrade.jobs.heartbeat.beat"
 ACKNOWLEDGEMENT = "heartbeat"
-FILE_VARIABLE = "QUIKTRADE_HEARTBEAT_FILE"
-"""Names the file that the watchdog watches. It must not need the database: an outage is no reason to restart."""
-
 _RECORD = """
 INSERT INTO quiktrade_workernode (name, started_at, heartbeat_at)
 VALUES (%(node)s, statement_timestamp(), statement_timestamp())
@@ -35,7 +33,7 @@ def beat() -> None:
 
 def record() -> None:
     """Runs in the monitor: tell the watchdog, by a file, and everyone else, by a row."""
-    if path := os.environ.get(FILE_VARIABLE):
+    if path := os.environ.get(HEARTBEAT_FILE):
         Path(path).touch()
     try:
         close_old_connections()

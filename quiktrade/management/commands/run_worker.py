@@ -1,8 +1,9 @@
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from quiktrade.jobs.watchdog import Watchdog
+from quiktrade.jobs import watchdog
 
 
 class Command(BaseCommand):
@@ -13,4 +14,8 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        Watchdog().run()
+        watchdog.become(
+            node=settings.NODE_NAME,
+            stale_seconds=settings.JOBS_STALE_SECONDS,
+            log_level=settings.LOG_LEVEL,
+        )
