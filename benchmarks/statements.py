@@ -23,11 +23,11 @@ def _calls() -> dict[str, Callable[[], Any]]:
 
     from benchmarks.seed import INSTRUMENT
     from orders import selectors, services
-    from orders.api.pagination import page_after
     from quiktrade import demo
 
     owner = get_user_model().objects.get(username=demo.CLIENTS[0]).pk
-    known = list(selectors.orders_of(owner).order_by("created_at").values_list("pk", "client_order_id")[:500])
+    oldest = selectors.page_of_orders(owner, {}, after=None, newest_first=False, limit=500)
+    known = [(order.pk, order.client_order_id) for order in oldest]
     turn = iter(known * 1_000)
 
     def accept() -> None:
@@ -48,14 +48,15 @@ def _calls() -> dict[str, Callable[[], Any]]:
             transaction.set_rollback(True)
 
     def list_newest() -> None:
-        page = page_after(selectors.orders_of(owner), None, newest_first=True, limit=51)
+        page = selectors.page_of_orders(owner, {}, after=None, newest_first=True, limit=51)
         assert len(page) == 51
 
     def look_up() -> None:
-        assert selectors.orders_of(owner).filter(pk=next(turn)[0]).first()
+        assert selectors.order_of(owner, next(turn)[0])
 
     def look_up_by_client_order_id() -> None:
-        assert selectors.orders_of(owner).filter(client_order_id=next(turn)[1]).first()
+        given = {"client_order_id": next(turn)[1]}
+        assert selectors.page_of_orders(owner, given, after=None, newest_first=True, limit=51)
 
     return {
         "accept": accept,

@@ -1,7 +1,7 @@
 """Reads. None of them locks a row or depends on a cache."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -76,9 +76,51 @@ def oldest_due_at() -> datetime | None:
     return due.order_by("next_attempt_at").values_list("next_attempt_at", flat=True).first()
 
 
-def orders_of(owner_id: int) -> QuerySet[Order]:
-    """The orders that this client may see."""
-    return Order.objects.filter(owner_id=owner_id)
+_FIELDS = tuple(field.attname for field in Order._meta.concrete_fields)
+_ORDERS = f"SELECT {', '.join(_FIELDS)} FROM orders_order"
+_ORDER = f"{_ORDERS} WHERE id = %(id)s AND owner_id = %(owner)s"
+
+
+def order_of(owner_id: int, order_id: UUID) -> Order | None:
+    """The order, if it is this client's."""
+    rows = fetch(_ORDER, {"id": order_id, "owner": owner_id})
+    return Order.from_db(None, _FIELDS, rows[0]) if rows else None
+
+
+FILTERS = {
+    "status": "status = ANY(%(status)s)",
+    "side": "side = %(side)s",
+    "type": "type = %(type)s",
+    "instrument": "instrument = %(instrument)s",
+    "venue": "venue_id = %(venue)s",
+    "client_order_id": "client_order_id = %(client_order_id)s",
+    "created_from": "created_at >= %(created_from)s",
+    "created_before": "created_at < %(created_before)s",
+}
+"""What a client's list can be narrowed by."""
+
+
+class Position(NamedTuple):
+    """Where a page ends: at this order, by time of creation and id."""
+
+    created_at: datetime
+    id: UUID
+
+
+def page_of_orders(
+    owner_id: int, filters: Mapping[str, Any], *, after: Position | None, newest_first: bool, limit: int
+) -> list[Order]:
+    """Up to `limit` of this client's orders behind a position: every page costs the same."""
+    conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
+    parameters = {"owner": owner_id, "limit": limit, **filters}
+    if after is not None:
+        conditions.append(f"(created_at, id) {'<' if newest_first else '>'} (%(after_at)s, %(after_id)s)")
+        parameters |= {"after_at": after.created_at, "after_id": after.id}
+    direction = "DESC" if newest_first else "ASC"
+    statement = (
+        f"{_ORDERS} WHERE {' AND '.join(conditions)} ORDER BY created_at {direction}, id {direction} LIMIT %(limit)s"
+    )
+    return [Order.from_db(None, _FIELDS, row) for row in fetch(statement, parameters)]
 
 
 def history(order_id: UUID) -> QuerySet[OrderEvent]:

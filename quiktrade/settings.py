@@ -141,7 +141,7 @@ X_FRAME_OPTIONS = "DENY"
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # urls.py finds the console's pages: a worker needs none of them
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

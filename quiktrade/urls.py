@@ -5,6 +5,8 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
+admin.autodiscover()
+
 v1: list[URLPattern | URLResolver] = [
     path("auth/", include("quiktrade.auth.urls")),
     path("", include("orders.api.urls")),

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from orders import selectors, services
 from orders.api.fields import ClientOrderIdField
-from orders.api.pagination import Cursor, page_after
+from orders.api.pagination import Cursor
 from orders.api.serializers import (
     CLIENT_ORDER_ID_HELP,
     MOST_IN_A_BATCH,
@@ -103,7 +103,7 @@ LOCATION = OpenApiParameter(
 
 
 # Made once: making a serializer's fields takes longer than using them, and using them changes nothing in them.
-CLIENT_ORDER_ID = ClientOrderIdField()
+CLIENT_ORDER_ID, LIST_QUERY = ClientOrderIdField(), OrderListQuerySerializer()
 NEW_ORDER, NEW_ORDER_BATCH, ORDER = NewOrderSerializer(), NewOrderBatchSerializer(), OrderSerializer()
 
 
@@ -120,7 +120,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             order_id = UUID(self.kwargs["pk"])
         except ValueError:
             raise NotFound("The order id in the path is not a UUID.") from None
-        order = selectors.orders_of(self.owner_id).filter(pk=order_id).first()
+        order = selectors.order_of(self.owner_id, order_id)
         if order is None:
             raise NotFound("You have no such order.")
         return order
@@ -224,23 +224,15 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         ),
     )
     def list(self, request: Request) -> Response:
-        query = _validated_query(OrderListQuerySerializer, request)
-        orders = selectors.orders_of(self.owner_id)
-        for name, lookup in (
-            ("status", "status__in"),
-            ("side", "side"),
-            ("type", "type"),
-            ("instrument", "instrument"),
-            ("venue", "venue_id"),
-            ("client_order_id", "client_order_id"),
-            ("created_from", "created_at__gte"),
-            ("created_before", "created_at__lt"),
-        ):
-            if name in query:
-                orders = orders.filter(**{lookup: query[name]})
-        cursor = _cursor(query.get("cursor"))
+        query = _validated_query(LIST_QUERY, request)
         limit = query["limit"]
-        page = page_after(orders, cursor, newest_first=query["ordering"] == "-created_at", limit=limit + 1)
+        page = selectors.page_of_orders(
+            self.owner_id,
+            {name: query[name] for name in selectors.FILTERS if name in query},
+            after=_cursor(query.get("cursor")),
+            newest_first=query["ordering"] == "-created_at",
+            limit=limit + 1,
+        )
         link = None
         if len(page) > limit:
             page = page[:limit]
@@ -297,11 +289,12 @@ def _client_order_id(request: Request, in_body: str | None) -> str | None:
     return in_header
 
 
-def _validated_query(serializer_class: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
-    serializer = serializer_class(data=request.query_params.dict())
-    if not serializer.is_valid():
-        raise serializers.ValidationError({f"query:{name}": detail for name, detail in serializer.errors.items()})
-    return cast(dict[str, Any], serializer.validated_data)
+def _validated_query(serializer: serializers.Serializer[Any], request: Request) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], serializer.run_validation(request.query_params.dict()))
+    except serializers.ValidationError as error:
+        errors = cast(dict[str, Any], error.detail)
+        raise serializers.ValidationError({f"query:{name}": each for name, each in errors.items()}) from None
 
 
 def _cursor(text: str | None) -> Cursor | None:
