@@ -297,7 +297,7 @@ async def _run(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    import uvloop  # type: ignore[import-not-found]  # here: the product's environment reads this module too
+    import uvloop  # here: the product's environment reads this module too
 
     job = Job(**json.load(sys.stdin))
     json.dump(uvloop.run(_run(job)), sys.stdout)

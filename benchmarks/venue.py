@@ -10,7 +10,7 @@ import asyncio
 import json
 from typing import Any, cast
 
-import uvloop  # type: ignore[import-not-found]
+import uvloop
 
 from quiktrade import children
 

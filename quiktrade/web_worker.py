@@ -11,6 +11,7 @@ is answered 503 at once. Whoever is refused sends the order again, under the sam
 HTTP itself, its parsing and its answers, is gunicorn's. Read for gunicorn 27 (workers/gthread.py): raise with care.
 """
 
+import contextlib
 import io
 import os
 import queue
@@ -63,6 +64,8 @@ class Connection:
         self.in_full = True
         self.refused = False
         self.busy = False
+        self.ended = False
+        """Its last answer has been sent; what comes after that is not read as a request."""
         self.since = time.monotonic()
         """Of what it waits for: its next request, or the rest of this one."""
 
@@ -183,6 +186,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
             sock, client = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as error:  # no file descriptor is left, for one
+            self.log.error("Connection not accepted: %s", error)
+            self._accept_at = time.monotonic() + 0.1
+            return
         self._accept_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
         sock.setblocking(True)  # for answering; reading asks not to wait
         connection = Connection(sock, client, listener.getsockname())
@@ -212,7 +219,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def _hand_over(self, connection: Connection) -> None:
         """Have a request served, if one has come in full."""
         with self._lock:
-            if connection.busy or not connection.take_request():
+            if connection.busy or connection.ended or not connection.take_request():
                 return
             connection.busy = True
             connection.refused = self._in_hand >= self.most_in_hand
@@ -224,10 +231,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def _woken(self, bell: Any) -> None:
         """A thread has finished with a connection on which there is something to do."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(bell, 4096)
-        except BlockingIOError:
-            pass
         while self._left_over:
             connection = self._left_over.popleft()
             if connection not in self._connections:
@@ -238,13 +243,12 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self._close(connection)
 
     def _close(self, connection: Connection) -> None:
-        """Forget a connection; its socket is closed when the thread that may still answer on it is done."""
+        """Forget a connection. A thread that still answers on it closes its socket when that is done."""
         self._connections.discard(connection)
         if connection.in_full:
             self._selector.unregister(connection.sock)
         with self._lock:
             if connection.busy:
-                connection.sock.shutdown(socket.SHUT_RD)
                 return
         connection.sock.close()
 
@@ -275,23 +279,20 @@ class Worker(BaseWorker):  # type: ignore[misc]
         with self._lock:
             self._in_hand -= 1
             connection.busy = False
+            connection.ended = not keep
             connection.request = b""
             connection.since = time.monotonic()
             more = bool(connection.received) or not connection.in_full
         if connection not in self._connections:
             connection.sock.close()
         elif not keep and connection.in_full:
-            # The client has all of it. It hangs up in turn, and the reading thread sees that.
-            try:
+            # The client reads to the end of it, and hangs up in turn; the reading thread sees that.
+            with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
         elif more:
             self._left_over.append(connection)
-            try:
+            with contextlib.suppress(BlockingIOError):  # full of wake-up calls
                 os.write(self._rope, b"!")
-            except BlockingIOError:
-                pass  # it is full of wake-up calls
 
     def _answer(self, connection: Connection) -> bool:
         """Serve the request in hand. Says whether the connection stays open."""

@@ -160,3 +160,16 @@ def test_an_engine_that_is_told_to_stop_claims_no_more(exchange: RunningExchange
 
     assert exchange.orders() == []
     assert Order.objects.get().status == "pending"
+
+
+def test_a_node_keeps_to_what_its_adapter_can_have_under_way(exchange: RunningExchange) -> None:
+    Venue.objects.update(max_in_flight=100, settings={"url": exchange.url, "in_flight": 2})
+    owner = UserFactory()
+    for _ in range(8):
+        OrderFactory(owner=owner)
+    exchange.set_faults(latency={"seconds": 0.05})
+
+    run_engine()
+
+    assert Order.objects.filter(status="placed").count() == 8
+    assert exchange.stats()["most_under_way"] <= 2

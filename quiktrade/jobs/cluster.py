@@ -7,6 +7,7 @@ the busy workers have finished what they have in flight; the watchdog starts a n
 its parent.
 """
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -22,6 +23,7 @@ from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import django_q.cluster
+from django.db import DatabaseError, connection
 from django_q.signals import post_spawn
 
 from orders import tasks
@@ -75,7 +77,11 @@ def run() -> int:
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
-    # What was imported is shared by all processes to be forked, unless the collector writes into it.
+    # What is there by now is shared by all processes to be forked, unless the collector writes into it: what the
+    # first connection brings along, too.
+    with contextlib.suppress(DatabaseError):
+        connection.ensure_connection()
+    connection.close()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPResponse
 
+import psutil
 import pytest
 from django.db import connection
 from rest_framework_simplejwt.tokens import AccessToken
@@ -189,3 +190,25 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Proc
         assert talk(web, wrong).startswith(b"HTTP/1.1 4"), wrong
     assert talk(web, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
     assert "Traceback" not in web.output
+
+
+def test_connections_are_shared_out_among_the_processes(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_WORKERS="2")
+    # Both take some, sooner or later: they have started.
+    wait_until(lambda: all(connections_of_workers(web, 10)) and len(connections_of_workers(web, 10)) == 2, web)
+    assert min(connections_of_workers(web, 40)) >= 8
+
+
+def connections_of_workers(web: Process, count: int) -> list[int]:
+    """How many of so many new connections each of the processes takes."""
+
+    def taken() -> list[int]:
+        workers = psutil.Process(web.pid).children()
+        return [sum(each.status == "ESTABLISHED" for each in worker.net_connections("tcp")) for worker in workers]
+
+    wait_until(lambda: sum(taken()) == 0, web)
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
+        wait_until(lambda: sum(taken()) == count, web)
+        return taken()
