@@ -112,7 +112,7 @@ def circuit_facts(venue: Venue) -> list[tuple[str, SafeString | str]]:
 class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Venue
-        fields = ("name", "adapter", "settings", "enabled", "is_default", "max_in_flight")
+        fields = ("name", "adapter", "settings", "enabled", "is_default", "max_in_flight", "max_per_second")
         widgets = {"settings": UnfoldAdminTextareaWidget(attrs={"rows": 5})}
 
     adapter = forms.ChoiceField(
@@ -140,7 +140,7 @@ class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
 class VenueAdmin(IntentAdmin):
     intents = (HALT, RESUME)
     form = VenueForm
-    fields = ("code", "name", "adapter", "settings", "enabled", "is_default", "max_in_flight")
+    fields = ("code", *VenueForm.Meta.fields)
     sortable_by = ()
     list_display = (
         "code",
@@ -153,6 +153,7 @@ class VenueAdmin(IntentAdmin):
         "adapter",
         "default",
         "max_in_flight",
+        "max_per_second",
     )
     list_select_related = ("health",)
     change_form_template = "console/venue.html"

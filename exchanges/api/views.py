@@ -8,8 +8,8 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from exchanges.directory import capabilities_if_usable
 from exchanges.models import Venue
-from exchanges.registry import capabilities_of
 
 NAMES = serializers.ListField(child=serializers.CharField())
 
@@ -26,11 +26,13 @@ class VenueSerializer(serializers.Serializer[Any]):
 
     @extend_schema_field(NAMES)
     def get_order_types(self, venue: Venue) -> list[str]:
-        return sorted(capabilities_of(venue.adapter, venue.settings).order_types)
+        capabilities = capabilities_if_usable(venue)
+        return sorted(capabilities.order_types) if capabilities else []
 
     @extend_schema_field(NAMES)
     def get_times_in_force(self, venue: Venue) -> list[str]:
-        return sorted(capabilities_of(venue.adapter, venue.settings).times_in_force)
+        capabilities = capabilities_if_usable(venue)
+        return sorted(capabilities.times_in_force) if capabilities else []
 
 
 class VenueViewSet(viewsets.GenericViewSet[Venue]):

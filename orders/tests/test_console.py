@@ -461,8 +461,11 @@ def test_an_administrator_adds_a_venue_that_its_adapter_accepts(login: Login) ->
     assert "code" in errors(client, add, code="xp", enabled="on")
     VenueFactory()
     assert "XSIM is the default" in errors(client, add, code="XPAR", is_default="on")["is_default"][0]
-    assert client.post(add, {**VENUE, "code": "XPAR", "enabled": "on"}).status_code == 302
-    assert Venue.objects.get(pk="XPAR").settings == {"url": "http://127.0.0.1:9"}
+    assert "max_per_second" in errors(client, add, code="XPAR", max_per_second="0")
+    given = {**VENUE, "code": "XPAR", "enabled": "on", "max_per_second": "25"}
+    assert client.post(add, given).status_code == 302
+    venue = Venue.objects.get(pk="XPAR")
+    assert (venue.settings, venue.max_per_second) == ({"url": "http://127.0.0.1:9"}, 25)
 
 
 def test_a_venues_code_stays_and_its_halt_cannot_be_edited(login: Login) -> None:

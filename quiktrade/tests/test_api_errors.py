@@ -157,11 +157,13 @@ def test_paths_answer_with_and_without_a_trailing_slash(user: User) -> None:
 def test_venues_can_be_read(user: User) -> None:
     VenueFactory(code="XOFF", enabled=False)
     VenueFactory(code="XHLT", halted_at="2026-01-01T00:00:00Z", halted_by="operator:olga", halt_reason="secret")
+    VenueFactory(code="XBRK", adapter="telepathy")
     client = bearing(AccessToken.for_user(user))
 
     venues = {venue["code"]: venue for venue in client.get("/api/v1/venues").json()}
 
-    assert set(venues) == {"XSIM", "XHLT"}
+    assert set(venues) == {"XSIM", "XHLT", "XBRK"}
+    assert venues["XBRK"]["order_types"] == []  # its orders wait until its row names an adapter that there is
     assert (venues["XSIM"]["halted"], venues["XHLT"]["halted"]) == (False, True)
     assert venues["XSIM"]["is_default"] is True
     assert "stop_limit" in venues["XSIM"]["order_types"]
