@@ -8,11 +8,12 @@ from django.db import connection
 
 
 def fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """Run a statement and return its rows. The server reads and plans it once for each connection.
+    """Run a statement and return its rows. The server keeps it, and soon its plan, as long as the connection lasts.
 
     Django's own cursor sends the text with the values in it, to be read and planned every time. The status an
     order must have belongs into the text: the plan for a value yet unknown could not use a partial index.
     """
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:

@@ -51,7 +51,11 @@ class _Ringer:
     def _serve(self) -> None:
         while self._wanted.wait():
             with self._lock:
-                self._ring_now()
+                try:
+                    self._ring_now()
+                except Exception:
+                    logger.exception("Doorbell not rung: the worker will look by itself")
+                    self._hang_up()
             time.sleep(PAUSE_SECONDS)
 
     def _ring_now(self) -> None:

@@ -46,7 +46,7 @@ T = TypeVar("T")
 ACTOR = "system:placement"
 LARGEST_CLAIM = 256
 GATHER_SECONDS = 0.004
-"""With many requests under way their outcomes are gathered this long and written together; likewise what is due."""
+"""With many requests under way their outcomes are gathered this long and written together."""
 BUSY = 8
 """Requests under way from which on gathering is worth its wait."""
 DATABASE_RETRY_SECONDS = 0.5
@@ -339,10 +339,12 @@ def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
         elif wanted:
             try:
                 claim = services.claim_orders(row.code, wanted=wanted, actor=ACTOR)
-            except (OperationalError, InterfaceError):
+            except Exception as error:
                 if not rounds:
                     raise
-                break  # what was claimed is to be sent; the next visit will find the database as it is
+                # What was claimed is to be sent; the next visit will find the database as it is.
+                logger.error("Claim failed", extra={"venue": row.code, "error": str(error).strip()})
+                break
             rounds.append(Round(row, wanted, asked_at, claim))
     return rounds
 

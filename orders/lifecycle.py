@@ -297,10 +297,19 @@ def accept(rows: Sequence[NewRow]) -> dict[UUID, datetime]:
     """
     if len(rows) == 1:
         return dict(fetch(_ACCEPT_ONE, _given(rows[0])))
-    # In the order of their ids, so that two requests with the same orders wait for each other and do not deadlock.
-    ordered = sorted(rows, key=lambda row: row.client_order_id)
+    # In the order of their key, so that two statements with the same orders wait for each other and do not deadlock.
+    ordered = sorted(rows, key=lambda row: (row.owner_id, row.client_order_id))
     document = json.dumps([_given(row) for row in ordered], default=str)
     return dict(fetch(_ACCEPT_MANY, {"rows": document}))
+
+
+def confirm() -> None:
+    """Wait until all that this connection can see is where `synchronous_commit` wants it, standbys included.
+
+    Nothing is written but a mark in the log, which comes after it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")
 
 
 def _given(row: NewRow) -> dict[str, Any]:

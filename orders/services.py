@@ -19,6 +19,7 @@ from django.utils import timezone
 from exchanges import directory, health
 from exchanges.models import Venue
 from orders import doorbell, lifecycle, together
+from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
 
@@ -172,6 +173,9 @@ def _find_stored(
     }
     found = Order.objects.filter(owner_id=owner_id, client_order_id__in=[id_ for id_ in ids.values() if id_])
     stored = {order.client_order_id: order for order in found}
+    if stored:
+        with durable():  # whoever stored them may have been told that no standby has them
+            lifecycle.confirm()
     for index, client_order_id in ids.items():
         if client_order_id in stored:
             outcomes[index] = _replay(stored[client_order_id], requests[index])

@@ -19,6 +19,10 @@ from orders.durability import durable
 from orders.lifecycle import NewRow
 
 MOST_ROWS = 500
+MOST_WAITS = 2
+"""Of a group that was held up, so many are waited for again, one by one."""
+
+_HELD_UP = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 
 Stored = Mapping[UUID, datetime]
 
@@ -29,7 +33,7 @@ class _Request:
     def __init__(self, rows: Sequence[NewRow]) -> None:
         self.rows = rows
         self.stored: Stored = {}
-        self.error: Exception | None = None
+        self.error: Exception | None = InterfaceError("It was not stored.")
         self.leads = False
         self._called = Lock()
         self._called.acquire()
@@ -77,7 +81,14 @@ def _lead() -> None:
     try:
         _store_group(group)
     finally:
+        error = group[0].error
+        gone = isinstance(error, InterfaceError | OperationalError) and not connection.is_usable()
         with _lock:
+            if error and gone:
+                # They would wait as long again for the same answer; nothing of theirs was sent.
+                _fail(_waiting, error)
+                group += _waiting
+                _waiting.clear()
             _led = bool(_waiting)
             if _led:
                 _waiting[0].leads = True
@@ -89,19 +100,31 @@ def _lead() -> None:
 def _store_group(group: Sequence[_Request]) -> None:
     try:
         stored = _store([row for request in group for row in request.rows])
-    except (OperationalError, InterfaceError) as error:
-        _fail(group, error)
-    except DatabaseError as error:
-        if len(group) == 1:
-            _fail(group, error)
-        else:  # there is something wrong with one of them: the others are not to suffer for it
-            for request in group:
-                _store_group([request])
     except Exception as error:
-        _fail(group, error)
+        if len(group) > 1 and _is_of_one(error):  # the others are not to suffer for it
+            _store_one_by_one(group)
+        else:
+            _fail(group, error)
     else:
         for request in group:
-            request.stored = stored
+            request.stored, request.error = stored, None
+
+
+def _store_one_by_one(group: Sequence[_Request]) -> None:
+    waits = 0
+    for request in group:
+        if waits < MOST_WAITS:
+            _store_group([request])
+            waits += isinstance(request.error, OperationalError)
+        else:
+            request.error = OperationalError("Other orders held it up.")
+
+
+def _is_of_one(error: Exception) -> bool:
+    """Whether it was about one of the rows: its values, or a lock that it had to wait for."""
+    if isinstance(error, OperationalError):
+        return getattr(error.__cause__, "sqlstate", None) in _HELD_UP
+    return isinstance(error, DatabaseError) and not isinstance(error, InterfaceError)
 
 
 def _fail(group: Sequence[_Request], error: Exception) -> None:

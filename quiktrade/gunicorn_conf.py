@@ -1,13 +1,11 @@
 """gunicorn's settings, for `up`, Docker and everyone else. The command line says where to listen: --bind.
 
-Read for gunicorn 27: arbiter.py, glogging.py and workers/gthread.py.
+Read for gunicorn 27: arbiter.py and glogging.py.
 """
 
 import gc
 import logging
 import os
-import socket
-import struct
 import sys
 from typing import Any
 
@@ -26,9 +24,9 @@ def _count(name: str, default: int) -> int:
 
 wsgi_app = "quiktrade.wsgi:application"
 worker_class = Worker
-Worker.most_in_hand = _count("QUIKTRADE_WEB_IN_HAND", Worker.most_in_hand)
 workers = _count("QUIKTRADE_WEB_WORKERS", 2)
 threads = _count("QUIKTRADE_WEB_THREADS", 16)
+Worker.most_in_hand = max(threads, _count("QUIKTRADE_WEB_IN_HAND", Worker.most_in_hand))
 sendfile = False  # an answer leaves in one piece, from memory
 keepalive = 5  # seconds an idle connection stays open, for a client's next order
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
@@ -36,15 +34,15 @@ control_socket_disable = True  # else gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed
 
-_SLOW_CLIENT_SECONDS = 5
-
 
 def on_starting(server: Any) -> None:
     children.end_with_parent()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Have the garbage collector leave alone what was made by importing, and look less often at the rest."""
+    """Import what the first request would, and have the garbage collector leave it alone."""
+    import quiktrade.urls  # noqa: F401
+
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -55,19 +53,6 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     for handler in server.log.error_log.handlers:
         handler.setFormatter(FieldFormatter())
         handler.addFilter(_without_needless_traceback)
-
-
-def when_ready(server: Any) -> None:
-    """Bound every wait for a client.
-
-    A gthread worker waits for the rest of a request without limit, and 16 clients that send half of one would
-    block the API. The accepted connections inherit these limits from the listening socket (Linux).
-    """
-    if sys.platform == "linux":
-        limit = struct.pack("ll", _SLOW_CLIENT_SECONDS, 0)
-        for listener in server.LISTENERS:
-            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _without_needless_traceback(record: logging.LogRecord) -> bool:

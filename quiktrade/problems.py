@@ -87,7 +87,8 @@ def unexpected(request: HttpRequest, exception: BaseException | None) -> dict[st
     more: dict[str, Any] = {"incident": incident}
     if request.method == "POST" and request.path == reverse("order-list"):
         more["message"] = "Internal server error while placing the order"
-    return problem(500, "internal-error", "An unexpected error occurred; nothing was stored.", **more)
+    detail = "An unexpected error occurred. If it was an order, send it again with the same client_order_id."
+    return problem(500, "internal-error", detail, **more)
 
 
 def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:

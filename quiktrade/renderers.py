@@ -1,5 +1,6 @@
 """JSON to clients."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,4 +18,9 @@ class FastJSONRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        return b"" if data is None else orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z)
+        if data is None:
+            return b""
+        try:
+            return orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z)
+        except TypeError:  # half of a surrogate pair; what was done is done, and is not to be answered with a 500
+            return json.dumps(data, default=str).encode()

@@ -13,11 +13,13 @@ HTTP itself, its parsing and its answers, is gunicorn's. Read for gunicorn 27 (w
 
 import contextlib
 import io
+import itertools
 import os
 import queue
 import re
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http import RequestParser, wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker as BaseWorker
@@ -34,7 +37,9 @@ PROBES = ("/healthz", "/readyz")
 """An orchestrator takes a process that does not answer these for dead, and would end one that is merely busy."""
 
 SLOW_CLIENT_SECONDS = 5.0
-"""For the rest of a request that has begun to come."""
+"""For the rest of a request that has begun to come, and for reading an answer."""
+LONG_REQUEST_SECONDS = 30.0
+"""For one that the serving thread reads."""
 STOPPING_SECONDS = 2.0
 """A stopping worker keeps idle connections for so long: on one of them the next request may be on its way."""
 
@@ -42,13 +47,15 @@ ACCEPT_PAUSE_SECONDS = 0.001
 """After a connection the next one is left to another process for so long: else the first to wake takes them all,
 and half of the processes idle."""
 
-MOST_BUFFERED = 2 * 1024 * 1024
+MOST_BUFFERED = 1024 * 1024 + 65_536
 """A request that is longer, or does not say how long it is, is read by the thread that serves it."""
 
+_LIVENESS, _READINESS = b"GET /healthz ", b"GET /readyz"
 _CHUNK = 256 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 _LONGEST_HEAD = 64 * 1024
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*(?=\r\n)", re.IGNORECASE)
+_ANY_LENGTH = re.compile(rb"\r\ncontent-length", re.IGNORECASE)
 _LENGTH_NOT_KNOWN = re.compile(rb"\r\n(transfer-encoding|expect):", re.IGNORECASE)
 
 
@@ -80,7 +87,9 @@ class Connection:
             head = bytes(self.received[: end + 2])
             lengths = _LENGTH.findall(head)
             body = int(lengths[0]) if lengths else 0
-            known = len(lengths) < 2 and body <= MOST_BUFFERED and not _LENGTH_NOT_KNOWN.search(head)
+            # Anything unusual is for gunicorn's parser to judge: it must not see another end of the request than we.
+            usual = len(_ANY_LENGTH.findall(head)) == len(lengths) < 2
+            known = usual and body <= MOST_BUFFERED and not _LENGTH_NOT_KNOWN.search(head)
             length = end + len(_END_OF_HEAD) + body if known else len(self.received)
             if length > len(self.received):
                 return False
@@ -88,6 +97,21 @@ class Connection:
         self.in_full = known
         del self.received[:length]
         return True
+
+
+class Rest:
+    """The rest of a request, to be read from the socket by the thread that serves it; not for ever."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._end = time.monotonic() + LONG_REQUEST_SECONDS
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(max(0.001, self._end - time.monotonic()))
+        try:
+            return self._sock.recv(size)
+        finally:
+            self._sock.settimeout(SLOW_CLIENT_SECONDS)
 
 
 class Outbox:
@@ -101,11 +125,11 @@ class Outbox:
 
 
 class Crew:
-    """The threads that serve."""
+    """Threads that serve. What is to go first does, but every eighth time something else has its turn."""
 
     def __init__(self, threads: int, serve: Callable[[Connection], None]) -> None:
         self._serve = serve
-        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._first: deque[Connection] = deque()
         self._others: deque[Connection] = deque()
         for number in range(threads):
@@ -113,18 +137,27 @@ class Crew:
 
     def submit(self, connection: Connection, *, first: bool) -> None:
         (self._first if first else self._others).append(connection)
-        self._tokens.put(True)
+        self._tokens.put(None)
 
     def _work(self) -> None:
-        while self._tokens.get():
+        for turn in itertools.count():
+            self._tokens.get()
+            one, other = (self._first, self._others) if turn % 8 else (self._others, self._first)
             try:
-                connection = self._first.popleft()
+                connection = one.popleft()
             except IndexError:
-                connection = self._others.popleft()
+                connection = other.popleft()
             self._serve(connection)
 
 
 class Worker(BaseWorker):  # type: ignore[misc]
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse what this worker would pass over in silence."""
+        for name, unset in (("certfile", None), ("proxy_protocol", "off"), ("max_requests", 0)):
+            if (value := getattr(cfg, name, unset)) != unset:
+                sys.exit(f"gunicorn's {name} is {value!r}; QuikTrade's worker does not know it, and a proxy does TLS")
+
     most_in_hand = 32
     """Requests that are being served or wait for it, in one process. With more, the last one of them would wait
     longer than all of those before it take."""
@@ -142,6 +175,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._left_over: deque[Connection] = deque()
         self._refusal = b""
         self._crew = Crew(self.cfg.threads, self._serve)
+        self._porter = Crew(1, self._serve)  # who never waits for the database
         super().init_process()
 
     # ---- The thread that reads ----
@@ -191,15 +225,15 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self._accept_at = time.monotonic() + 0.1
             return
         self._accept_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
-        sock.setblocking(True)  # for answering; reading asks not to wait
+        sock.settimeout(SLOW_CLIENT_SECONDS)  # for answering; it is read only when there is something to read
         connection = Connection(sock, client, listener.getsockname())
         self._connections.add(connection)
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(connection))
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection.sock.recv(_CHUNK, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+            data = connection.sock.recv(_CHUNK)
+        except TimeoutError:
             return
         except OSError:
             data = b""
@@ -226,8 +260,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self._in_hand += 1
         if not connection.in_full:
             self._selector.unregister(connection.sock)  # the serving thread reads on
-        # A refusal takes no time: it goes first as well.
-        self._crew.submit(connection, first=connection.refused or connection.request.startswith(b"POST"))
+        if connection.request.startswith(_LIVENESS) or (connection.refused and connection.in_full):
+            self._porter.submit(connection, first=True)
+        else:
+            self._crew.submit(connection, first=connection.request.startswith((b"POST", _READINESS)))
 
     def _woken(self, bell: Any) -> None:
         """A thread has finished with a connection on which there is something to do."""
@@ -267,21 +303,23 @@ class Worker(BaseWorker):  # type: ignore[misc]
     # ---- The threads that serve ----
 
     def _serve(self, connection: Connection) -> None:
+        keep = False
         try:
             keep = self._answer(connection)
-        except NoMoreData:
-            keep = False
-        except BlockingIOError:
+        except TimeoutError:
             self.log.warning("Client too slow: connection closed")
-            keep = False
-        except OSError:
-            keep = False  # the client is gone
+        except (NoMoreData, OSError):
+            pass  # the client is gone
+        except BaseException:
+            self.log.exception("Request not answered")
+        if not connection.in_full:
+            util.close_graceful(connection.sock)  # there may be more to read: the answer is to arrive all the same
         with self._lock:
             self._in_hand -= 1
+            connection.since = time.monotonic()
             connection.busy = False
             connection.ended = not keep
             connection.request = b""
-            connection.since = time.monotonic()
             more = bool(connection.received) or not connection.in_full
         if connection not in self._connections:
             connection.sock.close()
@@ -299,7 +337,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if connection.in_full:
             parser = RequestParser(self.cfg, (connection.request,), connection.client)
         else:
-            parser = RequestParser(self.cfg, connection.sock, connection.client)
+            parser = RequestParser(self.cfg, Rest(connection.sock), connection.client)
             parser.unreader.unread(connection.request)
         request = None
         try:
@@ -323,7 +361,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         )
         environ["wsgi.multithread"] = True
         if "HTTP_TRANSFER_ENCODING" in environ:  # Django takes a body that does not say its length for none
-            content = request.body.read(MOST_BUFFERED)
+            content = request.body.read(MOST_BUFFERED + 1)  # one more than is allowed is refused above
             environ |= {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
         if not (self.alive and self.cfg.keepalive and connection.in_full):
             response.force_close()
@@ -343,7 +381,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def _refuse(self, connection: Connection, request: Any) -> bool:
         if not self._refusal:
             self._refusal = _refusal()
-        closes = request.should_close() or not self.alive or not connection.in_full
+        closes = request.should_close() or not self.alive or request.method == "HEAD"
         connection.sock.sendall(self._refusal % (b"close" if closes else b"keep-alive"))
         return not closes
 

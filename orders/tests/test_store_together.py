@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from orders import lifecycle, together
+from orders import doorbell, lifecycle, together
 from orders.lifecycle import NewRow
 from orders.models import Order, OrderEvent, new_order_id
 from orders.tests.factories import UserFactory, VenueFactory
@@ -121,6 +122,38 @@ def test_when_the_database_goes_all_of_them_are_told_and_the_next_ones_are_store
         assert [type(call.exception()) for call in calls[1:]] == [OperationalError] * 3
         assert together.accept([row(alice.pk)])
     assert Order.objects.count() == 2
+
+
+def test_one_that_waits_for_a_lock_in_vain_keeps_no_other_from_being_stored(alice: User) -> None:
+    blocked = UserFactory(username="bob").pk
+    rows = [row(alice.pk), row(alice.pk), row(blocked), row(alice.pk)]
+
+    def accept(given: Sequence[NewRow]) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '200ms'")
+        return real(given)
+
+    real, holder = lifecycle.accept, psycopg.connect(**doorbell.connection_parameters())
+    holder.execute("SELECT FROM auth_user WHERE id = %s FOR UPDATE", [blocked])
+    with first_one_waits_for(3, accept):
+        calls = submit_all(rows)
+    holder.close()
+    assert isinstance(calls[2].exception(), OperationalError)
+    for index in (0, 1, 3):
+        assert rows[index].id in calls[index].result()
+
+
+def test_when_the_connection_is_lost_those_behind_are_not_kept_waiting_for_the_same(alice: User) -> None:
+    def accept(given: Sequence[NewRow]) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with first_one_waits_for(3, accept) as sizes:
+        calls = submit_all([row(alice.pk) for _ in range(4)])
+        assert sizes == [1]
+        assert [type(call.exception()) for call in calls] == [OperationalError] * 4
+    connection.close()
+    assert together.accept([row(alice.pk)])
 
 
 def test_an_id_that_two_submit_at_once_is_stored_once(alice: User) -> None:

@@ -1,5 +1,7 @@
 """POST /api/v1/orders/batch."""
 
+import json
+from decimal import Decimal
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +14,7 @@ from exchanges.models import Venue
 from orders import lifecycle
 from orders.models import Order, OrderEvent
 from orders.tests.test_submit_order import LIMIT, MARKET, ORDERS, errors, post_bytes
+from quiktrade.renderers import FastJSONRenderer
 
 BATCH = f"{ORDERS}/batch"
 
@@ -173,3 +176,21 @@ def test_without_the_database_nothing_is_known_of_any(alice: APIClient) -> None:
 
 def test_a_batch_needs_a_token(alice: APIClient) -> None:
     assert APIClient().post(BATCH, {"orders": [LIMIT]}).status_code == 401
+
+
+@pytest.mark.parametrize("wrong", [b'{"type": "\\ud800"}', b'{"\\uDFFF": 1}', b'["\\ud83d"]'])
+def test_what_is_no_text_is_refused_before_anything_is_stored(alice: APIClient, wrong: bytes) -> None:
+    good = json.dumps(LIMIT).encode()
+    response = post_bytes(alice, b'{"orders": [%b, %b]}' % (good, wrong), path=BATCH)
+    assert (response.status_code, response.json()["type"]) == (400, "urn:quiktrade:problem:malformed-body")
+    assert post_bytes(alice, wrong).status_code == 400
+    assert not Order.objects.exists()
+
+
+def test_a_whole_surrogate_pair_is_text(alice: APIClient) -> None:
+    response = post_bytes(alice, b'{"orders": [{"type": "\\ud83d\\ude00"}]}', path=BATCH)
+    assert results(response)[0]["status"] == 400
+
+
+def test_an_answer_is_written_whatever_is_in_it() -> None:
+    assert json.loads(FastJSONRenderer().render({"a": "\ud800", "b": Decimal("1.5")})) == {"a": "\ud800", "b": "1.5"}

@@ -33,9 +33,9 @@ def become(*, node: str, stale_seconds: float, log_level: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = ["run_worker", sys.argv[0], node, str(stale_seconds), log_level]
-    os.execve(  # noqa: S606  this very program
-        sys.executable, [sys.executable, "-m", __name__, *arguments], {**os.environ, **children.lifeline_kept()}
-    )
+    places = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **children.lifeline_kept(), "PYTHONPATH": os.pathsep.join(places)}
+    os.execve(sys.executable, [sys.executable, "-m", __name__, *arguments], environment)  # noqa: S606  this program
 
 
 class Watchdog:

@@ -17,7 +17,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     Database: Any = SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
 
     def is_usable(self) -> bool:
-        """Whether the connection still stands, as Django asks once in every request.
+        """Whether the connection still stands, as Django asks before the first statement of a request.
 
         A server that ends a connection says so, or hangs up: there is something to read. Where there is nothing,
         the question costs no round trip. What this cannot see, a server that is gone without a word, the next
