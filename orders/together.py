@@ -32,7 +32,7 @@ class _Request:
 
     def __init__(self, rows: Sequence[NewRow]) -> None:
         self.rows = rows
-        self.stored: Stored = {}
+        self.stored: Stored = {}  # perhaps with those of others
         self.error: Exception | None = InterfaceError("It was not stored.")
         self.leads = False
         self._called = Lock()
@@ -65,7 +65,7 @@ def accept(rows: Sequence[NewRow]) -> Stored:
         _lead()
     if mine.error is not None:
         raise mine.error
-    return mine.stored
+    return {row.id: mine.stored[row.id] for row in rows if row.id in mine.stored}
 
 
 def _lead() -> None:

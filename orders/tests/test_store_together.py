@@ -162,6 +162,7 @@ def test_an_id_that_two_submit_at_once_is_stored_once(alice: User) -> None:
         calls = submit_all(rows)
     stored = [one for one, call in zip(rows, calls, strict=True) if one.id in call.result()]
     assert [one.client_order_id for one in stored] == ["first", "same"]
+    assert sorted(len(call.result()) for call in calls) == [0, 0, 0, 1, 1]  # nobody is told of anybody else's
 
 
 def test_large_batches_are_not_made_larger(alice: User) -> None:

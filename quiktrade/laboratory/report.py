@@ -69,7 +69,12 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        return not self.violations and self.quiet
+        return not self.violations and self.quiet and not self.own_faults
+
+    @property
+    def own_faults(self) -> int:
+        """Answers that owned to a fault of ours. No fault from outside is a reason for one."""
+        return self.answers.get("500", 0)
 
     def as_json(self) -> dict[str, Any]:
         """Every figure, by its name; `violations` by kind, the ids in `offenders`."""
@@ -79,7 +84,7 @@ class Report:
             view[name] = {field: getattr(latency, field) for field in latency.__slots__}
         view["violations"] = _by_kind(self.violations)
         view["offenders"] = [violation._asdict() for violation in self.violations]
-        return view | {"passed": self.passed}
+        return view | {"own_faults": self.own_faults, "passed": self.passed}
 
 
 def make_report(
@@ -192,6 +197,8 @@ def _figures(report: Report) -> Table:
     for what, count in _by_kind(report.violations).items():
         colour = "red" if count else "green"
         table.add_row(f"{what} ({KINDS[what]})", f"[{colour}]{count}[/{colour}]")
+    colour = "red" if report.own_faults else "green"
+    table.add_row("answered 500, a fault of ours", f"[{colour}]{report.own_faults}[/{colour}]")
     for status, count in report.statuses.items():
         table.add_row(f"  {status}", str(count))
     table.add_row("  with an operator", str(report.parked))
