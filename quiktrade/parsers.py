@@ -25,8 +25,8 @@ class PayloadTooLarge(APIException):
 class StrictJSONParser(BaseParser):
     """Numbers with a point or an exponent become Decimal: no price ever passes through a float.
 
-    Refused: NaN and Infinity, half a surrogate pair, a name given twice in one object, nesting too deep to read,
-    more bytes than the view's `max_body_bytes`, or `API_MAX_BODY_BYTES` where it has none.
+    Refused: NaN and Infinity, a name given twice in one object, nesting too deep to read, more bytes than the view's
+    `max_body_bytes`, or `API_MAX_BODY_BYTES` where it has none.
     """
 
     media_type = "application/json"
@@ -46,17 +46,12 @@ class StrictJSONParser(BaseParser):
                 left -= len(chunk)
             raise PayloadTooLarge(limit)
         try:
-            content = json.loads(
+            return json.loads(
                 body.decode("utf-8"),
                 parse_float=Decimal,
                 parse_constant=_refuse_constant,
                 object_pairs_hook=_object,
             )
-            if b"\\ud" in body.lower():
-                json.dumps(content, ensure_ascii=False, default=str).encode()
-            return content
-        except UnicodeEncodeError:
-            raise ParseError("The body has half of a surrogate pair, which is no text.") from None
         except UnicodeDecodeError:
             raise ParseError("The body is not UTF-8 text.") from None
         except RecursionError:
