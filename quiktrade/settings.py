@@ -364,7 +364,7 @@ UNFOLD: dict[str, Any] = {
 # ---- Logging: a constant sentence, then fields ----
 
 _LEVELS = "DEBUG|INFO|WARNING|ERROR|CRITICAL"
-LOG_LEVEL = env_match("QUIKTRADELOG_LEVEL", "INFO", _LEVELS, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+LOG_LEVEL = env_match("QUIKTRADE_LOG_LEVEL", "INFO", _LEVELS, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
 
 LOGGING = {
     "version": 1,

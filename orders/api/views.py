@@ -97,9 +97,7 @@ BATCH = OpenApiExample(
 REPLAYED = OpenApiParameter(
     "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
 )
-LOCATION = OpenApiParameter(
-    "Location", str, OpenApiParameter.HEADER, response=[201], description="The order, on this host."
-)
+LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="The order's URL.")
 
 
 # Made once: making a serializer's fields takes longer than using them, and using them changes nothing in them.
@@ -163,7 +161,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         body = ORDER.to_representation(submission.order)
         if submission.replayed:
             return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
-        headers = {"Location": f"{request.path}/{submission.order.pk}"}
+        headers = {"Location": _address(request, f"{request.path}/{submission.order.pk}")}
         return Response(body, status.HTTP_201_CREATED, headers=headers)
 
     @extend_schema(
@@ -265,6 +263,12 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         reason = serializer.validated_data.get("reason") or "Canceled by the client."
         services.cancel_order(order.pk, actor=self.actor, reason=reason)
         return Response(ORDER.to_representation(self.get_object()))
+
+
+def _address(request: Request, path: str) -> str:
+    """The path with the host that was asked, which CommonMiddleware has checked."""
+    host = request.META.get("HTTP_HOST")
+    return f"{request.scheme}://{host}{path}" if host else path
 
 
 def _of_order(index: int, detail: Any) -> serializers.ValidationError:

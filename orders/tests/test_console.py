@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib import admin as django_admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, connections
@@ -482,3 +484,12 @@ def test_an_operator_cannot_edit_a_venue(operator: Client) -> None:
     VenueFactory()
     assert operator.post("/admin/exchanges/venue/XSIM/change/", VENUE).status_code == 403
     assert operator.post("/admin/exchanges/venue/add/", VENUE).status_code == 403
+
+
+def test_the_consoles_pages_are_as_django_wants_them() -> None:
+    """`manage.py check` may come here before the pages are found: urls.py finds them."""
+    import_module("quiktrade.urls")
+    assert [
+        error for page_of_a_model in django_admin.site._registry.values() for error in page_of_a_model.check()
+    ] == []
+    assert {model.__name__ for model in django_admin.site._registry} >= {"Order", "Venue", "User"}

@@ -38,11 +38,11 @@ def errors(response: Any) -> set[tuple[str, str]]:
 
 
 def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient) -> None:
-    response = alice.post(ORDERS, LIMIT)
+    response = alice.post(ORDERS, LIMIT, headers={"Host": "localhost"})
 
     assert response.status_code == 201
     body = response.json()
-    assert response["Location"] == f"/api/v1/orders/{body['id']}"
+    assert response["Location"] == f"http://localhost/api/v1/orders/{body['id']}"
     assert without(body, "id", "client_order_id", "created_at", "updated_at", "next_attempt_at") == {
         "status": "pending",
         "venue": "XSIM",
