@@ -5,7 +5,6 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
-from django.middleware.csrf import CsrfViewMiddleware
 
 from quiktrade import health
 
@@ -56,6 +55,5 @@ def _not_for_the_api(base: Any) -> Any:
 
 
 ConsoleSessionMiddleware = _not_for_the_api(SessionMiddleware)
-ConsoleCsrfViewMiddleware = _not_for_the_api(CsrfViewMiddleware)
 ConsoleAuthenticationMiddleware = _not_for_the_api(AuthenticationMiddleware)
 ConsoleMessageMiddleware = _not_for_the_api(MessageMiddleware)

@@ -163,7 +163,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "quiktrade.middleware.ConsoleSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "quiktrade.middleware.ConsoleCsrfViewMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "quiktrade.middleware.ConsoleAuthenticationMiddleware",
     "quiktrade.middleware.ConsoleMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

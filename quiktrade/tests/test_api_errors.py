@@ -175,6 +175,8 @@ def test_venues_can_be_read(user: User) -> None:
 def test_the_openapi_document_describes_the_orders_and_the_problems() -> None:
     document = APIClient().get("/api/v1/schema").json()
     submit = document["paths"]["/api/v1/orders"]["post"]
+    assert submit["security"] == [{"jwtAuth": []}]
+    assert document["components"]["securitySchemes"]["jwtAuth"]["scheme"] == "bearer"
     assert {"200", "201", "400", "401", "409", "413", "415", "500", "503"} <= set(submit["responses"])
     assert set(submit["requestBody"]["content"]) == {"application/json"}
     assert "Limit order" in str(submit["requestBody"]) or "LimitOrder" in str(submit["requestBody"])
