@@ -33,9 +33,6 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker as BaseWorker
 
 RETRY_SECONDS = 1
-PROBES = ("/healthz", "/readyz")
-"""An orchestrator takes a process that does not answer these for dead, and would end one that is merely busy."""
-
 SLOW_CLIENT_SECONDS = 5.0
 """For the rest of a request that has begun to come, and for reading an answer."""
 LONG_REQUEST_SECONDS = 30.0
@@ -50,7 +47,10 @@ and half of the processes idle."""
 MOST_BUFFERED = 1024 * 1024 + 65_536
 """A request that is longer, or does not say how long it is, is read by the thread that serves it."""
 
-_LIVENESS, _READINESS = b"GET /healthz ", b"GET /readyz"
+_LIVENESS = b"GET /healthz "
+_PROBES = (_LIVENESS, b"GET /readyz")
+"""An orchestrator takes a process that does not answer these for dead, and would end one that is merely busy."""
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 _CHUNK = 256 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 _LONGEST_HEAD = 64 * 1024
@@ -69,7 +69,6 @@ class Connection:
         self.received = bytearray()
         self.request = b""
         self.in_full = True
-        self.refused = False
         self.busy = False
         self.ended = False
         """Its last answer has been sent; what comes after that is not read as a request."""
@@ -251,19 +250,49 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self._hand_over(connection)
 
     def _hand_over(self, connection: Connection) -> None:
-        """Have a request served, if one has come in full."""
+        """Have a request served, if one has come in full; or refuse it, and look at the next."""
+        while self._take(connection):
+            probe = connection.request.startswith(_PROBES)
+            if connection.busy:
+                if not connection.in_full:
+                    self._selector.unregister(connection.sock)  # the serving thread reads on
+                if connection.request.startswith(_LIVENESS):
+                    self._porter.submit(connection, first=True)
+                else:
+                    self._crew.submit(connection, first=probe or connection.request.startswith(b"POST"))
+                return
+            if not self._refuse(connection):
+                return
+
+    def _take(self, connection: Connection) -> bool:
+        """Take the next request of a connection that has none in hand. It is then busy, unless there is no room."""
         with self._lock:
             if connection.busy or connection.ended or not connection.take_request():
-                return
-            connection.busy = True
-            connection.refused = self._in_hand >= self.most_in_hand
-            self._in_hand += 1
-        if not connection.in_full:
-            self._selector.unregister(connection.sock)  # the serving thread reads on
-        if connection.request.startswith(_LIVENESS) or (connection.refused and connection.in_full):
-            self._porter.submit(connection, first=True)
-        else:
-            self._crew.submit(connection, first=connection.request.startswith((b"POST", _READINESS)))
+                return False
+            no_room = self._in_hand >= self.most_in_hand and connection.in_full
+            if not no_room or connection.request.startswith(_PROBES):
+                connection.busy = True
+                self._in_hand += 1
+            return True
+
+    def _refuse(self, connection: Connection) -> bool:
+        """Answer 503, here and without looking at the request: it must cost next to nothing, or it would be load.
+
+        Says whether the connection stays open.
+        """
+        if not self._refusal:
+            self._refusal = _refusal()
+        closes = not self.alive or connection.request.startswith(b"HEAD") or _CLOSES.search(connection.request)
+        answer = self._refusal % (b"close" if closes else b"keep-alive")
+        connection.since = time.monotonic()
+        try:
+            written = os.write(connection.sock.fileno(), answer)
+        except OSError:
+            written = 0  # the client is gone, or does not read
+        if closes or written < len(answer):
+            self._close(connection)
+            return False
+        return True
 
     def _woken(self, bell: Any) -> None:
         """A thread has finished with a connection on which there is something to do."""
@@ -342,8 +371,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         request = None
         try:
             request = next(parser)
-            if connection.refused and request.path not in PROBES:
-                return self._refuse(connection, request)
             return self._call(connection, request)
         except (OSError, NoMoreData):
             raise
@@ -377,13 +404,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.cfg.accesslog:
             self.log.access(response, request, environ, timedelta(seconds=time.monotonic() - began))
         return not response.should_close()
-
-    def _refuse(self, connection: Connection, request: Any) -> bool:
-        if not self._refusal:
-            self._refusal = _refusal()
-        closes = request.should_close() or not self.alive or request.method == "HEAD"
-        connection.sock.sendall(self._refusal % (b"close" if closes else b"keep-alive"))
-        return not closes
 
 
 def _refusal() -> bytes:

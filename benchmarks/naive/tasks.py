@@ -4,6 +4,7 @@
 import http.client
 import json
 from functools import cache
+from uuid import uuid4
 
 from django.conf import settings
 from django.utils import timezone
@@ -44,9 +45,10 @@ def place(order_id: int) -> None:
 def submit(count: int) -> None:
     """Empty the tables, and store `count` orders with a task for each."""
     Order.objects.all().delete()
+    run = uuid4().hex[:8]  # the venue refuses an id that it knows
     orders = Order.objects.bulk_create(
         Order(
-            client_order_id=f"naive-{number}",
+            client_order_id=f"naive-{run}-{number}",
             instrument="US0378331005",
             side="buy",
             type="limit",
