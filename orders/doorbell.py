@@ -39,8 +39,13 @@ class _Ringer:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._serve, name="doorbell", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._serve, name="doorbell", daemon=True)
+                    try:
+                        thread.start()
+                    except RuntimeError as error:  # no thread is to be had; the orders are stored all the same
+                        logger.error("Doorbell not rung: the worker will look by itself", extra={"error": error})
+                    else:
+                        self._thread = thread
 
     def finish(self) -> None:
         """Ring if that is still to be done, and hang up."""
@@ -83,7 +88,10 @@ _ringer = _Ringer()
 
 def ring() -> None:
     """Ring once the current transaction has committed; at once if there is none."""
-    transaction.on_commit(lambda: _ringer.ring(), robust=True)
+    if connection.in_atomic_block:
+        transaction.on_commit(lambda: _ringer.ring(), robust=True)
+    else:
+        _ringer.ring()
 
 
 def hang_up() -> None:

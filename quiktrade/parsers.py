@@ -46,12 +46,7 @@ class StrictJSONParser(BaseParser):
                 left -= len(chunk)
             raise PayloadTooLarge(limit)
         try:
-            return json.loads(
-                body.decode("utf-8"),
-                parse_float=Decimal,
-                parse_constant=_refuse_constant,
-                object_pairs_hook=_object,
-            )
+            return _DECODER.decode(body.decode("utf-8"))
         except UnicodeDecodeError:
             raise ParseError("The body is not UTF-8 text.") from None
         except RecursionError:
@@ -71,3 +66,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is given twice")
     return result
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_object)

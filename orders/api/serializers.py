@@ -1,6 +1,6 @@
 """The API's shapes. Fields are written out: what a client may send and gets to see is this page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -39,19 +39,17 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
             super().to_internal_value(data)  # raises
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
-        for name, field in self._writable:
+        for name, field, check in self._writable:
             given = data.get(name, empty)
             if given is empty and not field.required and field.default is empty:
                 continue
             try:
                 value = field.run_validation(given)
-                if check := getattr(self, f"validate_{name}", None):
-                    value = check(value)
-                values[name] = value
+                values[name] = check(value) if check else value
             except serializers.ValidationError as error:
                 errors[name] = error.detail
         if unknown := data.keys() - self.fields.keys():
-            allowed = ", ".join(name for name, _ in self._writable)
+            allowed = ", ".join(name for name, *_ in self._writable)
             for name in sorted(unknown, key=str):
                 errors[str(name)] = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
         if errors:
@@ -59,8 +57,10 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
         return values
 
     @cached_property
-    def _writable(self) -> list[tuple[str, serializers.Field[Any, Any, Any, Any]]]:
-        return [(name, field) for name, field in self.fields.items() if not field.read_only]
+    def _writable(self) -> list[tuple[str, serializers.Field[Any, Any, Any, Any], Callable[[Any], Any] | None]]:
+        """Each with this serializer's own check of it, `validate_` and its name, if there is one."""
+        fields = [(name, field) for name, field in self.fields.items() if not field.read_only]
+        return [(name, field, getattr(self, f"validate_{name}", None)) for name, field in fields]
 
 
 @extend_schema_serializer(component_name="NewOrder")
