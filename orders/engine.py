@@ -370,51 +370,30 @@ def failed_step(
     order: Moved, error: VenueError, capabilities: Capabilities, *, lease_left: float, latency_ms: float
 ) -> Step:
     """What an attempt without an acknowledgement means for the order."""
-    detail = {"code": error.code, "latency_ms": latency_ms}
+    detail: dict[str, Any] = {"code": error.code, "latency_ms": latency_ms}
     if isinstance(error, OrderRejected) and order.in_doubt and not capabilities.remembers_rejections:
         # It refused this attempt. An earlier one that arrives after all would be taken for a new order.
         error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
+    delay: float | None = None
     if isinstance(error, OrderRejected):
-        return Step(
-            order_id=order.id,
-            event=Event.REJECTED_BY_VENUE,
-            attempt=order.attempt,
-            reason=str(error),
-            detail=detail,
-        )
-    if isinstance(error, NotSent) and not error.answered:
+        event = Event.REJECTED_BY_VENUE
+    elif isinstance(error, NotSent) and not error.answered:
+        event = Event.VENUE_UNREACHABLE
         # The circuit decides when to go on; a little spread keeps the first few from coming back together.
-        return Step(
-            order_id=order.id,
-            event=Event.VENUE_UNREACHABLE,
-            attempt=order.attempt,
-            reason=str(error),
-            detail=detail,
-            delay=backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS),
-        )
-    if isinstance(error, NotSent):
+        delay = backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS)
+    elif isinstance(error, NotSent):
+        event = Event.NOT_SENT
         delay = backoff_seconds(
             order.failures + 1,
             base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
             cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
             retry_after=error.retry_after,
         )
-        return Step(
-            order_id=order.id,
-            event=Event.NOT_SENT,
-            attempt=order.attempt,
-            reason=str(error),
-            detail={**detail, "retry_in_seconds": round(delay, 3)},
-            delay=delay,
-        )
-    return Step(
-        order_id=order.id,
-        event=Event.OUTCOME_UNKNOWN,
-        attempt=order.attempt,
-        reason=str(error),
-        detail=detail,
-        delay=look_up_delay(capabilities, lease_left=lease_left),
-    )
+        detail["retry_in_seconds"] = round(delay, 3)
+    else:
+        event = Event.OUTCOME_UNKNOWN
+        delay = look_up_delay(capabilities, lease_left=lease_left)
+    return Step(order_id=order.id, event=event, attempt=order.attempt, reason=str(error), detail=detail, delay=delay)
 
 
 def look_up_delay(capabilities: Capabilities, *, lease_left: float) -> float | None:

@@ -38,10 +38,7 @@ def an_attempt_wakes_up_when_the_next_is_under_way(story: Histories) -> None:
 
 
 def the_venue_is_asked_before_the_request_has_arrived(story: Histories) -> None:
-    story.a_client_submits(None)
-    story.a_worker_claims(1)
-    story.a_worker_sends(0, False)
-    story.a_worker_gives_up_waiting(0)
+    _an_attempt_gets_no_answer(story)
     story.time_passes(1)
     story.reconciliation_runs(True)
     story.an_operator_says_that_what_is_parked_is_not_there()
@@ -49,10 +46,7 @@ def the_venue_is_asked_before_the_request_has_arrived(story: Histories) -> None:
 
 
 def a_client_cancels_what_is_in_doubt(story: Histories) -> None:
-    story.a_client_submits(None)
-    story.a_worker_claims(1)
-    story.a_worker_sends(0, False)
-    story.a_worker_gives_up_waiting(0)
+    _an_attempt_gets_no_answer(story)
     late = story.wire[0]
     story.time_passes(11)
     story.reconciliation_runs(True)
@@ -62,9 +56,7 @@ def a_client_cancels_what_is_in_doubt(story: Histories) -> None:
 
 
 def a_request_arrives_twice_and_the_first_reply_is_lost(story: Histories) -> None:
-    story.a_client_submits(None)
-    story.a_worker_claims(1)
-    story.a_worker_sends(0, False)
+    _an_order_is_sent(story)
     story.a_request_arrives(0, False, True)
     story.a_reply_is_lost(0)
     story.a_request_arrives(0, False, False)
@@ -72,19 +64,13 @@ def a_request_arrives_twice_and_the_first_reply_is_lost(story: Histories) -> Non
 
 
 def a_request_is_given_up_and_arrives_all_the_same(story: Histories) -> None:
-    story.a_client_submits(None)
-    story.a_worker_claims(1)
-    story.a_worker_sends(0, False)
-    story.a_worker_gives_up_waiting(0)
+    _an_attempt_gets_no_answer(story)
     _send_what_is_due(story)
     story.a_request_arrives(0, False, False)
 
 
 def a_request_outlives_the_settle_time(story: Histories) -> None:
-    story.a_client_submits(None)
-    story.a_worker_claims(1)
-    story.a_worker_sends(0, False)
-    story.a_worker_gives_up_waiting(0)
+    _an_attempt_gets_no_answer(story)
     late = story.wire[0]
     story.time_passes(11)
     story.reconciliation_runs(True)
@@ -94,12 +80,21 @@ def a_request_outlives_the_settle_time(story: Histories) -> None:
 
 
 def a_worker_dies_after_it_has_sent(story: Histories) -> None:
-    story.a_client_submits(None)
-    story.a_worker_claims(1)
-    story.a_worker_sends(0, False)
+    _an_order_is_sent(story)
     story.a_request_arrives(0, False, False)
     story.a_worker_dies(0)
     _send_what_is_due(story)
+
+
+def _an_order_is_sent(story: Histories) -> None:
+    story.a_client_submits(None)
+    story.a_worker_claims(1)
+    story.a_worker_sends(0, False)
+
+
+def _an_attempt_gets_no_answer(story: Histories) -> None:
+    _an_order_is_sent(story)
+    story.a_worker_gives_up_waiting(0)
 
 
 def _send_what_is_due(story: Histories) -> None:
