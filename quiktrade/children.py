@@ -7,8 +7,12 @@ end only `up` holds: it reads as finished at the moment when `up` no longer exis
 
 import os
 import signal
+import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 LIFELINE = "QUIKTRADE_LIFELINE"
 """In the environment of a child of `up`: its standard input is such a pipe."""
@@ -24,6 +28,14 @@ def end_with_parent() -> None:
     if value := os.environ.pop(LIFELINE, None):  # popped: for this process, not for the programs that it starts
         _kept[LIFELINE] = value
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+
+
+def start(
+    command: Sequence[str | Path], lifeline: int, environment: Mapping[str, str], **popen: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program, in a session of its own, that ends when nobody holds the other end of the lifeline any more."""
+    added = {**environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, stdin=lifeline, env={**os.environ, **added}, start_new_session=True, **popen)
 
 
 def lifeline_kept() -> dict[str, str]:

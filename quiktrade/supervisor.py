@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quiktrade.children import LIFELINE, how_it_ended
+from quiktrade import children
+from quiktrade.children import how_it_ended
 from quiktrade.log_stream import LogStream
 
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -111,15 +112,14 @@ class Supervisor:
         self._stop_requests = 0
 
     def spawn(self, program: Program) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
+        # In sessions of their own: Ctrl-C in the terminal is for this process, which stops the others in order.
+        process = children.start(
             program.command,
+            self._lifeline,
+            program.environment,
             cwd=self._directory,
-            env={**os.environ, **program.environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"},
-            stdin=self._lifeline,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal is for this process, which stops the others in order.
-            start_new_session=True,
             pass_fds=self._inherited,
         )
         if process.stdout:

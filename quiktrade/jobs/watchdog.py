@@ -66,11 +66,8 @@ class Watchdog:
 
     def _run_cluster(self, file: Path) -> None:
         file.touch()  # it counts from its start
-        cluster = subprocess.Popen(
-            [sys.executable, self._manage, "qcluster"],
-            stdin=self._lifeline,
-            start_new_session=True,
-            env={**os.environ, HEARTBEAT_FILE: str(file), children.LIFELINE: "1"},
+        cluster = children.start(
+            [sys.executable, self._manage, "qcluster"], self._lifeline, {HEARTBEAT_FILE: str(file)}
         )
         logger.info("Job cluster started", extra={"pid": cluster.pid, "node": self._node})
         beat, heard_at = 0, time.monotonic()

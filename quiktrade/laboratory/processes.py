@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quiktrade.children import LIFELINE
+from quiktrade import children
 from quiktrade.private_server import ROOT
 
 _PAUSE_SECONDS = 0.5
@@ -40,14 +40,8 @@ class Part:
     def start(self) -> None:
         self.starts += 1
         with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env={**os.environ, **self._environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"},
-                stdin=self._lifeline,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = children.start(
+                self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log
             )
 
     def tend(self) -> None:

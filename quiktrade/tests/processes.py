@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection
 from psycopg.conninfo import make_conninfo
 
-from quiktrade.children import LIFELINE
+from quiktrade import children
 from quiktrade.models import WorkerNode
 from quiktrade.private_server import ROOT
 
@@ -59,14 +59,8 @@ class Process:
         self._environment |= environment
         self._end_what_is_left()
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env={**os.environ, **self._environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"},
-                stdin=self._lifeline,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = children.start(
+                self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log
             )
 
     def wait_until_ready(self) -> None:
