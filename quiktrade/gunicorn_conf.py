@@ -3,13 +3,12 @@
 Read for gunicorn 27: arbiter.py and glogging.py.
 """
 
-import gc
 import logging
 import os
 import sys
 from typing import Any
 
-from quiktrade import children
+from quiktrade import children, memory
 from quiktrade.logs import FieldFormatter
 from quiktrade.web_worker import Worker
 
@@ -40,12 +39,10 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Import what the first request would, and have the garbage collector leave it alone."""
+    """Import now what the first request would."""
     import quiktrade.urls  # noqa: F401
 
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    memory.settle()
 
 
 def nworkers_changed(server: Any, new: int, old: int | None) -> None:

@@ -9,7 +9,6 @@ its parent.
 
 import contextlib
 import ctypes
-import gc
 import logging
 import multiprocessing.connection
 import os
@@ -27,6 +26,7 @@ from django.db import DatabaseError, connection
 from django_q.signals import post_spawn
 
 from orders import tasks
+from quiktrade import memory
 from quiktrade.database import WORKER, bound_waits
 
 logger = logging.getLogger(__name__)
@@ -77,14 +77,11 @@ def run() -> int:
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
-    # What is there by now is shared by all processes to be forked, unless the collector writes into it: what the
-    # first connection brings along, too.
+    # What the first connection brings along is to be shared by all processes to be forked, too.
     with contextlib.suppress(DatabaseError):
         connection.ensure_connection()
     connection.close()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    memory.settle()
 
     cluster = django_q.cluster.Cluster()
     # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).
