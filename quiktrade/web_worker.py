@@ -172,7 +172,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         os.set_blocking(self._bell, False)
         os.set_blocking(self._rope, False)
         self._left_over: deque[Connection] = deque()
-        self._refusal = b""
         self._crew = Crew(self.cfg.threads, self._serve)
         self._porter = Crew(1, self._serve)  # who never waits for the database
         super().init_process()
@@ -180,6 +179,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     # ---- The thread that reads ----
 
     def run(self) -> None:
+        self._refusal = _refusal()
         self._selector.register(self._bell, selectors.EVENT_READ, self._woken)
         for listener in self.sockets:
             listener.setblocking(False)
@@ -193,11 +193,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def _finish(self) -> None:
         """Serve what is in hand, and what comes on connections kept alive until they are closed."""
-        now = time.monotonic()
-        end, idle_end = now + self.cfg.graceful_timeout, now + STOPPING_SECONDS
-        while self._connections and (now := time.monotonic()) < end:
+        began = time.monotonic()
+        while self._connections and (waited := time.monotonic() - began) < self.cfg.graceful_timeout:
             self._turn(0.1)
-            self._close_idle(self.cfg.keepalive if now < idle_end else 0.0)
+            self._close_idle(self.cfg.keepalive if waited < STOPPING_SECONDS else 0.0)
 
     def _turn(self, seconds: float) -> None:
         self.notify()
@@ -252,14 +251,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def _hand_over(self, connection: Connection) -> None:
         """Have a request served, if one has come in full; or refuse it, and look at the next."""
         while self._take(connection):
-            probe = connection.request.startswith(_PROBES)
             if connection.busy:
                 if not connection.in_full:
                     self._selector.unregister(connection.sock)  # the serving thread reads on
                 if connection.request.startswith(_LIVENESS):
                     self._porter.submit(connection, first=True)
                 else:
-                    self._crew.submit(connection, first=probe or connection.request.startswith(b"POST"))
+                    self._crew.submit(connection, first=connection.request.startswith((b"POST", *_PROBES)))
                 return
             if not self._refuse(connection):
                 return
@@ -280,8 +278,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
         Says whether the connection stays open.
         """
-        if not self._refusal:
-            self._refusal = _refusal()
         closes = not self.alive or connection.request.startswith(b"HEAD") or _CLOSES.search(connection.request)
         answer = self._refusal % (b"close" if closes else b"keep-alive")
         connection.since = time.monotonic()

@@ -39,8 +39,6 @@ DEMANDED = "demanded"
 """Acknowledgement id of a job without a row: nothing is to be deleted when it is done."""
 
 OUTAGE_SECONDS = 0.5
-ANSWER_SECONDS = 4.0
-"""The pusher waits no longer for the database: a frozen one must not stop the heartbeat, which passes through here."""
 
 _CLAIM = """
 UPDATE django_q_ormq q SET lock = statement_timestamp() + %s * interval '1 second'
@@ -84,7 +82,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
             packages.append(_package(heartbeat.JOB, heartbeat.ACKNOWLEDGEMENT))
         try:
             close_old_connections()
-            answer_within(ANSWER_SECONDS)
+            answer_within(heartbeat.ANSWER_SECONDS)
             demand = self._demand()
             packages += [_package(job, DEMANDED) for job in demand.jobs]
             packages += self._rows()

@@ -14,7 +14,7 @@ from quiktrade.jobs.watchdog import HEARTBEAT_FILE
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 4.0
-"""The monitor waits no longer for the database: the next heartbeat comes meanwhile."""
+"""The pusher and the monitor wait no longer for the database: the heartbeat passes through both of them."""
 
 JOB = "quiktrade.jobs.heartbeat.beat"
 ACKNOWLEDGEMENT = "heartbeat"
