@@ -37,6 +37,8 @@ class Job:
     connections: int = 32
     rate: float | None = None
     seconds: float = 5.0
+    warm_up: float = 0.0
+    """Seconds more, at the beginning, whose requests count for nothing but `statuses`."""
     patience: float = 30.0
     """Seconds to wait for answers after the last request was sent."""
     seed: int = 1
@@ -151,7 +153,7 @@ class Load:
         self._waiting: deque[float] = deque()
         self._under_way = 0
         self._open = 0
-        self._end = 0.0
+        self._from = self._end = 0.0
         self._started = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -160,14 +162,15 @@ class Load:
         await self._connect_all()
         cpu = time.process_time()
         begun = time.perf_counter()
-        self._end = begun + self.job.seconds
+        self._from = begun + self.job.warm_up
+        self._end = self._from + self.job.seconds
         self._started = True
         if self.job.rate:
             await self._open_loop(begun, self.job.rate)
         else:
             while self._idle:
                 self._send(self._idle.popleft(), time.perf_counter())
-            await asyncio.sleep(self.job.seconds)
+            await asyncio.sleep(self.job.warm_up + self.job.seconds)
         cpu_in_time = time.process_time() - cpu
         deadline = time.perf_counter() + self.job.patience
         # Looked at now and then: an event would cost every request a little.
@@ -224,7 +227,7 @@ class Load:
         self.statuses[status] += 1
         if self.job.batch:
             self.stored += body.count(b'"status":201') + body.count(b'"status": 201')
-        if now <= self._end:
+        if self._from <= due_at and now <= self._end:
             self.in_time += 1
             (self.good if 200 <= status < 300 else self.bad).append(now - due_at)
         if self.job.record:
@@ -273,7 +276,7 @@ class Load:
             "unanswered": self.unanswered,
             "reconnects": self.reconnects,
             "cpu_seconds": cpu,
-            "cpu_share": cpu_in_time / self.job.seconds,
+            "cpu_share": cpu_in_time / (self.job.warm_up + self.job.seconds),
         }
 
 

@@ -41,7 +41,7 @@ def run_load(python: Path, job: Job, cpu_of: dict[str, int], *, allowed: tuple[i
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=job.seconds + job.patience + 60,
+        timeout=job.warm_up + job.seconds + job.patience + 60,
     )
     if done.returncode:
         raise LoadFailed(f"the load generator failed: {done.stderr.strip().splitlines()[-1]}")

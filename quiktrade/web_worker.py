@@ -15,7 +15,6 @@ import contextlib
 import io
 import itertools
 import os
-import queue
 import re
 import selectors
 import socket
@@ -32,6 +31,8 @@ from gunicorn.http import RequestParser, wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker as BaseWorker
 
+from quiktrade.admission import Admission
+
 RETRY_SECONDS = 1
 SLOW_CLIENT_SECONDS = 5.0
 """For the rest of a request that has begun to come, and for reading an answer."""
@@ -41,8 +42,10 @@ STOPPING_SECONDS = 2.0
 """A stopping worker keeps idle connections for so long: on one of them the next request may be on its way."""
 
 ACCEPT_PAUSE_SECONDS = 0.001
-"""After a connection the next one is left to another process for so long: else the first to wake takes them all,
+"""After a connection the next ones are left to other processes for so long: else the first to wake takes them all,
 and half of the processes idle."""
+MOST_ACCEPTED = 4
+"""At a time, when the others have left some: hundreds that come at once would wait a second else."""
 
 MOST_BUFFERED = 1024 * 1024 + 65_536
 """A request that is longer, or does not say how long it is, is read by the thread that serves it."""
@@ -72,8 +75,9 @@ class Connection:
         self.busy = False
         self.ended = False
         """Its last answer has been sent; what comes after that is not read as a request."""
+        self.answered_well = False
         self.since = time.monotonic()
-        """Of what it waits for: its next request, or the rest of this one."""
+        """Of what it waits for: its next request, the rest of this one, or the answer."""
 
     def take_request(self) -> bool:
         """Move a whole request from `received` to `request`, if one is there."""
@@ -94,6 +98,7 @@ class Connection:
                 return False
         self.request = bytes(self.received[:length])
         self.in_full = known
+        self.answered_well = False
         del self.received[:length]
         return True
 
@@ -124,28 +129,38 @@ class Outbox:
 
 
 class Crew:
-    """Threads that serve. What is to go first does, but every eighth time something else has its turn."""
+    """Threads that serve. What is to go first does, but every eighth time something else has its turn.
+
+    The thread that was idle last is woken first: its database connection is the warmest.
+    """
 
     def __init__(self, threads: int, serve: Callable[[Connection], None]) -> None:
         self._serve = serve
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle: list[threading.Lock] = []  # each released to wake the thread that waits for it
         self._first: deque[Connection] = deque()
         self._others: deque[Connection] = deque()
         for number in range(threads):
             threading.Thread(target=self._work, name=f"serving-{number}", daemon=True).start()
 
     def submit(self, connection: Connection, *, first: bool) -> None:
-        (self._first if first else self._others).append(connection)
-        self._tokens.put(None)
+        with self._lock:
+            (self._first if first else self._others).append(connection)
+            if self._idle:
+                self._idle.pop().release()
 
     def _work(self) -> None:
+        alarm = threading.Lock()
+        alarm.acquire()
         for turn in itertools.count():
-            self._tokens.get()
             one, other = (self._first, self._others) if turn % 8 else (self._others, self._first)
-            try:
-                connection = one.popleft()
-            except IndexError:
-                connection = other.popleft()
+            while True:
+                with self._lock:
+                    if waiting := one or other:
+                        connection = waiting.popleft()
+                        break
+                    self._idle.append(alarm)
+                alarm.acquire()
             self._serve(connection)
 
 
@@ -158,16 +173,16 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 sys.exit(f"gunicorn's {name} is {value!r}; QuikTrade's worker does not know it, and a proxy does TLS")
 
     most_in_hand = 32
-    """Requests that are being served or wait for it, in one process. With more, the last one of them would wait
-    longer than all of those before it take."""
+    """Requests that are being served or wait for it, in one process."""
 
     def init_process(self) -> None:
         self._connections: set[Connection] = set()
         self._selector = selectors.DefaultSelector()
         self._accepting = False
         self._accept_at = self._look_at = 0.0
-        self._in_hand = 0
-        self._lock = threading.Lock()  # of _in_hand, and of each connection's `busy` and `received`
+        self._accept_most = 1
+        self._admission = Admission(self.most_in_hand)
+        self._lock = threading.Lock()  # of _admission, and of each connection's `busy` and `received`
         self._bell, self._rope = os.pipe()
         os.set_blocking(self._bell, False)
         os.set_blocking(self._rope, False)
@@ -214,15 +229,20 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self._selector.unregister(listener)
 
     def _accept(self, listener: Any) -> None:
+        pause, taken = ACCEPT_PAUSE_SECONDS, 0
         try:
-            sock, client = listener.accept()
+            while taken < self._accept_most and len(self._connections) < self.cfg.worker_connections:
+                self._welcome(listener, *listener.accept())
+                taken += 1
         except (BlockingIOError, ConnectionAbortedError):
-            return
+            pass
         except OSError as error:  # no file descriptor is left, for one
             self.log.error("Connection not accepted: %s", error)
-            self._accept_at = time.monotonic() + 0.1
-            return
-        self._accept_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
+            pause = 0.1
+        self._accept_most = min(taken + 1, MOST_ACCEPTED)
+        self._accept_at = time.monotonic() + pause
+
+    def _welcome(self, listener: Any, sock: socket.socket, client: Any) -> None:
         sock.settimeout(SLOW_CLIENT_SECONDS)  # for answering; it is read only when there is something to read
         connection = Connection(sock, client, listener.getsockname())
         self._connections.add(connection)
@@ -267,10 +287,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         with self._lock:
             if connection.busy or connection.ended or not connection.take_request():
                 return False
-            no_room = self._in_hand >= self.most_in_hand and connection.in_full
-            if not no_room or connection.request.startswith(_PROBES):
-                connection.busy = True
-                self._in_hand += 1
+            whatever = not connection.in_full or connection.request.startswith(_PROBES)
+            connection.busy = self._admission.take(whatever=whatever)
+            if connection.busy:
+                connection.since = time.monotonic()
             return True
 
     def _refuse(self, connection: Connection) -> bool:
@@ -339,9 +359,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.log.exception("Request not answered")
         if not connection.in_full:
             util.close_graceful(connection.sock)  # there may be more to read: the answer is to arrive all the same
+        now = time.monotonic()
         with self._lock:
-            self._in_hand -= 1
-            connection.since = time.monotonic()
+            telling = connection.answered_well and not connection.request.startswith(_PROBES)
+            self._admission.done(now - connection.since if telling else None)
+            connection.since = now
             connection.busy = False
             connection.ended = not keep
             connection.request = b""
@@ -394,6 +416,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 response.write(part)
             response.close()
             connection.sock.sendall(b"".join(outbox.parts))
+            connection.answered_well = response.status_code < 400
         finally:
             if hasattr(body, "close"):
                 body.close()
