@@ -189,6 +189,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._left_over: deque[Connection] = deque()
         self._crew = Crew(self.cfg.threads, self._serve)
         self._porter = Crew(1, self._serve)  # who never waits for the database
+        # gunicorn asks for some twenty settings in every request, and looks up each in a table of its own.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
 
     # ---- The thread that reads ----

@@ -4,4 +4,3 @@ from exchanges.api.views import VenueViewSet
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("venues", VenueViewSet, basename="venue")
-urlpatterns = router.urls
