@@ -245,7 +245,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._accept_at = time.monotonic() + pause
 
     def _welcome(self, listener: Any, sock: socket.socket, client: Any) -> None:
-        sock.settimeout(SLOW_CLIENT_SECONDS)  # for answering; it is read only when there is something to read
+        # With a timeout, Python would poll before every call: each time it lets go of its lock, a thread queues for it.
+        sock.setblocking(False)
         connection = Connection(sock, client, listener.getsockname())
         self._connections.add(connection)
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(connection))
@@ -253,7 +254,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def _read(self, connection: Connection) -> None:
         try:
             data = connection.sock.recv(_CHUNK)
-        except TimeoutError:
+        except (BlockingIOError, TimeoutError):
             return
         except OSError:
             data = b""
@@ -276,6 +277,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             if connection.busy:
                 if not connection.in_full:
                     self._selector.unregister(connection.sock)  # the serving thread reads on
+                    connection.sock.settimeout(SLOW_CLIENT_SECONDS)
                 if connection.request.startswith(_LIVENESS):
                     self._porter.submit(connection, first=True)
                 else:
@@ -417,7 +419,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             for part in body:
                 response.write(part)
             response.close()
-            connection.sock.sendall(b"".join(outbox.parts))
+            send(connection.sock, b"".join(outbox.parts))
             connection.answered_well = response.status_code < 400
         finally:
             if hasattr(body, "close"):
@@ -425,6 +427,18 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if self.cfg.accesslog:
             self.log.access(response, request, environ, timedelta(seconds=time.monotonic() - began))
         return not response.should_close()
+
+
+def send(sock: socket.socket, data: bytes) -> None:
+    """At once, as a rule. Raises: TimeoutError, where the client does not read; OSError, where it is gone."""
+    try:
+        sent = sock.send(data)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        sock.settimeout(SLOW_CLIENT_SECONDS)
+        sock.sendall(memoryview(data)[sent:])
+        sock.setblocking(False)
 
 
 def _refusal() -> bytes:
