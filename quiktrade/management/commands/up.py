@@ -35,7 +35,7 @@ A part that ends is started again. Ctrl-C stops everything; a second Ctrl-C does
 An empty database is filled with a venue, an operator for the console and two clients of the API. Their
 passwords are shown once. Not so with QUIKTRADE_ENV=production.
 The web part answers to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
-QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 8).
+QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 12).
 """
 
 
