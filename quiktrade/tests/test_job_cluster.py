@@ -4,7 +4,9 @@ import signal
 
 import psutil
 import pytest
+from django.utils import timezone
 
+from exchanges.models import Venue
 from orders.models import Order
 from orders.tests.factories import OrderFactory, VenueFactory
 from quiktrade.tests.processes import Process, Processes, wait_until
@@ -85,3 +87,21 @@ def test_nothing_is_left_of_a_node_whose_watchdog_was_killed(node: Node) -> None
     node.worker.kill()
     _, alive = psutil.wait_procs(left, timeout=30)
     assert alive == []
+
+
+def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node, processes: Processes) -> None:
+    slow = processes.exchange("--latency", "1")
+    halt = {"halted_at": timezone.now(), "halted_by": "operator:olga", "halt_reason": "All are to go at once."}
+    venue = VenueFactory(code="XSLO", settings={"url": slow.url}, max_in_flight=1024, **halt)
+    before = node.tree
+    workers = before["sentinel"].children()[:4]
+
+    orders = OrderFactory.create_batch(1_024, venue=venue)
+    Venue.objects.filter(code=venue.code).update(halted_at=None, halted_by="", halt_reason="")
+    wait_until(lambda: not Order.objects.exclude(status="placed").exists(), node.worker)
+
+    wait_until(lambda: not all(worker.is_running() for worker in workers), node.worker)
+    wait_until(lambda: node.whole_tree, node.worker)
+    assert node.tree["main"] == before["main"]
+    node.place()
+    assert Order.objects.filter(status="placed").count() == len(orders) + 1
