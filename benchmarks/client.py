@@ -38,7 +38,7 @@ class Job:
     rate: float | None = None
     seconds: float = 5.0
     warm_up: float = 0.0
-    """Seconds more, at the beginning, whose requests count for nothing but `statuses`."""
+    """Seconds more, at the beginning, whose requests count for no rate and no latency."""
     patience: float = 30.0
     """Seconds to wait for answers after the last request was sent."""
     seed: int = 1

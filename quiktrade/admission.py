@@ -2,71 +2,83 @@
 
 Up to `most`, as a rule: of a burst some wait a little, and all are served; what is too much is refused. While much is
 refused, a full house would only make everyone in it wait, and a few have to do: as many as keep the processor busy.
-How many those are depends on how long each of them waits for the database, and is worked out from what was answered:
-at so many a second, each taking so long when nothing is in its way, the product of the two is under way at any time
-(Little's law).
+Where each of them waits long for the database, those are more. So from a few the room is doubled for as long as that
+gets clearly more done, and now and then all of it is found out anew.
+
+Where this errs it is to be on the side of the open house: that costs time, a house that stays closed costs orders.
 """
 
-import math
 import time
 from collections.abc import Callable
 
 FEW = 3
-SLACK = 2.0
-"""So many times as many as would be under way if none ever waited for another."""
 ENOUGH_TO_BEGIN, ENOUGH_TO_GO_ON = 0.5, 1.0
 """Refused for each one taken on. A few get less done than many: with them, more are refused of the same load."""
-PERIOD_SECONDS = 0.05
+CLEARLY_MORE = 1.4
+"""Of what is done in a second, for twice the room. Less than that is chance, or not worth the wait."""
+PERIOD_SECONDS = 0.1
 """At least; longer where answers take longer: until every place has been used twice."""
+STUCK_SECONDS = 1.0
+"""A period is no longer than this: if a few have not got through by then, it is not the processor that they lack."""
+ANEW_SECONDS = 10.0
 
 
 class Admission:
     """Not thread-safe: its owner has a lock."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.most = self.room = most
+        self.most = self.room = self._room_before = most
         self.in_hand = 0
-        self._shortest: float
+        self._crowded = self._growing = False
+        self._crowded_at = self._rate = 0.0
         self._clock = clock
         self._last = clock()
         """When the last request came, taken or not."""
         self._start_period(self._last)
 
-    def take(self, *, whatever: bool = False) -> bool:
-        """Take on one request more, unless there is no room; `whatever` there is. Each one taken ends in `done()`."""
+    def take(self) -> bool:
+        """Take on one request more, unless there is no room. Each one taken ends in `done()`."""
         now = self._clock()
         if now - self._last >= PERIOD_SECONDS:  # whatever there was, it is over
-            self.room = self.most
-            self._start_period(now)
-        elif now - self._since >= PERIOD_SECONDS and self._done >= 2 * self.room:
+            self._open(now)
+        elif now - self._since >= (PERIOD_SECONDS if self._done >= 2 * self.room else STUCK_SECONDS):
             self._look_back(now)
         self._last = now
-        if self.in_hand >= self.room and not whatever:
+        if self.in_hand >= self.room:
             self._refused += 1
             return False
         self.in_hand += 1
         self._taken += 1
         return True
 
-    def done(self, seconds: float | None) -> None:
-        """`seconds` is how long it took; None for one that says nothing about the others."""
+    def done(self) -> None:
         self.in_hand -= 1
         self._done += 1
-        if seconds is not None:
-            self._shortest = min(self._shortest, seconds)
 
     def _look_back(self, now: float) -> None:
-        if self.room == self.most:
-            if self._refused > ENOUGH_TO_BEGIN * self._taken:
-                self.room = min(FEW, self.most)
-        elif self._refused < ENOUGH_TO_GO_ON * self._taken:
-            self.room = self.most
-        elif self._shortest < math.inf:
-            under_way = self._done / (now - self._since) * self._shortest
-            self.room = min(self.most, max(FEW, math.ceil(SLACK * under_way)))
+        enough = ENOUGH_TO_GO_ON if self._crowded else ENOUGH_TO_BEGIN
+        if self._done < 2 * self.room or self._refused <= enough * self._taken:
+            self._open(now)
+        elif not self._crowded or now - self._crowded_at >= ANEW_SECONDS:
+            self._crowded, self._crowded_at = True, now
+            self.room = self._room_before = min(FEW, self.most)
+            self._rate, self._growing = 0.0, True
+        elif self._growing and self._done - self._taken <= FEW:  # else those of the fuller house before are among them
+            self._grow(self._done / (now - self._since))
+        self._start_period(now)
+
+    def _grow(self, rate: float) -> None:
+        """Double the room; or undo the last time, and leave it at that."""
+        if rate >= CLEARLY_MORE * self._rate:
+            self._room_before, self._rate = self.room, rate
+            self.room = min(2 * self.room, self.most)
+        else:
+            self.room, self._growing = self._room_before, False
+
+    def _open(self, now: float) -> None:
+        self.room, self._crowded = self.most, False
         self._start_period(now)
 
     def _start_period(self, now: float) -> None:
         self._since = now
         self._taken = self._refused = self._done = 0
-        self._shortest = math.inf

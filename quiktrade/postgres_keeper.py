@@ -23,7 +23,7 @@ from quiktrade.private_server import PORT, SERVER_ENVIRONMENT, PrivateServer
 
 _OPTIONS = (
     "listen_addresses=",
-    "max_connections=200",  # web processes of 16 threads, job clusters, consoles, and a test run beside them
+    "max_connections=200",  # web processes of a dozen threads, job clusters, consoles, and a test run beside them
     "shared_buffers=128MB",
     "max_wal_size=512MB",
     "fsync=on",

@@ -75,9 +75,9 @@ class Connection:
         self.busy = False
         self.ended = False
         """Its last answer has been sent; what comes after that is not read as a request."""
-        self.answered_well = False
+        self.counted = False
         self.since = time.monotonic()
-        """Of what it waits for: its next request, the rest of this one, or the answer."""
+        """Of what it waits for: its next request, or the rest of this one."""
 
     def take_request(self) -> bool:
         """Move a whole request from `received` to `request`, if one is there."""
@@ -98,7 +98,6 @@ class Connection:
                 return False
         self.request = bytes(self.received[:length])
         self.in_full = known
-        self.answered_well = False
         del self.received[:length]
         return True
 
@@ -231,18 +230,18 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 self._selector.unregister(listener)
 
     def _accept(self, listener: Any) -> None:
-        pause, taken = ACCEPT_PAUSE_SECONDS, 0
+        pause, taken = 0.0, 0
         try:
             while taken < self._accept_most and len(self._connections) < self.cfg.worker_connections:
                 self._welcome(listener, *listener.accept())
-                taken += 1
+                pause, taken = ACCEPT_PAUSE_SECONDS, taken + 1
         except (BlockingIOError, ConnectionAbortedError):
             pass
         except OSError as error:  # no file descriptor is left, for one
             self.log.error("Connection not accepted: %s", error)
             pause = 0.1
         self._accept_most = min(taken + 1, MOST_ACCEPTED)
-        self._accept_at = time.monotonic() + pause
+        self._accept_at = max(self._accept_at, time.monotonic() + pause)
 
     def _welcome(self, listener: Any, sock: socket.socket, client: Any) -> None:
         # With a timeout, Python would poll before every call: each time it lets go of its lock, a thread queues for it.
@@ -252,6 +251,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(connection))
 
     def _read(self, connection: Connection) -> None:
+        if connection not in self._connections:  # closed by what came before it in this turn
+            return
         try:
             data = connection.sock.recv(_CHUNK)
         except (BlockingIOError, TimeoutError):
@@ -292,9 +293,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
             if connection.busy or connection.ended or not connection.take_request():
                 return False
             whatever = not connection.in_full or connection.request.startswith(_PROBES)
-            connection.busy = self._admission.take(whatever=whatever)
-            if connection.busy:
-                connection.since = time.monotonic()
+            connection.counted = not whatever and self._admission.take()
+            connection.busy = whatever or connection.counted
             return True
 
     def _refuse(self, connection: Connection) -> bool:
@@ -363,11 +363,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.log.exception("Request not answered")
         if not connection.in_full:
             util.close_graceful(connection.sock)  # there may be more to read: the answer is to arrive all the same
-        now = time.monotonic()
         with self._lock:
-            telling = connection.answered_well and not connection.request.startswith(_PROBES)
-            self._admission.done(now - connection.since if telling else None)
-            connection.since = now
+            if connection.counted:
+                self._admission.done()
+            connection.since = time.monotonic()
             connection.busy = False
             connection.ended = not keep
             connection.request = b""
@@ -420,7 +419,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 response.write(part)
             response.close()
             send(connection.sock, b"".join(outbox.parts))
-            connection.answered_well = response.status_code < 400
         finally:
             if hasattr(body, "close"):
                 body.close()
