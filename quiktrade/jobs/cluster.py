@@ -35,10 +35,6 @@ logger = logging.getLogger(__name__)
 FINISH_SECONDS = 10.0
 """Longer than a venue's deadline and the writing of its outcomes."""
 
-GROWN = 1.1
-"""A job process that takes so many times the memory of the one it was forked from is replaced after its job: what a
-thousand requests in flight once took (20 to 35 MB, measured), Python does not give back."""
-
 _BUSY = 0.0  # a worker's timer counts down from its time-out while it runs a job, and is negative otherwise
 _RECYCLED = -2
 
@@ -87,8 +83,9 @@ def run() -> int:
         connection.ensure_connection()
     connection.close()
     memory.settle()
-    # In the unit of the system, which is not the same everywhere.
-    django_q.conf.Conf.MAX_RSS = round(GROWN * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # A job process that comes to take more memory than this one, which has imported all there is, is replaced after its
+    # job: what a thousand requests in flight once took (20 to 35 MB), Python does not give back.
+    django_q.conf.Conf.MAX_RSS = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     cluster = django_q.cluster.Cluster()
     # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).

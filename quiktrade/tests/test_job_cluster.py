@@ -90,7 +90,7 @@ def test_nothing_is_left_of_a_node_whose_watchdog_was_killed(node: Node) -> None
 
 
 def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node, processes: Processes) -> None:
-    slow = processes.exchange("--latency", "1")
+    slow = processes.exchange("--latency", "3")  # until all are under way
     halt = {"halted_at": timezone.now(), "halted_by": "operator:olga", "halt_reason": "All are to go at once."}
     venue = VenueFactory(code="XSLO", settings={"url": slow.url}, max_in_flight=1024, **halt)
     before = node.tree
