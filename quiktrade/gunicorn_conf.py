@@ -54,10 +54,7 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
 
 def _without_needless_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, BlockingIOError):
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args, record.exc_info = "Client too slow: connection closed", (), None
     # By name: this process stays while its workers are replaced, so it imports nothing that they are to read anew.
-    elif type(error).__name__ == "ImproperlyConfigured":
+    if type(error).__name__ == "ImproperlyConfigured":
         record.msg, record.args, record.exc_info = str(error), (), None
     return True
