@@ -39,10 +39,9 @@ class Admission:
     def take(self) -> bool:
         """Take on one request more, unless there is no room. Each one taken ends in `done()`."""
         now = self._clock()
-        if now - self._last >= PERIOD_SECONDS:  # whatever there was, it is over
-            self._open(now)
-        elif now - self._since >= (PERIOD_SECONDS if self._done >= 2 * self.room else STUCK_SECONDS):
-            self._look_back(now)
+        paused = now - self._last >= PERIOD_SECONDS  # whatever there was, it is over
+        if paused or now - self._since >= (PERIOD_SECONDS if self._tried else STUCK_SECONDS):
+            self._look_back(now, paused=paused)
         self._last = now
         if self.in_hand >= self.room:
             self._refused += 1
@@ -55,10 +54,15 @@ class Admission:
         self.in_hand -= 1
         self._done += 1
 
-    def _look_back(self, now: float) -> None:
+    @property
+    def _tried(self) -> bool:
+        """Every place has been used twice in this period."""
+        return self._done >= 2 * self.room
+
+    def _look_back(self, now: float, *, paused: bool) -> None:
         enough = ENOUGH_TO_GO_ON if self._crowded else ENOUGH_TO_BEGIN
-        if self._done < 2 * self.room or self._refused <= enough * self._taken:
-            self._open(now)
+        if paused or not self._tried or self._refused <= enough * self._taken:
+            self.room, self._crowded = self.most, False
         elif not self._crowded or now - self._crowded_at >= ANEW_SECONDS:
             self._crowded, self._crowded_at = True, now
             self.room = self._room_before = min(FEW, self.most)
@@ -74,10 +78,6 @@ class Admission:
             self.room = min(2 * self.room, self.most)
         else:
             self.room, self._growing = self._room_before, False
-
-    def _open(self, now: float) -> None:
-        self.room, self._crowded = self.most, False
-        self._start_period(now)
 
     def _start_period(self, now: float) -> None:
         self._since = now

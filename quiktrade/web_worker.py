@@ -76,6 +76,7 @@ class Connection:
         self.ended = False
         """Its last answer has been sent; what comes after that is not read as a request."""
         self.counted = False
+        """Its request in hand has a place of those that there are."""
         self.since = time.monotonic()
         """Of what it waits for: its next request, or the rest of this one."""
 

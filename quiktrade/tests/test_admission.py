@@ -39,6 +39,10 @@ class Load:
                 self._one()
             self.rooms.append(self.admission.room)
 
+    @property
+    def mean_room(self) -> float:
+        return sum(self.rooms) / len(self.rooms)
+
     def _one(self) -> None:
         if self.admission.take():
             self._processor_free_at = max(self._processor_free_at, self._now) + 0.001
@@ -46,6 +50,13 @@ class Load:
             heapq.heappush(self._under_way, ends_at)
         else:
             self.refused += 1
+
+
+def crowd(database_seconds: float = 0.002) -> Load:
+    """Four times what the processor can do, for long enough to settle."""
+    load = Load(database_seconds)
+    load.come(4_000, seconds=2)
+    return load
 
 
 def test_a_burst_waits_and_what_is_too_much_is_refused() -> None:
@@ -71,32 +82,28 @@ def test_a_little_too_much_costs_only_what_is_too_much() -> None:
 
 
 def test_when_most_are_refused_a_few_in_hand_have_to_do() -> None:
-    load = Load(database_seconds=0.002)
-    load.come(4_000, seconds=1)
+    load = crowd()
     load.come(4_000, seconds=5)
-    assert sum(load.rooms) / len(load.rooms) < 1.5 * FEW
+    assert load.mean_room < 1.5 * FEW
     assert load.answered > 0.8 * 1_000 * 5
 
 
 def test_those_who_wait_for_the_database_leave_the_processor_to_more() -> None:
-    load = Load(database_seconds=0.05)
-    load.come(4_000, seconds=1)
+    load = crowd(database_seconds=0.05)
     load.come(4_000, seconds=5)
-    assert sum(load.rooms) / len(load.rooms) > MOST / 2
+    assert load.mean_room > MOST / 2
 
 
 def test_a_database_that_becomes_slow_in_a_crowd_is_noticed() -> None:
-    load = Load(database_seconds=0.002)
-    load.come(4_000, seconds=2)
+    load = crowd()
     load.database_seconds = 0.05
     load.come(4_000, seconds=ANEW_SECONDS + 2)
     load.come(4_000, seconds=2)
-    assert sum(load.rooms) / len(load.rooms) > MOST / 2
+    assert load.mean_room > MOST / 2
 
 
 def test_the_house_is_open_again_when_the_crowd_has_gone() -> None:
-    load = Load(database_seconds=0.002)
-    load.come(4_000, seconds=2)
+    load = crowd()
     load.come(800, seconds=0.5)
     load.come(800, seconds=5)
     assert load.refused == 0
@@ -104,8 +111,7 @@ def test_the_house_is_open_again_when_the_crowd_has_gone() -> None:
 
 
 def test_the_house_is_open_again_after_a_pause() -> None:
-    load = Load(database_seconds=0.002)
-    load.come(4_000, seconds=2)
+    load = crowd()
     load.come(0, seconds=2 * PERIOD_SECONDS)
     load.come(900, seconds=0.02)
     assert load.refused == 0
@@ -113,8 +119,7 @@ def test_the_house_is_open_again_after_a_pause() -> None:
 
 
 def test_a_few_that_do_not_get_through_close_the_house_for_a_second_only() -> None:
-    load = Load(database_seconds=0.002)
-    load.come(4_000, seconds=2)
+    load = crowd()
     load.database_seconds = 30.0
     load.come(4_000, seconds=STUCK_SECONDS + 0.5)
     assert load.rooms[0] <= 3 * FEW

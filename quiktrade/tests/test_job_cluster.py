@@ -35,6 +35,10 @@ class Node:
         }
 
     @property
+    def workers(self) -> list[psutil.Process]:
+        return sorted(self.tree["sentinel"].children(), key=lambda child: child.pid)[:4]
+
+    @property
     def whole_tree(self) -> dict[str, psutil.Process] | None:
         """The same, once every one of them is there."""
         try:
@@ -64,7 +68,7 @@ def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Nod
 def test_a_cluster_that_looks_alive_and_does_nothing_is_replaced(node: Node, role: str) -> None:
     tree = node.tree
     before = tree["main"].pid
-    for process in tree["sentinel"].children()[:4] if role == "workers" else [tree[role]]:
+    for process in node.workers if role == "workers" else [tree[role]]:
         process.send_signal(signal.SIGSTOP)
     wait_until(lambda: (tree := node.whole_tree) and tree["main"].pid != before, node.worker)
     node.place()
@@ -94,7 +98,7 @@ def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node,
     halt = {"halted_at": timezone.now(), "halted_by": "operator:olga", "halt_reason": "All are to go at once."}
     venue = VenueFactory(code="XSLO", settings={"url": slow.url}, max_in_flight=1024, **halt)
     before = node.tree
-    workers = before["sentinel"].children()[:4]
+    workers = node.workers
 
     orders = OrderFactory.create_batch(1_024, venue=venue)
     Venue.objects.filter(code=venue.code).update(halted_at=None, halted_by="", halt_reason="")
