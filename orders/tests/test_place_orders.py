@@ -57,11 +57,14 @@ def test_what_the_venue_refuses_is_rejected_with_its_reason(exchange: RunningExc
     assert rejected.last_error.startswith("instrument_not_tradable")
 
 
-def test_a_refused_connection_puts_the_order_back_with_a_later_time(exchange: RunningExchange) -> None:
+def test_a_refused_connection_puts_the_order_back_with_a_later_time(
+    exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orders.engine.UNREACHABLE_SECONDS", 3600.0)  # so that the run ends after one attempt
     order = OrderFactory()
     exchange.set_faults(refuse=True)
 
-    run_engine(seconds=0.01)
+    run_engine()
 
     waiting = Order.objects.get(pk=order.pk)
     assert (waiting.status, waiting.attempt, waiting.failures) == ("pending", 1, 0)
