@@ -14,6 +14,7 @@ from cachetools import TTLCache, cached
 from exchanges.models import Venue
 from exchanges.registry import capabilities_of
 from exchanges.venue import Capabilities
+from quiktrade import turns
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ class Listing:
 @cached(TTLCache[object, Mapping[str, Listing]](maxsize=1, ttl=SECONDS), lock=Lock())
 def listings() -> Mapping[str, Listing]:
     """The enabled venues by code, in the order of their codes."""
+    return turns.aside(_read)
+
+
+def _read() -> Mapping[str, Listing]:
     enabled = Venue.objects.filter(enabled=True).order_by("code")
     return {venue.code: Listing(venue.code, venue.is_default, capabilities_if_usable(venue)) for venue in enabled}
 

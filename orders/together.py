@@ -8,6 +8,7 @@ What is promised does not change: every caller returns when its own orders are c
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from threading import Lock
 from uuid import UUID
@@ -17,6 +18,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from orders import lifecycle
 from orders.durability import durable
 from orders.lifecycle import NewRow
+from quiktrade import turns
 
 MOST_ROWS = 500
 MOST_WAITS = 2
@@ -28,13 +30,22 @@ Stored = Mapping[UUID, datetime]
 
 
 class _Request:
-    """The rows of one caller, and what became of them."""
+    """Rows that are stored or not together, and what became of them."""
 
     def __init__(self, rows: Sequence[NewRow]) -> None:
         self.rows = rows
         self.stored: Stored = {}  # perhaps with those of others
-        self.error: Exception | None = InterfaceError("It was not stored.")
+        self.error: Exception | None = InterfaceError("The database was gone before it was its turn.")
+
+
+class _Caller:
+    """A thread, with the requests that it answers."""
+
+    def __init__(self, requests: Sequence[_Request]) -> None:
+        self.requests = requests
+        self.rows = sum(len(request.rows) for request in requests)
         self.leads = False
+        self.database_gone = False
         self._called = Lock()
         self._called.acquire()
 
@@ -45,17 +56,31 @@ class _Request:
         self._called.release()
 
 
+class _DatabaseGone(Exception):
+    """Whoever waits for it would wait as long again for the same answer."""
+
+
 _lock = Lock()
-_waiting: list[_Request] = []
+_waiting: list[_Caller] = []
 _led = False
 
 
 def accept(rows: Sequence[NewRow]) -> Stored:
-    """Store orders durably, as `lifecycle.accept()` does, perhaps with those of other threads. Raises: NotDurable."""
-    global _led
+    """Store orders durably, as `lifecycle.accept()` does, perhaps with those of others. Raises: NotDurable."""
     if connection.in_atomic_block:  # its end is the caller's to decide: nobody else's orders may hang on it
         return _store(rows)
-    mine = _Request(rows)
+    request = _Request(rows)
+    with suppress(_DatabaseGone):  # what that means for these, `error` says
+        turns.gather(_submit, request)
+    if request.error is not None:
+        raise request.error
+    return {row.id: request.stored[row.id] for row in rows if row.id in request.stored}
+
+
+def _submit(requests: Sequence[_Request]) -> None:
+    """Store for these, perhaps with those of other threads. Raises: _DatabaseGone."""
+    global _led
+    mine = _Caller(requests)
     with _lock:
         _waiting.append(mine)
         mine.leads, _led = not _led, True
@@ -63,9 +88,8 @@ def accept(rows: Sequence[NewRow]) -> Stored:
         mine.wait()
     if mine.leads:
         _lead()
-    if mine.error is not None:
-        raise mine.error
-    return {row.id: mine.stored[row.id] for row in rows if row.id in mine.stored}
+    if mine.database_gone:
+        raise _DatabaseGone
 
 
 def _lead() -> None:
@@ -73,28 +97,31 @@ def _lead() -> None:
     global _led
     with _lock:
         size = rows = 0
-        while size < len(_waiting) and (not size or rows + len(_waiting[size].rows) <= MOST_ROWS):
-            rows += len(_waiting[size].rows)
+        while size < len(_waiting) and (not size or rows + _waiting[size].rows <= MOST_ROWS):
+            rows += _waiting[size].rows
             size += 1
         group = _waiting[:size]
         del _waiting[:size]
+    requests = [request for caller in group for request in caller.requests]
     try:
-        _store_group(group)
+        _store_group(requests)
     finally:
-        error = group[0].error
+        error = requests[0].error
         gone = isinstance(error, InterfaceError | OperationalError) and not connection.is_usable()
         with _lock:
             if error and gone:
-                # They would wait as long again for the same answer; nothing of theirs was sent.
-                _fail(_waiting, error)
+                # Nothing of theirs was sent.
+                _fail([request for caller in _waiting for request in caller.requests], error)
                 group += _waiting
                 _waiting.clear()
+                for caller in group:
+                    caller.database_gone = True
             _led = bool(_waiting)
             if _led:
                 _waiting[0].leads = True
                 _waiting[0].call()
-        for request in group[1:]:
-            request.call()
+        for caller in group[1:]:
+            caller.call()
 
 
 def _store_group(group: Sequence[_Request]) -> None:

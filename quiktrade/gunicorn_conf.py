@@ -24,7 +24,7 @@ def _count(name: str, default: int) -> int:
 wsgi_app = "quiktrade.wsgi:application"
 worker_class = Worker
 workers = _count("QUIKTRADE_WEB_WORKERS", 2)
-threads = _count("QUIKTRADE_WEB_THREADS", 12)
+threads = _count("QUIKTRADE_WEB_THREADS", 4)
 Worker.most_in_hand = max(threads, _count("QUIKTRADE_WEB_IN_HAND", Worker.most_in_hand))
 sendfile = False  # an answer leaves in one piece, from memory
 keepalive = 5  # seconds an idle connection stays open, for a client's next order

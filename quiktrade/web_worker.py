@@ -1,12 +1,14 @@
-"""gunicorn's worker: one thread reads, a few serve, and there is a bound on what is taken on.
+"""gunicorn's worker: one thread reads and takes orders, a few do the rest, and there is a bound on what is taken on.
 
 gunicorn's own threaded worker spends as long on passing a request from its poller to a thread and back as Django
 does on a short answer (measured: 0.55 ms of processor time for /healthz, against 0.2 ms here). It gives a thread to
 whoever connects, for five seconds, and its queue has no end: under more load than it can bear each client waits
 longer than the one before, until all have given up on answers that are still being worked out.
 
-Here a request gets a thread when all of it has come, orders go first, and a request that finds too many before it
-is answered 503 at once. Whoever is refused sends the order again, under the same id.
+Here a request is served when all of it has come, and one that finds too many before it is answered 503 at once.
+Whoever is refused sends the order again, under the same id. Single orders are taken by the thread that read them, by
+turns (quiktrade/turns.py): half as much processor time again as when each was passed to another thread, and they wait
+for nobody's reads. Any other request gets a thread.
 
 HTTP itself, its parsing and its answers, is gunicorn's. Read for gunicorn 27 (workers/gthread.py): raise with care.
 """
@@ -24,7 +26,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from gunicorn import util
 from gunicorn.http import RequestParser, wsgi
@@ -32,6 +35,7 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker as BaseWorker
 
 from quiktrade.admission import Admission
+from quiktrade.turns import Turns
 
 RETRY_SECONDS = 1
 SLOW_CLIENT_SECONDS = 5.0
@@ -49,6 +53,10 @@ MOST_ACCEPTED = 4
 
 MOST_BUFFERED = 1024 * 1024 + 65_536
 """A request that is longer, or does not say how long it is, is read by the thread that serves it."""
+
+_ORDER = b"POST /api/v1/orders "
+MOST_BY_TURNS = 16 * 1024
+"""A longer request is not an ordinary order, and would keep the others from their turns."""
 
 _LIVENESS = b"GET /healthz "
 _PROBES = (_LIVENESS, b"GET /readyz")
@@ -73,6 +81,8 @@ class Connection:
         self.request = b""
         self.in_full = True
         self.busy = False
+        self.by_turns = False
+        """Its request in hand is served by the reading thread."""
         self.ended = False
         """Its last answer has been sent; what comes after that is not read as a request."""
         self.counted = False
@@ -128,40 +138,43 @@ class Outbox:
         self.parts.append(data)
 
 
-class Crew:
+Job = TypeVar("Job")
+
+
+class Crew(Generic[Job]):
     """Threads that serve. What is to go first does, but every eighth time something else has its turn.
 
     The thread that was idle last is woken first: its database connection is the warmest.
     """
 
-    def __init__(self, threads: int, serve: Callable[[Connection], None]) -> None:
+    def __init__(self, threads: int, serve: Callable[[Job], None]) -> None:
         self._serve = serve
         self._lock = threading.Lock()
         self._idle: list[threading.Lock] = []  # each released to wake the thread that waits for it
-        self._first: deque[Connection] = deque()
-        self._others: deque[Connection] = deque()
+        self._first: deque[Job] = deque()
+        self._others: deque[Job] = deque()
         for number in range(threads):
             threading.Thread(target=self._work, name=f"serving-{number}", daemon=True).start()
 
-    def submit(self, connection: Connection, *, first: bool) -> None:
+    def submit(self, job: Job, *, first: bool = True) -> None:
         with self._lock:
-            (self._first if first else self._others).append(connection)
+            (self._first if first else self._others).append(job)
             if self._idle:
                 self._idle.pop().release()
 
     def _work(self) -> None:
         alarm = threading.Lock()
         alarm.acquire()
-        for turn in itertools.count():
+        for turn in itertools.count(1):
             one, other = (self._first, self._others) if turn % 8 else (self._others, self._first)
             while True:
                 with self._lock:
                     if waiting := one or other:
-                        connection = waiting.popleft()
+                        job = waiting.popleft()
                         break
                     self._idle.append(alarm)
                 alarm.acquire()
-            self._serve(connection)
+            self._serve(job)
 
 
 class Worker(BaseWorker):  # type: ignore[misc]
@@ -189,6 +202,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._left_over: deque[Connection] = deque()
         self._crew = Crew(self.cfg.threads, self._serve)
         self._porter = Crew(1, self._serve)  # who never waits for the database
+        # One stores, and one reads accounts and the like for those that come meanwhile.
+        self._waiters = Crew(2, _wait_for)
         # gunicorn asks for some twenty settings in every request, and looks up each in a table of its own.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
@@ -197,6 +212,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         self._refusal = _refusal()
+        self._turns = Turns(self._waiters.submit, self._ring)
         self._selector.register(self._bell, selectors.EVENT_READ, self._woken)
         for listener in self.sockets:
             listener.setblocking(False)
@@ -219,6 +235,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self.notify()
         for key, _ in self._selector.select(seconds):
             key.data(key.fileobj)
+        self._turns.send_off()
 
     def _accept_if(self, wanted: bool) -> None:
         if wanted == self._accepting:
@@ -280,10 +297,14 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 if not connection.in_full:
                     self._selector.unregister(connection.sock)  # the serving thread reads on
                     connection.sock.settimeout(SLOW_CLIENT_SECONDS)
-                if connection.request.startswith(_LIVENESS):
-                    self._porter.submit(connection, first=True)
+                request = connection.request
+                connection.by_turns = connection.in_full and request.startswith(_ORDER) and len(request) < MOST_BY_TURNS
+                if connection.by_turns:
+                    self._turns.start(partial(self._serve, connection))
+                elif request.startswith(_LIVENESS):
+                    self._porter.submit(connection)
                 else:
-                    self._crew.submit(connection, first=connection.request.startswith((b"POST", *_PROBES)))
+                    self._crew.submit(connection, first=request.startswith((b"POST", *_PROBES)))
                 return
             if not self._refuse(connection):
                 return
@@ -316,9 +337,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         return True
 
     def _woken(self, bell: Any) -> None:
-        """A thread has finished with a connection on which there is something to do."""
+        """A thread has done what some wait for, or finished with a connection on which there is something to do."""
         with contextlib.suppress(BlockingIOError):
             os.read(bell, 4096)
+        self._turns.resume()
         while self._left_over:
             connection = self._left_over.popleft()
             if connection not in self._connections:
@@ -350,6 +372,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
                     self.log.warning("Client too slow: connection closed")
                 self._close(connection)
 
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of wake-up calls
+            os.write(self._rope, b"!")
+
     # ---- The threads that serve ----
 
     def _serve(self, connection: Connection) -> None:
@@ -380,8 +406,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 connection.sock.shutdown(socket.SHUT_WR)
         elif more:
             self._left_over.append(connection)
-            with contextlib.suppress(BlockingIOError):  # full of wake-up calls
-                os.write(self._rope, b"!")
+            self._ring()
 
     def _answer(self, connection: Connection) -> bool:
         """Serve the request in hand. Says whether the connection stays open."""
@@ -419,7 +444,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             for part in body:
                 response.write(part)
             response.close()
-            send(connection.sock, b"".join(outbox.parts))
+            send(connection.sock, b"".join(outbox.parts), patiently=not connection.by_turns)
         finally:
             if hasattr(body, "close"):
                 body.close()
@@ -428,16 +453,26 @@ class Worker(BaseWorker):  # type: ignore[misc]
         return not response.should_close()
 
 
-def send(sock: socket.socket, data: bytes) -> None:
+def send(sock: socket.socket, data: bytes, *, patiently: bool = True) -> None:
     """At once, as a rule. Raises: TimeoutError, where the client does not read; OSError, where it is gone."""
     try:
         sent = sock.send(data)
     except BlockingIOError:
         sent = 0
-    if sent < len(data):
-        sock.settimeout(SLOW_CLIENT_SECONDS)
-        sock.sendall(memoryview(data)[sent:])
-        sock.setblocking(False)
+    if sent == len(data):
+        return
+    if not patiently:
+        raise TimeoutError
+    sock.settimeout(SLOW_CLIENT_SECONDS)
+    sock.sendall(memoryview(data)[sent:])
+    sock.setblocking(False)
+
+
+def _wait_for(call: Callable[[], None]) -> None:
+    from django.db import close_old_connections
+
+    close_old_connections()  # as Django does before each request
+    call()
 
 
 def _refusal() -> bytes:

@@ -14,6 +14,8 @@ from django.contrib.auth.models import AbstractBaseUser
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.tokens import Token
 
+from quiktrade import turns
+
 ACCOUNT_SECONDS = 1.0
 MOST = 10_000
 
@@ -39,7 +41,8 @@ class TokenAuthentication(JWTAuthentication):
 
     @cached(_accounts, key=_account, lock=_lock)
     def get_user(self, validated_token: Token) -> Any:
-        return super().get_user(validated_token)
+        read = super().get_user
+        return turns.aside(lambda: read(validated_token))
 
 
 def forget() -> None:

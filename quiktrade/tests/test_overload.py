@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -121,46 +122,36 @@ def test_whatever_is_not_an_order_has_its_turn_too() -> None:
 
     crew = Crew(1, serve)
     for number in range(40):
-        crew.submit(f"order {number}", first=True)  # type: ignore[arg-type]
-    crew.submit("read", first=False)  # type: ignore[arg-type]
+        crew.submit(f"order {number}", first=True)
+    crew.submit("read", first=False)
     go.set()
     wait_until(lambda: len(served) == 41)
     assert served.index("read") <= 8
 
 
-@pytest.mark.usefixtures("slow_orders")
-def test_orders_are_served_ahead_of_reads(processes: Processes) -> None:
+def test_orders_wait_for_no_thread_that_serves_something_else(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
     client = Client(web)
-    assert client.post("first") == 201
-    served: list[str] = []
+    with socket.create_connection(("127.0.0.1", web.port)) as slow, client.channel() as reading:
+        slow.sendall(b"POST /api/v1/auth/token HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n")
+        reading.request("GET", "/api/v1/orders", headers=client.headers)
+        assert client.post("ahead") == 201
+        assert select.select([reading.sock], [], [], 0)[0] == []  # the one thread waits for the slow client
+        slow.sendall(b"2\r\n{}\r\n0\r\n\r\n")
+        assert reading.getresponse().status == 200
 
-    def read() -> None:
-        assert client.get("/api/v1/orders?limit=1") == 200
-        served.append("read")
 
-    def submit(name: str) -> None:
-        assert client.post(name) == 201
-        served.append("order")
-
-    with ThreadPoolExecutor(8) as crowd:
-        calls = [crowd.submit(submit, "slow-holds-the-thread")]
+@pytest.mark.usefixtures("slow_orders")
+def test_while_orders_wait_for_the_database_everything_else_is_served(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
+    client = Client(web)
+    with ThreadPoolExecutor(1) as crowd:
+        slow = crowd.submit(client.post, "slow")
         wait_until(lambda: asleep() == 1, web)
-        calls += [crowd.submit(read) for _ in range(4)]
-        wait_until(lambda: connections_to(web) == 5, web)
-        calls += [crowd.submit(submit, f"ahead-{number}") for number in range(2)]
-        wait_until(lambda: connections_to(web) == 7, web)
-        assert not served
-        for call in calls:
-            call.result()
-    assert served[:3] == ["order"] * 3
-
-
-def connections_to(web: Process) -> int:
-    """Established connections, by the kernel's table."""
-    with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in table][1:]
-    return sum(row[1] == f"0100007F:{web.port:04X}" and row[3] == "01" for row in rows)
+        assert client.get("/api/v1/orders?limit=1") == 200
+        assert client.get("/healthz") == 200
+        assert asleep() == 1
+        assert slow.result() == 201
 
 
 # ---- HTTP, where the worker looks at it before gunicorn's parser does ----
@@ -236,6 +227,16 @@ def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch
         ours.setblocking(False)
         with pytest.raises(TimeoutError):
             web_worker.send(ours, bytes(4 * 1024 * 1024))
+
+
+def test_a_thread_that_works_by_turns_waits_for_no_client() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            web_worker.send(ours, bytes(4 * 1024 * 1024), patiently=False)
+        assert time.monotonic() - began < web_worker.SLOW_CLIENT_SECONDS
 
 
 def read_all(sock: socket.socket) -> bytes:

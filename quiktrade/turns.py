@@ -1,0 +1,116 @@
+"""One thread works on many requests by turns: while one of them waits, it goes on with the others.
+
+Threads that take requests from each other pass Python's lock back and forth at every read, write and wait: half of the
+processor time of a small request went into that. Here a request is a greenlet. The code that serves it is the plain
+code that a thread would run; where it would wait it says so, by `aside()` or `gather()`, and what it waits for is done
+in another thread. Whatever does not say so is waited for by all.
+
+In a thread that does not work by turns, both functions just call.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from greenlet import getcurrent, greenlet
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+_of_thread = threading.local()
+
+
+def aside(function: Callable[[], T]) -> T:
+    """Call a function that waits, for the database as a rule."""
+    results: list[T] = []
+    gather(lambda _: results.append(function()), None)
+    return results[0]
+
+
+def gather(function: Callable[[list[Item]], None], item: Item) -> None:
+    """Have a function called that waits, with this item and those that others bring meanwhile; return after that.
+
+    One such call is under way at a time. If it raises, it does for all whose items it has, and for those who wait
+    for the next.
+    """
+    turns: Turns | None = getattr(_of_thread, "turns", None)
+    if turns is None or not turns.takes_part(current := getcurrent()):
+        function([item])
+    else:
+        turns.gather(function, item, current)
+
+
+class _Pile:
+    """What waits for one function."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.greenlets: list[greenlet] = []
+
+
+class Turns:
+    """A thread's. `elsewhere(f)` has another thread call f; `ring()` is called there, and is to lead to `resume()`."""
+
+    def __init__(self, elsewhere: Callable[[Callable[[], None]], object], ring: Callable[[], None]) -> None:
+        self._elsewhere = elsewhere
+        self._ring = ring
+        self._thread = getcurrent()
+        self._piles: dict[Any, _Pile] = {}
+        """By function, for each of which a call is under way or is to be: what waits for the next."""
+        self._new: list[Any] = []
+        self._ended: deque[tuple[Any, list[greenlet], BaseException | None]] = deque()
+        _of_thread.turns = self
+
+    def start(self, task: Callable[[], None]) -> None:
+        """Work on a task until it ends or waits for something. It must not raise."""
+        greenlet(task).switch()
+
+    def send_off(self) -> None:
+        """Have done what those wait for who started since the last time: one call for many."""
+        new, self._new = self._new, []
+        for function in new:
+            self._call(function)
+
+    def resume(self) -> None:
+        """Go on with those whose waiting is over."""
+        while self._ended:
+            function, greenlets, error = self._ended.popleft()
+            behind = self._piles[function]
+            if not behind.items:
+                del self._piles[function]
+            elif error is None:
+                self._call(function)
+            else:
+                greenlets += self._piles.pop(function).greenlets
+            for each in greenlets:
+                each.switch(error)
+        self.send_off()
+
+    def takes_part(self, current: greenlet) -> bool:
+        return current is not self._thread
+
+    def gather(self, function: Callable[[list[Any]], None], item: Any, current: greenlet) -> None:
+        if function not in self._piles:
+            self._piles[function] = _Pile()
+            self._new.append(function)
+        pile = self._piles[function]
+        pile.items.append(item)
+        pile.greenlets.append(current)
+        error = cast(BaseException | None, self._thread.switch())
+        if error is not None:
+            raise error
+
+    def _call(self, function: Callable[[list[Any]], None]) -> None:
+        pile, self._piles[function] = self._piles[function], _Pile()
+
+        def call() -> None:
+            error = None
+            try:
+                function(pile.items)
+            except BaseException as raised:
+                error = raised
+            self._ended.append((function, pile.greenlets, error))
+            self._ring()
+
+        self._elsewhere(call)
