@@ -24,7 +24,10 @@ from typing import Protocol
 
 
 class ResendSafety(enum.Enum):
-    """What makes it safe to send an order again after `OutcomeUnknown` (the classes A to D of the design)."""
+    """What makes it safe to send an order again after `OutcomeUnknown` (the classes A to D of the design).
+
+    C and D take what arrives: nothing on the way to them may repeat a request, such as a proxy that tries again.
+    """
 
     REFUSES_DUPLICATES = "refuses_duplicates"
     """A: a known `client_order_id` is refused for ever. Look it up, else send the same id again."""
