@@ -13,7 +13,6 @@ because it is evidence whenever it arrives.
 All clocks here are the database's.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +20,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 from django.db import connection, models
 
 from exchanges.statements import fetch
@@ -84,8 +84,7 @@ NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY
 """An order of which an attempt may still arrive is not called ended on our word (found by docs/model)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRow:
+class NewRow(NamedTuple):
     """An order to store, complete and valid: what `accept()` inserts. `actor` is whoever submits it."""
 
     actor: str
@@ -188,10 +187,13 @@ WITH wanted AS ({source}), stored AS (
     SELECT {", ".join(_NEW_COLUMNS)}, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM wanted
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
+), noted AS (
+    INSERT INTO orders_orderevent
+        (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
+    SELECT id, 1, 'accepted', '', 'pending', 0, actor, '', '{{}}', created_at FROM stored JOIN wanted USING (id)
+    RETURNING order_id, at
 )
-INSERT INTO orders_orderevent (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
-SELECT id, 1, 'accepted', '', 'pending', 0, actor, '', '{{}}', created_at FROM stored JOIN wanted USING (id)
-RETURNING order_id, at
+SELECT array_agg(order_id), at FROM noted GROUP BY at
 """
 
 
@@ -296,11 +298,13 @@ def accept(rows: Sequence[NewRow]) -> dict[UUID, datetime]:
     that `client_order_id` already; nothing was written for it.
     """
     if len(rows) == 1:
-        return dict(fetch(_ACCEPT_ONE, _given(rows[0])))
-    # In the order of their key, so that two statements with the same orders wait for each other and do not deadlock.
-    ordered = sorted(rows, key=lambda row: (row.owner_id, row.client_order_id))
-    document = json.dumps([_given(row) for row in ordered], default=str)
-    return dict(fetch(_ACCEPT_MANY, {"rows": document}))
+        stored = fetch(_ACCEPT_ONE, rows[0]._asdict())
+    else:
+        # In the order of their key, so that two statements with the same orders wait for each other, and do not
+        # deadlock.
+        ordered = sorted(rows, key=lambda row: (row.owner_id, row.client_order_id))
+        stored = fetch(_ACCEPT_MANY, {"rows": _document([row._asdict() for row in ordered])})
+    return {id_: at for ids, at in stored for id_ in ids}
 
 
 def confirm() -> None:
@@ -312,13 +316,9 @@ def confirm() -> None:
         cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")
 
 
-def _given(row: NewRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _GIVEN_COLUMNS}
-
-
-def columns_of(row: NewRow) -> dict[str, Any]:
-    """The row's columns by their names."""
-    return {name: getattr(row, name) for name in _NEW_COLUMNS}
+def _document(rows: Sequence[Mapping[str, Any]]) -> str:
+    """For json_to_recordset(). Decimals are strings in it, as exact as they are."""
+    return orjson.dumps(rows, default=str).decode()
 
 
 def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -> list[Moved]:
@@ -353,8 +353,7 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
     for _ in range(2):
         if not left:
             break
-        document = json.dumps([_as_row(step) for step in left.values()], default=str)
-        now_moved = _run(_ADVANCE, {"steps": document, "actor": actor})
+        now_moved = _run(_ADVANCE, {"steps": _document([_as_row(step) for step in left.values()]), "actor": actor})
         moved += now_moved
         for order in now_moved:
             del left[order.id]

@@ -21,7 +21,12 @@ class TextField(serializers.CharField):
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
-        return super().to_internal_value(data)
+        return str(data)
+
+    def run_validators(self, value: str) -> None:
+        # The two that every text field has look for characters that are none of these.
+        if len(self.validators) > 2 or not (value.isascii() and value.isprintable()):
+            super().run_validators(value)
 
 
 class ClientOrderIdField(TextField):
@@ -50,6 +55,10 @@ class QuantityField(serializers.IntegerField):
             self.fail("invalid")
         return int(data)
 
+    def run_validators(self, value: int) -> None:
+        if not 1 <= value <= LARGEST_QUANTITY:  # else they have nothing to say
+            super().run_validators(value)
+
 
 class PriceField(serializers.DecimalField):
     """A JSON number or a string of digits, above zero; answered as a string, so that no reader rounds it."""
@@ -70,7 +79,7 @@ class PriceField(serializers.DecimalField):
             self.fail("invalid")
         if isinstance(data, int) and abs(data) >= 10**PRICE_DIGITS:
             self.fail("max_digits", max_digits=self.max_digits)
-        price = super().to_internal_value(data)
+        price = self.validate_precision(Decimal(data))
         if price <= 0:
             self.fail("not_positive")
         return price

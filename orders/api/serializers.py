@@ -48,13 +48,21 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
                 values[name] = check(value) if check else value
             except serializers.ValidationError as error:
                 errors[name] = error.detail
-        if unknown := data.keys() - self.fields.keys():
+        if unknown := data.keys() - self._names:
             allowed = ", ".join(name for name, *_ in self._writable)
             for name in sorted(unknown, key=str):
                 errors[str(name)] = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
         if errors:
             raise serializers.ValidationError(errors)
         return values
+
+    def run_validators(self, value: Any) -> None:
+        if self.validators:
+            super().run_validators(value)
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.fields)
 
     @cached_property
     def _writable(self) -> list[tuple[str, serializers.Field[Any, Any, Any, Any], Callable[[Any], Any] | None]]:
