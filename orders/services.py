@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.base import ModelState
 from django.utils import timezone
 
@@ -51,8 +51,7 @@ class CannotCancel(Exception):
     """The order is past what can be canceled here; the message says why. Nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewOrderRequest:
+class NewOrderRequest(NamedTuple):
     """A client's order, valid in itself: FIX names, exact prices, aware UTC. `venue` None means the default."""
 
     instrument: str
@@ -70,7 +69,9 @@ class NewOrderRequest:
     @property
     def last_time(self) -> datetime | None:
         """The order is not sent after this time: its `place_by`, or the time that it is good till."""
-        return min((at for at in (self.place_by, self.expires_at) if at), default=None)
+        if self.place_by is None or self.expires_at is None:
+            return self.place_by or self.expires_at
+        return min(self.place_by, self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,6 @@ def _stored(row: NewRow, at: datetime) -> Order:
     del columns["actor"]
     columns |= {"next_attempt_at": at, "created_at": at, "updated_at": at, "_state": ModelState()}
     order._state.adding = False
-    order._state.db = connection.alias
     return order
 
 

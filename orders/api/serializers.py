@@ -39,18 +39,18 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
             super().to_internal_value(data)  # raises
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
-        for name, field, check in self._writable:
+        for name, run_validation, may_be_absent, check in self._writable:
             given = data.get(name, empty)
-            if given is empty and not field.required and field.default is empty:
+            if given is empty and may_be_absent:
                 continue
             try:
-                value = field.run_validation(given)
+                value = run_validation(given)
                 values[name] = check(value) if check else value
             except serializers.ValidationError as error:
                 errors[name] = error.detail
-        if unknown := data.keys() - self._names:
+        if not data.keys() <= self._names:
             allowed = ", ".join(name for name, *_ in self._writable)
-            for name in sorted(unknown, key=str):
+            for name in sorted(data.keys() - self._names, key=str):
                 errors[str(name)] = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
         if errors:
             raise serializers.ValidationError(errors)
@@ -65,10 +65,18 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
         return frozenset(self.fields)
 
     @cached_property
-    def _writable(self) -> list[tuple[str, serializers.Field[Any, Any, Any, Any], Callable[[Any], Any] | None]]:
-        """Each with this serializer's own check of it, `validate_` and its name, if there is one."""
-        fields = [(name, field) for name, field in self.fields.items() if not field.read_only]
-        return [(name, field, getattr(self, f"validate_{name}", None)) for name, field in fields]
+    def _writable(self) -> list[tuple[str, Callable[[Any], Any], bool, Callable[[Any], Any] | None]]:
+        """Of each field how to check its value, and whether it may be absent; this serializer's own check, if any."""
+        return [
+            (
+                name,
+                field.run_validation,
+                not field.required and field.default is empty,
+                getattr(self, f"validate_{name}", None),
+            )
+            for name, field in self.fields.items()
+            if not field.read_only
+        ]
 
 
 @extend_schema_serializer(component_name="NewOrder")
