@@ -1,7 +1,7 @@
 """The job cluster: django-q2 with a broker on PostgreSQL, a process tree that fails as a whole, and a watchdog.
 
 run_worker (watchdog)
- └ qcluster (main) ─ sentinel ┬ pusher    asks the broker, fills the local queue
-                              ├ workers   run the jobs
-                              └ monitor   acknowledges
+ └ qcluster (sentinel) ┬ pusher    asks the broker, fills the local queue
+                       ├ workers   run the jobs
+                       └ monitor   acknowledges
 """

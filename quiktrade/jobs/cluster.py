@@ -10,14 +10,14 @@ its parent.
 import contextlib
 import ctypes
 import logging
-import multiprocessing.connection
 import os
 import resource
 import signal
 import sys
+import threading
 import time
+import uuid
 from ctypes import c_bool
-from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
@@ -42,14 +42,22 @@ _RECYCLED = -2
 _stop = RawValue(c_bool, False)
 
 
+class _Stop:
+    """As django-q2's guard asks for it; it is set by a signal's handler, which may hold no lock."""
+
+    @staticmethod
+    def is_set() -> bool:
+        return bool(_stop.value)
+
+    @staticmethod
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        return bool(_stop.value)
+
+
 class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
-    def start(self) -> None:
-        """Guard the cluster. An error in the guard itself ends the tree: unguarded, it would limp on."""
-        try:
-            super().start()
-        except Exception:
-            logger.critical("The guard failed: ending this cluster", exc_info=True)
-            os._exit(1)
+    def __init__(self) -> None:
+        super().__init__(_Stop, threading.Event(), uuid.uuid4(), start=False)
 
     def reincarnate(self, process: Any) -> None:
         """Replace a process that ended; end the whole tree where its death may have left a queue locked."""
@@ -70,8 +78,10 @@ class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
 
 
 def run() -> int:
-    """Run a cluster in this process until SIGTERM or SIGINT, or until it breaks. Returns an exit status."""
-    django_q.cluster.Sentinel = SafeSentinel
+    """Run a cluster until SIGTERM or SIGINT, or until it breaks. Returns an exit status.
+
+    This process is its guard. django-q2 would make another for that, to wait for it here.
+    """
     tasks.stop_requested = lambda: bool(_stop.value)
     post_spawn.connect(_warm_up, dispatch_uid="quiktrade.jobs.cluster")
     os.register_at_fork(after_in_child=_child)
@@ -82,27 +92,20 @@ def run() -> int:
     with contextlib.suppress(DatabaseError):
         connection.ensure_connection()
     connection.close()
+    sentinel = SafeSentinel()
+    # A sentinel makes signals its own.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _request_stop)
     memory.settle()
     # A job process that comes to take more memory than this one, which has imported all there is, is replaced after its
     # job: what a thousand requests in flight once took (20 to 35 MB), Python does not give back.
     django_q.conf.Conf.MAX_RSS = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    cluster = django_q.cluster.Cluster()
-    # django-q2's own handlers call stop() from inside the signal, which can deadlock (its issue 346).
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _request_stop)
     try:
-        cluster.start()
-    except RuntimeError as error:
-        logger.critical("Job cluster did not start", extra={"error": str(error)})
-        return 1
-    sentinel: BaseProcess = cluster.sentinel
-    while sentinel.is_alive() and not _stop.value:
-        multiprocessing.connection.wait([sentinel.sentinel], timeout=0.5)
-    if _stop.value and sentinel.is_alive():
-        cluster.stop()
-        return 0
-    return 1
+        sentinel.start()
+    except Exception:
+        logger.critical("The guard failed: ending this cluster", exc_info=True)
+        os._exit(1)  # unguarded, it would limp on
+    return 0
 
 
 def _request_stop(number: int, frame: object) -> None:

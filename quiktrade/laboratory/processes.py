@@ -109,7 +109,7 @@ def look() -> dict[int, list[Seen]]:
 
 
 class Cluster:
-    """The roles in one node's process tree: watchdog, cluster, sentinel, and the sentinel's children."""
+    """The roles in one node's process tree: watchdog, sentinel, and the sentinel's children."""
 
     def __init__(self, watchdog: Part, workers: int) -> None:
         self._watchdog = watchdog
@@ -121,7 +121,7 @@ class Cluster:
 
     def refresh(self, children: Mapping[int, Sequence[Seen]]) -> None:
         """Look who is who; often enough to see who took whose place."""
-        self._sentinel = self._single(children, self._single(children, self._watchdog.pid))
+        self._sentinel = self._single(children, self._watchdog.pid)
         present = [seen.pid for seen in children.get(self._sentinel or -1, ())]
         names = [*["worker"] * self._workers, "monitor", "pusher"]
         if not set(present) & self._roles.keys():
@@ -134,10 +134,9 @@ class Cluster:
             self._roles[pid] = role
 
     def pids(self, role: str, children: Mapping[int, Sequence[Seen]]) -> list[int]:
-        """Those in a role now: watchdog, cluster, sentinel, worker, monitor or pusher."""
+        """Those in a role now: watchdog, sentinel, worker, monitor or pusher."""
         self.refresh(children)
-        cluster = self._single(children, self._watchdog.pid)
-        single = {"watchdog": self._watchdog.pid, "cluster": cluster, "sentinel": self._sentinel}
+        single = {"watchdog": self._watchdog.pid, "sentinel": self._sentinel}
         if role in single:
             pid = single[role]
             return [pid] if pid is not None else []

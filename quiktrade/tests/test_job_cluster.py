@@ -23,11 +23,9 @@ class Node:
     @property
     def tree(self) -> dict[str, psutil.Process]:
         """The cluster's processes by role, in the order in which django-q2 makes them."""
-        (main,) = psutil.Process(self.worker.pid).children()
-        (sentinel,) = main.children()
+        (sentinel,) = psutil.Process(self.worker.pid).children()
         children = sorted(sentinel.children(), key=lambda child: child.pid)
         return {
-            "main": main,
             "sentinel": sentinel,
             "worker": children[0],
             "monitor": children[4],
@@ -56,7 +54,7 @@ def node(processes: Processes) -> Node:
     return Node(processes)
 
 
-@pytest.mark.parametrize("role", ["worker", "monitor", "pusher", "sentinel", "main"])
+@pytest.mark.parametrize("role", ["worker", "monitor", "pusher", "sentinel"])
 def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Node, role: str) -> None:
     node.tree[role].kill()
     node.place()
@@ -67,10 +65,10 @@ def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Nod
 @pytest.mark.parametrize("role", ["workers", "monitor", "pusher"])
 def test_a_cluster_that_looks_alive_and_does_nothing_is_replaced(node: Node, role: str) -> None:
     tree = node.tree
-    before = tree["main"].pid
+    before = tree["sentinel"].pid
     for process in node.workers if role == "workers" else [tree[role]]:
         process.send_signal(signal.SIGSTOP)
-    wait_until(lambda: (tree := node.whole_tree) and tree["main"].pid != before, node.worker)
+    wait_until(lambda: (tree := node.whole_tree) and tree["sentinel"].pid != before, node.worker)
     node.place()
     assert "Job cluster stopped working" in node.worker.output
 
@@ -106,7 +104,7 @@ def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node,
 
     wait_until(lambda: not all(worker.is_running() for worker in workers), node.worker)
     wait_until(lambda: node.whole_tree, node.worker)
-    assert node.tree["main"] == before["main"]
+    assert node.tree["sentinel"] == before["sentinel"]
     assert any(worker.is_running() for worker in workers)  # those that had little to do
     node.place()
     assert Order.objects.filter(status="placed").count() == len(orders) + 1
