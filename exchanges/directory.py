@@ -14,7 +14,7 @@ from cachetools import TTLCache, cached
 from exchanges.models import Venue
 from exchanges.registry import capabilities_of
 from exchanges.venue import Capabilities
-from quiktrade import turns
+from quiktrade import waiting
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Listing:
 @cached(TTLCache[object, Mapping[str, Listing]](maxsize=1, ttl=SECONDS), lock=Lock())
 def listings() -> Mapping[str, Listing]:
     """The enabled venues by code, in the order of their codes."""
-    return turns.aside(_read)
+    return waiting.aside(_read)
 
 
 def _read() -> Mapping[str, Listing]:

@@ -24,7 +24,7 @@ from orders import doorbell, lifecycle, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
-from quiktrade import turns
+from quiktrade import waiting
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: 
         if (at := accepted.get(row.id)) is not None:
             outcomes[index] = Submission(_stored(row, at), replayed=False)
     if len(accepted) < len(requests):
-        turns.aside(lambda: _find_stored(requests, rows, outcomes, owner_id))
+        waiting.aside(lambda: _find_stored(requests, rows, outcomes, owner_id))
     return [outcomes[index] for index in range(len(requests))]
 
 

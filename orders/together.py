@@ -18,7 +18,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from orders import lifecycle
 from orders.durability import durable
 from orders.lifecycle import NewRow
-from quiktrade import turns
+from quiktrade import waiting
 
 MOST_ROWS = 500
 MOST_WAITS = 2
@@ -71,7 +71,7 @@ def accept(rows: Sequence[NewRow]) -> Stored:
         return _store(rows)
     request = _Request(rows)
     with suppress(_DatabaseGone):  # what that means for these, `error` says
-        turns.gather(_submit, request)
+        waiting.gather(_submit, request)
     if request.error is not None:
         raise request.error
     return {row.id: request.stored[row.id] for row in rows if row.id in request.stored}

@@ -2,43 +2,17 @@
 
 Threads that take requests from each other pass Python's lock back and forth at every read, write and wait: half of the
 processor time of a small request went into that. Here a request is a greenlet. The code that serves it is the plain
-code that a thread would run; where it would wait it says so, by `aside()` or `gather()`, and what it waits for is done
-in another thread. Whatever does not say so is waited for by all.
-
-In a thread that does not work by turns, both functions just call.
+code that a thread would run; where it waits it says so (quiktrade/waiting.py), and that is done in another thread.
+Whatever does not say so is waited for by all.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from greenlet import getcurrent, greenlet
 
-T = TypeVar("T")
-Item = TypeVar("Item")
-
-_of_thread = threading.local()
-
-
-def aside(function: Callable[[], T]) -> T:
-    """Call a function that waits, for the database as a rule."""
-    results: list[T] = []
-    gather(lambda _: results.append(function()), None)
-    return results[0]
-
-
-def gather(function: Callable[[list[Item]], None], item: Item) -> None:
-    """Have a function called that waits, with this item and those that others bring meanwhile; return after that.
-
-    One such call is under way at a time. If it raises, it does for all whose items it has, and for those who wait
-    for the next.
-    """
-    turns: Turns | None = getattr(_of_thread, "turns", None)
-    if turns is None or not turns.takes_part(current := getcurrent()):
-        function([item])
-    else:
-        turns.gather(function, item, current)
+from quiktrade import waiting
 
 
 class _Pile:
@@ -60,7 +34,7 @@ class Turns:
         """By function, for each of which a call is under way or is to be: what waits for the next."""
         self._new: list[Any] = []
         self._ended: deque[tuple[Any, list[greenlet], BaseException | None]] = deque()
-        _of_thread.turns = self
+        waiting.by_turns(self)
 
     def start(self, task: Callable[[], None]) -> None:
         """Work on a task until it ends or waits for something. It must not raise."""
@@ -87,10 +61,12 @@ class Turns:
                 each.switch(error)
         self.send_off()
 
-    def takes_part(self, current: greenlet) -> bool:
-        return current is not self._thread
-
-    def gather(self, function: Callable[[list[Any]], None], item: Any, current: greenlet) -> None:
+    def gather(self, function: Callable[[list[Any]], None], item: Any) -> None:
+        """See waiting.gather()."""
+        current = getcurrent()
+        if current is self._thread:  # no task
+            function([item])
+            return
         if function not in self._piles:
             self._piles[function] = _Pile()
             self._new.append(function)

@@ -14,7 +14,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.tokens import Token
 
-from quiktrade import turns
+from quiktrade import waiting
 
 ACCOUNT_SECONDS = 1.0
 MOST = 10_000
@@ -42,7 +42,7 @@ class TokenAuthentication(JWTAuthentication):
     @cached(_accounts, key=_account, lock=_lock)
     def get_user(self, validated_token: Token) -> Any:
         read = super().get_user
-        return turns.aside(lambda: read(validated_token))
+        return waiting.aside(lambda: read(validated_token))
 
 
 def forget() -> None:

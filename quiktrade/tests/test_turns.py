@@ -11,7 +11,8 @@ from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
-from quiktrade.turns import Turns, aside, gather
+from quiktrade.turns import Turns
+from quiktrade.waiting import aside, gather
 
 
 class Hub:

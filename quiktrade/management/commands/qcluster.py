@@ -8,6 +8,8 @@ from quiktrade.jobs import cluster
 
 class Command(BaseCommand):
     help = "Run one job cluster in the foreground, without the watchdog. For everyday use: run_worker."
+    # run_worker has made them. They load the API and the console, which no job needs and each process would share.
+    requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
         sys.exit(cluster.run())
