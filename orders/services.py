@@ -105,7 +105,7 @@ def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: 
     """
     outcomes: dict[int, Submission | Refusal] = {}
     rows: dict[int, NewRow] = {}
-    venues = directory.listings()
+    venues = directory.listings() if requests else {}
     for index, request in enumerate(requests):
         try:
             _check_times(request)
@@ -121,7 +121,7 @@ def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: 
         if (at := accepted.get(row.id)) is not None:
             outcomes[index] = Submission(_stored(row, at), replayed=False)
     if len(accepted) < len(requests):
-        waiting.aside(lambda: _find_stored(requests, rows, outcomes, owner_id))
+        _find_stored(requests, rows, outcomes, owner_id)
     return [outcomes[index] for index in range(len(requests))]
 
 
@@ -180,14 +180,21 @@ def _find_stored(
         for index, request in enumerate(requests)
         if not isinstance(outcomes.get(index), Submission)
     }
-    found = Order.objects.filter(owner_id=owner_id, client_order_id__in=[id_ for id_ in ids.values() if id_])
-    stored = {order.client_order_id: order for order in found}
-    if stored:
-        with durable():  # whoever stored them may have been told that no standby has them
-            lifecycle.confirm()
+    given = [id_ for id_ in ids.values() if id_]
+    if not given:
+        return
+    found = Order.objects.filter(owner_id=owner_id, client_order_id__in=given)
+    stored = waiting.aside(lambda: {order.client_order_id: order for order in found})
+    if stored:  # whoever stored them may have been told that no standby has them
+        waiting.gather(_confirm, None)
     for index, client_order_id in ids.items():
         if client_order_id in stored:
             outcomes[index] = _replay(stored[client_order_id], requests[index])
+
+
+def _confirm(_: Sequence[None]) -> None:
+    with durable():
+        lifecycle.confirm()
 
 
 _CONTENT = ("instrument", "side", "type", "quantity", "limit_price", "stop_price", "time_in_force", "expires_at")

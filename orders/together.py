@@ -19,6 +19,7 @@ from orders import lifecycle
 from orders.durability import durable
 from orders.lifecycle import NewRow
 from quiktrade import waiting
+from quiktrade.database import is_gone
 
 MOST_ROWS = 500
 MOST_WAITS = 2
@@ -107,7 +108,7 @@ def _lead() -> None:
         _store_group(requests)
     finally:
         error = requests[0].error
-        gone = isinstance(error, InterfaceError | OperationalError) and not connection.is_usable()
+        gone = error is not None and is_gone(error)
         with _lock:
             if error and gone:
                 # Nothing of theirs was sent.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from django.db import InterfaceError, OperationalError
 from django.db import connection as django_connection
 from django.db.backends.signals import connection_created
 from psycopg import waiting
@@ -71,6 +72,11 @@ def bound_waits(bounds: Bounds) -> None:
             cursor.execute(statements)
 
     connection_created.connect(apply, weak=False, dispatch_uid="quiktrade.database")
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether this error says that this thread's connection is lost, and not only a statement on it."""
+    return isinstance(error, InterfaceError | OperationalError) and not django_connection.is_usable()
 
 
 def answer_within(seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import IO, Any
 
 from django.conf import settings
@@ -51,6 +51,8 @@ class StrictJSONParser(BaseParser):
             raise ParseError("The body is not UTF-8 text.") from None
         except RecursionError:
             raise ParseError("The body is nested too deeply.") from None
+        except InvalidOperation:
+            raise ParseError("The body has a number that is too large or too small to be one.") from None
         except ValueError as error:
             raise ParseError(f"The body is not valid JSON: {error}") from None
 

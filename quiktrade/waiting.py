@@ -6,7 +6,9 @@ goes on with other requests meanwhile; in any other thread they just call.
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from quiktrade.database import is_gone
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -24,13 +26,6 @@ def by_turns(turns: ByTurns) -> None:
     _of_thread.turns = turns
 
 
-def aside(function: Callable[[], T]) -> T:
-    """Call a function that waits."""
-    results: list[T] = []
-    gather(lambda _: results.append(function()), None)
-    return results[0]
-
-
 def gather(function: Callable[[list[Item]], None], item: Item) -> None:
     """Have a function called that waits, with this item and those that others bring meanwhile; return after that.
 
@@ -42,3 +37,29 @@ def gather(function: Callable[[list[Item]], None], item: Item) -> None:
         function([item])
     else:
         turns.gather(function, item)
+
+
+def aside(function: Callable[[], T]) -> T:
+    """Call a function that waits. Raises what it raises."""
+    call: _Call[T] = _Call(function)
+    gather(_one_by_one, call)
+    if call.error is not None:
+        raise call.error
+    return cast(T, call.result)
+
+
+class _Call(Generic[T]):
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.function = function
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+
+def _one_by_one(calls: list[_Call[Any]]) -> None:
+    for call in calls:
+        try:
+            call.result = call.function()
+        except Exception as error:
+            if is_gone(error):
+                raise  # the others would wait as long again for the same answer
+            call.error = error

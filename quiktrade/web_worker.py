@@ -35,7 +35,6 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker as BaseWorker
 
 from quiktrade.admission import Admission
-from quiktrade.turns import Turns
 
 RETRY_SECONDS = 1
 SLOW_CLIENT_SECONDS = 5.0
@@ -202,8 +201,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._left_over: deque[Connection] = deque()
         self._crew = Crew(self.cfg.threads, self._serve)
         self._porter = Crew(1, self._serve)  # who never waits for the database
-        # One stores, and one reads accounts and the like for those that come meanwhile.
-        self._waiters = Crew(2, _wait_for)
+        # For the orders taken by turns: one stores, one reads, one confirms what was stored before.
+        self._waiters = Crew(3, _wait_for)
+        self._places = 0
+        """Of requests served by turns, free again at the end of the turn: a turn takes no more than there are."""
         # gunicorn asks for some twenty settings in every request, and looks up each in a table of its own.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
@@ -211,6 +212,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
     # ---- The thread that reads ----
 
     def run(self) -> None:
+        from quiktrade.turns import Turns  # here, for gunicorn's own process is to load as little as it can
+
         self._refusal = _refusal()
         self._turns = Turns(self._waiters.submit, self._ring)
         self._selector.register(self._bell, selectors.EVENT_READ, self._woken)
@@ -236,6 +239,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
         for key, _ in self._selector.select(seconds):
             key.data(key.fileobj)
         self._turns.send_off()
+        with self._lock:
+            for _ in range(self._places):
+                self._admission.done()
+        self._places = 0
 
     def _accept_if(self, wanted: bool) -> None:
         if wanted == self._accepting:
@@ -341,7 +348,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         with contextlib.suppress(BlockingIOError):
             os.read(bell, 4096)
         self._turns.resume()
-        while self._left_over:
+        for _ in range(len(self._left_over)):  # what they leave over in turn is for the next
             connection = self._left_over.popleft()
             if connection not in self._connections:
                 continue
@@ -386,12 +393,16 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.log.warning("Client too slow: connection closed")
         except (NoMoreData, OSError):
             pass  # the client is gone
-        except BaseException:
+        except BaseException as error:
+            if connection.by_turns and isinstance(error, SystemExit):
+                raise  # of a signal's handler: this thread is the one that gets them
             self.log.exception("Request not answered")
         if not connection.in_full:
             util.close_graceful(connection.sock)  # there may be more to read: the answer is to arrive all the same
         with self._lock:
-            if connection.counted:
+            if connection.by_turns:
+                self._places += connection.counted
+            elif connection.counted:
                 self._admission.done()
             connection.since = time.monotonic()
             connection.busy = False
@@ -471,7 +482,8 @@ def send(sock: socket.socket, data: bytes, *, patiently: bool = True) -> None:
 def _wait_for(call: Callable[[], None]) -> None:
     from django.db import close_old_connections
 
-    close_old_connections()  # as Django does before each request
+    with contextlib.suppress(Exception):  # the call will meet it itself, and can say so
+        close_old_connections()  # as Django does before each request
     call()
 
 

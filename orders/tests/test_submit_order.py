@@ -187,6 +187,7 @@ RAW_LIMIT = '{"type": "limit", "side": "buy", "instrument": "US0378331005", "lim
         (b"\xff\xfe", ("#", "malformed")),
         (b"[" * 60_000, ("#", "malformed")),
         ((RAW_LIMIT % "NaN").encode(), ("#", "malformed")),
+        ((RAW_LIMIT % "1e9999999999999999999").encode(), ("#", "malformed")),
         ((RAW_LIMIT % "-Infinity").encode(), ("#", "malformed")),
         ((RAW_LIMIT % '1, "limit_price": 2').encode(), ("#", "malformed")),
         ((RAW_LIMIT % ("1" * 5000)).encode(), ("#", "malformed")),

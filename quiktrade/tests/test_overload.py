@@ -196,6 +196,18 @@ def test_requests_sent_ahead_are_answered_in_their_order(processes: Processes) -
     assert [part[:4] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200 ", b"404 ", b"200 "]
 
 
+def test_a_client_that_sends_very_much_ahead_is_answered_and_keeps_nobody_waiting(processes: Processes) -> None:
+    web = processes.web(**ONE)
+    client = Client(web)
+    refused = b"POST /api/v1/orders HTTP/1.1\r\nContent-Length: 0\r\n" + HEAD
+    with ThreadPoolExecutor(1) as crowd:
+        flood = crowd.submit(talk, web, (refused + b"\r\n") * 2000 + refused + LAST)
+        assert client.post("beside-it") == 201
+        statuses = [part[:3] for part in flood.result().split(b"HTTP/1.1 ")[1:]]
+    assert len(statuses) == 2001
+    assert set(statuses) <= {b"401", b"503"}
+
+
 def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
     two_lengths = b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + HEAD + b"\r\nab"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
@@ -138,6 +138,26 @@ def test_what_is_raised_aside_is_raised_to_who_waits_for_it(hub: Hub) -> None:
     hub.run(task)
     hub.resume()
     assert "nonsense" in raised[0]
+
+
+def test_when_the_database_is_gone_nobody_waits_for_it_after_another(hub: Hub) -> None:
+    asked: list[int] = []
+    answers: list[str] = []
+
+    def ask() -> None:
+        asked.append(1)
+        raise OperationalError("gone")  # the thread that asks has no connection
+
+    def task() -> None:
+        try:
+            aside(ask)
+        except OperationalError as error:
+            answers.append(str(error))
+
+    hub.run(task, task, task)
+    hub.run(task)
+    hub.resume()
+    assert (asked, answers) == ([1], ["gone"] * 4)
 
 
 def test_elsewhere_both_simply_call(hub: Hub) -> None:
