@@ -58,7 +58,7 @@ class _Caller:
 
 
 class _DatabaseGone(Exception):
-    """Whoever waits for it would wait as long again for the same answer."""
+    """Whoever waits for the next statement need not: nothing of theirs was sent."""
 
 
 _lock = Lock()
@@ -111,7 +111,7 @@ def _lead() -> None:
         gone = error is not None and is_gone(error)
         with _lock:
             if error and gone:
-                # Nothing of theirs was sent.
+                # They would wait as long again for the same answer; nothing of theirs was sent.
                 _fail([request for caller in _waiting for request in caller.requests], error)
                 group += _waiting
                 _waiting.clear()
