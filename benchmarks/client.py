@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 _CONNECT_SECONDS = 10.0
+_BETWEEN_CONNECTIONS_SECONDS = 0.004
 _TICK_SECONDS = 0.001
 _ID = re.compile(rb'"id": ?"([^"]+)"')
 
@@ -183,8 +184,10 @@ class Load:
         return self._report(time.process_time() - cpu, cpu_in_time)
 
     async def _connect_all(self) -> None:
+        # One at a time: of many at once, one of the server's processes would take all, and the others would idle.
         for _ in range(self.job.connections):
             self._connect()
+            await asyncio.sleep(_BETWEEN_CONNECTIONS_SECONDS)
         deadline = time.perf_counter() + _CONNECT_SECONDS
         while self._open < self.job.connections:
             if time.perf_counter() > deadline:
