@@ -27,7 +27,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
 
     owner = get_user_model().objects.get(username=demo.CLIENTS[0]).pk
     oldest = selectors.page_of_orders(owner, {}, after=None, newest_first=False, limit=500)
-    known = [(order.pk, order.client_order_id) for order in oldest]
+    known = [(order.id, order.client_order_id) for order in oldest]
     turn = iter(known * 1_000)
 
     def accept() -> None:

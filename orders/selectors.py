@@ -1,9 +1,9 @@
 """Reads. None of them locks a row or depends on a cache."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 from exchanges.statements import fetch
 from orders.models import Order, OrderEvent, Status
+from quiktrade import waiting
 
 # An open circuit puts a venue's orders off to its next probe.
 _SECONDS_UNTIL_DUE = """
@@ -66,8 +67,7 @@ class VenueToServe(NamedTuple):
 
 def venues_with_due_orders() -> list[VenueToServe]:
     """Those that may be sent to: not halted, and their circuit closed or due for a probe."""
-    rows = fetch(_VENUES_WITH_DUE_ORDERS, {})
-    return [VenueToServe(code, adapter, json.loads(given), most) for code, adapter, given, most in rows]
+    return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_ORDERS, {})]
 
 
 def oldest_due_at() -> datetime | None:
@@ -76,15 +76,65 @@ def oldest_due_at() -> datetime | None:
     return due.order_by("next_attempt_at").values_list("next_attempt_at", flat=True).first()
 
 
-_FIELDS = tuple(field.attname for field in Order._meta.concrete_fields)
-_ORDERS = f"SELECT {', '.join(_FIELDS)} FROM orders_order"
-_ORDER = f"{_ORDERS} WHERE id = %(id)s AND owner_id = %(owner)s"
+class ClientOrder(NamedTuple):
+    """An order as its client sees it. A row of a page is made of it in a tenth of the time that a model takes."""
+
+    id: UUID
+    owner_id: int
+    client_order_id: str
+    venue_id: str
+    instrument: str
+    side: str
+    type: str
+    quantity: int
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: str
+    expires_at: datetime | None
+    place_by: datetime | None
+    status: str
+    attempt: int
+    next_attempt_at: datetime | None
+    venue_order_id: str
+    last_error: str
+    created_at: datetime
+    updated_at: datetime
+    placed_at: datetime | None
 
 
-def order_of(owner_id: int, order_id: UUID) -> Order | None:
+_ORDERS = f"SELECT {', '.join(ClientOrder._fields)} FROM orders_order"
+_LOOK_UP = f"{_ORDERS} JOIN unnest(%(ids)s::uuid[], %(owners)s::bigint[]) AS w (id, owner_id) USING (id, owner_id)"
+_SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(ids)s)"
+
+
+def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, ClientOrder]:
+    """Those of this client's orders that have one of its own ids, by that."""
+    rows = fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)})
+    return {order.client_order_id: order for order in map(ClientOrder._make, rows)}
+
+
+class _LookUp:
+    def __init__(self, owner_id: int, order_id: UUID) -> None:
+        self.owner_id = owner_id
+        self.order_id = order_id
+        self.order: ClientOrder | None = None
+
+
+def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
     """The order, if it is this client's."""
-    rows = fetch(_ORDER, {"id": order_id, "owner": owner_id})
-    return Order.from_db(None, _FIELDS, rows[0]) if rows else None
+    look_up = _LookUp(owner_id, order_id)
+    waiting.gather(_look_up, look_up)
+    return look_up.order
+
+
+def _look_up(wanted: Sequence[_LookUp]) -> None:
+    """Find each one's order, all with one statement."""
+    ids = ",".join(str(each.order_id) for each in wanted)
+    owners = ",".join(str(each.owner_id) for each in wanted)
+    rows = fetch(_LOOK_UP, {"ids": f"{{{ids}}}", "owners": f"{{{owners}}}"})
+    found = {(order.owner_id, order.id): order for order in map(ClientOrder._make, rows)}
+    for each in wanted:
+        each.order = found.get((each.owner_id, each.order_id))
 
 
 FILTERS = {
@@ -109,7 +159,7 @@ class Position(NamedTuple):
 
 def page_of_orders(
     owner_id: int, filters: Mapping[str, Any], *, after: Position | None, newest_first: bool, limit: int
-) -> list[Order]:
+) -> list[ClientOrder]:
     """Up to `limit` of this client's orders behind a position: every page costs the same."""
     conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
     parameters = {"owner": owner_id, "limit": limit, **filters}
@@ -120,7 +170,7 @@ def page_of_orders(
     statement = (
         f"{_ORDERS} WHERE {' AND '.join(conditions)} ORDER BY created_at {direction}, id {direction} LIMIT %(limit)s"
     )
-    return [Order.from_db(None, _FIELDS, row) for row in fetch(statement, parameters)]
+    return list(map(ClientOrder._make, fetch(statement, parameters)))
 
 
 def history(order_id: UUID) -> QuerySet[OrderEvent]:

@@ -14,16 +14,16 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models.base import ModelState
 from django.utils import timezone
 
 from exchanges import directory, health
 from exchanges.directory import Listing
 from exchanges.models import Venue
-from orders import doorbell, lifecycle, together
+from orders import doorbell, lifecycle, selectors, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
+from orders.selectors import ClientOrder
 from quiktrade import waiting
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class InvalidOrder(Exception):
 class ClientOrderIdTaken(Exception):
     """The client has another order by this `client_order_id`: use a new one for a new order."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: ClientOrder) -> None:
         super().__init__(f"client_order_id {order.client_order_id} is taken by order {order.id}, which differs.")
         self.order = order
 
@@ -76,7 +76,7 @@ class NewOrderRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    order: Order
+    order: ClientOrder
     replayed: bool
     """The order was stored by an earlier request with the same `client_order_id` and content."""
 
@@ -145,23 +145,21 @@ def _new_row(request: NewOrderRequest, owner_id: int, venue: str, actor: str) ->
     )
 
 
-# What every new order is besides what its row says.
-_NEW = {field.attname: field.get_default() for field in Order._meta.concrete_fields} | {"status": Status.PENDING.value}
-
-
-def _stored(row: NewRow, at: datetime) -> Order:
-    """The order as it was written just now, without reading it again.
-
-    Made by hand: `Order.from_db()` goes through its columns one by one, and takes as long as validating the order.
-    """
-    order = Order.__new__(Order)
-    columns = vars(order)
-    columns |= _NEW
-    columns |= row._asdict()
-    del columns["actor"]
-    columns |= {"next_attempt_at": at, "created_at": at, "updated_at": at, "_state": ModelState()}
-    order._state.adding = False
-    return order
+def _stored(row: NewRow, at: datetime) -> ClientOrder:
+    """The order as it was written just now, without reading it again."""
+    given = row._asdict()
+    del given["actor"]
+    return ClientOrder(
+        **given,
+        status=Status.PENDING.value,
+        attempt=0,
+        next_attempt_at=at,
+        venue_order_id="",
+        last_error="",
+        created_at=at,
+        updated_at=at,
+        placed_at=None,
+    )
 
 
 def _find_stored(
@@ -183,8 +181,7 @@ def _find_stored(
     given = [id_ for id_ in ids.values() if id_]
     if not given:
         return
-    found = Order.objects.filter(owner_id=owner_id, client_order_id__in=given)
-    stored = waiting.aside(lambda: {order.client_order_id: order for order in found})
+    stored = waiting.aside(lambda: selectors.submitted(owner_id, given))
     if stored:  # whoever stored them may have been told that no standby has them
         waiting.gather(_confirm, None)
     for index, client_order_id in ids.items():
@@ -200,7 +197,7 @@ def _confirm(_: Sequence[None]) -> None:
 _CONTENT = ("instrument", "side", "type", "quantity", "limit_price", "stop_price", "time_in_force", "expires_at")
 
 
-def _replay(order: Order, request: NewOrderRequest) -> Submission | ClientOrderIdTaken:
+def _replay(order: ClientOrder, request: NewOrderRequest) -> Submission | ClientOrderIdTaken:
     """The stored order, if the request means the same.
 
     A request that names no venue means the same order after the default has changed.

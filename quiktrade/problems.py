@@ -57,7 +57,7 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
         return _response(problem(400, "validation-error", "The order was not accepted.", errors=errors))
     if isinstance(exception, services.ClientOrderIdTaken):
         return _response(
-            problem(409, "client-order-id-taken", str(exception), order_id=str(exception.order.pk)),
+            problem(409, "client-order-id-taken", str(exception), order_id=str(exception.order.id)),
         )
     if isinstance(exception, services.CannotCancel):
         return _response(problem(409, "cannot-cancel", str(exception)))

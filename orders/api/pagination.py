@@ -6,15 +6,14 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from orders.models import Order
-from orders.selectors import Position
+from orders.selectors import ClientOrder, Position
 
 
 class Cursor(Position):
     """The last order of a page. Opaque to clients."""
 
     @classmethod
-    def of(cls, order: Order) -> Self:
+    def of(cls, order: ClientOrder) -> Self:
         return cls(order.created_at, order.id)
 
     def encode(self) -> str:

@@ -26,6 +26,7 @@ from orders.api.serializers import (
     OrderSerializer,
 )
 from orders.models import Order
+from orders.selectors import ClientOrder
 
 LIMIT_ORDER = OpenApiExample(
     "Limit order",
@@ -113,7 +114,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     pagination_class = None
     max_body_bytes = settings.API_MAX_BODY_BYTES
 
-    def get_object(self) -> Order:
+    def order(self) -> ClientOrder:
         try:
             order_id = UUID(self.kwargs["pk"])
         except ValueError:
@@ -161,7 +162,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         body = ORDER.to_representation(submission.order)
         if submission.replayed:
             return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
-        headers = {"Location": _address(request, f"{request.path}/{submission.order.pk}")}
+        headers = {"Location": _address(request, f"{request.path}/{submission.order.id}")}
         return Response(body, status.HTTP_201_CREATED, headers=headers)
 
     @extend_schema(
@@ -241,12 +242,12 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
 
     @extend_schema(summary="Read an order", examples=[AN_ORDER])
     def retrieve(self, request: Request, pk: str) -> Response:
-        return Response(ORDER.to_representation(self.get_object()))
+        return Response(ORDER.to_representation(self.order()))
 
     @extend_schema(summary="Read an order's history", responses=OrderEventSerializer(many=True))
     @action(detail=True)
     def events(self, request: Request, pk: str) -> Response:
-        history = selectors.history(self.get_object().pk)
+        history = selectors.history(self.order().id)
         return Response(OrderEventSerializer(history, many=True).data)
 
     @extend_schema(
@@ -257,12 +258,12 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
-        order = self.get_object()
+        order = self.order()
         serializer = CancelSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         reason = serializer.validated_data.get("reason") or "Canceled by the client."
-        services.cancel_order(order.pk, actor=self.actor, reason=reason)
-        return Response(ORDER.to_representation(self.get_object()))
+        services.cancel_order(order.id, actor=self.actor, reason=reason)
+        return Response(ORDER.to_representation(self.order()))
 
 
 def _address(request: Request, path: str) -> str:

@@ -1,16 +1,19 @@
 """One thread that works on many tasks by turns, with the threads that wait for it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from django.db import OperationalError, connection
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
-from orders.models import Order
-from orders.tests.factories import UserFactory, VenueFactory
+from exchanges import statements as hot
+from orders import selectors
+from orders.models import Order, new_order_id
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from quiktrade.turns import Turns
 from quiktrade.waiting import aside, gather
 
@@ -168,16 +171,18 @@ def test_elsewhere_both_simply_call(hub: Hub) -> None:
     assert calls == [["here"]]
 
 
+ORDERS = "/api/v1/orders"
 ORDER = {"type": "market", "side": "buy", "instrument": "US0378331005", "quantity": 1}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_thread_that_takes_orders_by_turns_waits_for_no_database() -> None:
+def test_a_thread_that_works_by_turns_waits_for_no_database() -> None:
     """Whatever the answer. What it found in the database it would have waited for, and everyone else with it."""
     VenueFactory()
     alice, nobody = UserFactory(), UserFactory()
     tokens = [f"Bearer {AccessToken.for_user(user)}" for user in (alice, nobody)]
     nobody.delete()
+    stored, foreign = OrderFactory(owner=alice), OrderFactory()
     requests = [
         (tokens[0], ORDER | {"client_order_id": "a"}, 201),
         (tokens[0], ORDER | {"client_order_id": "b"}, 201),
@@ -189,14 +194,19 @@ def test_a_thread_that_takes_orders_by_turns_waits_for_no_database() -> None:
         (tokens[0], {"type": "market"}, 400),
         (tokens[1], ORDER, 401),
         ("Bearer nonsense", ORDER, 401),
+        (tokens[0], stored.pk, 200),
+        (tokens[0], foreign.pk, 404),
+        (tokens[0], "nonsense", 404),
     ]
     statuses: dict[int, int] = {}
 
     def task(number: int) -> Callable[[], None]:
         def run() -> None:
-            token, order, _ = requests[number]
+            token, asked, _ = requests[number]
             client = APIClient(HTTP_AUTHORIZATION=token)
-            statuses[number] = client.post("/api/v1/orders", order).status_code
+            submits = isinstance(asked, dict)
+            answer = client.post(ORDERS, asked) if submits else client.get(f"{ORDERS}/{asked}")
+            statuses[number] = answer.status_code
 
         return run
 
@@ -214,4 +224,36 @@ def test_a_thread_that_takes_orders_by_turns_waits_for_no_database() -> None:
     with ThreadPoolExecutor(1) as thread:
         assert not thread.submit(work).result()
     assert list(statuses.values()) == [status for _, _, status in requests]
-    assert Order.objects.count() == 3
+    assert Order.objects.count() == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_orders_that_clients_read_at_the_same_time_are_found_with_one_statement_each_client_its_own(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, other = OrderFactory(), OrderFactory()
+    wanted = [
+        (order.owner_id, order.pk),
+        (other.owner_id, order.pk),
+        (other.owner_id, other.pk),
+        (order.owner_id, new_order_id()),
+        (order.owner_id, order.pk),
+    ]
+    statements: list[str] = []
+    fetch = hot.fetch
+
+    def counted(statement: str, parameters: Mapping[str, object]) -> list[tuple[object, ...]]:
+        statements.append(statement)
+        return fetch(statement, parameters)
+
+    monkeypatch.setattr(selectors, "fetch", counted)
+    found: dict[int, object] = {}
+
+    def task(number: int) -> None:
+        order = selectors.order_of(*wanted[number])
+        found[number] = order and (order.owner_id, order.id)
+
+    hub.run(*(partial(task, number) for number in range(len(wanted))))
+    hub.resume()
+    assert found == {0: wanted[0], 1: None, 2: wanted[2], 3: None, 4: wanted[4]}
+    assert len(statements) == 1
