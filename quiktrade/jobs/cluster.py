@@ -88,9 +88,8 @@ def run() -> int:
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
-    # What the first connection brings along is to be shared by all processes to be forked, too.
-    with contextlib.suppress(DatabaseError):
-        connection.ensure_connection()
+    with contextlib.suppress(DatabaseError):  # the database is away: that costs memory, no more
+        tasks.rehearse()
     connection.close()
     sentinel = SafeSentinel()
     # A sentinel makes signals its own.
