@@ -1,6 +1,7 @@
-"""`python -m benchmarks.statements ROUNDS`: how long the product's hot statements take in `DATABASE_URL`, as JSON.
+"""`python -m benchmarks.statements`: how long the product's hot statements take in `DATABASE_URL`.
 
-Each is called the way the product calls it, in turns with the others. Milliseconds, the median of all rounds.
+Each line of the input is a number of rounds, and is answered with a line of JSON: milliseconds of each round, by
+statement. Each is called the way the product calls it, in turns with the others.
 """
 
 import json
@@ -9,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from statistics import median
 from typing import Any
 
 import django
@@ -70,16 +70,16 @@ def _calls() -> dict[str, Callable[[], Any]]:
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
     django.setup()
-    rounds = int(sys.argv[1])
     calls = _calls()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 20):
-        for name, call in calls.items():
-            begun = time.perf_counter()
-            call()
-            if number >= 20:  # the first few prepare the statements and fill caches
-                times[name].append(time.perf_counter() - begun)
-    json.dump({name: median(each) * 1000 for name, each in times.items()}, sys.stdout)
+    for line in sys.stdin:
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(int(line)):
+            for name, call in calls.items():
+                begun = time.perf_counter()
+                call()
+                times[name].append((time.perf_counter() - begun) * 1000)
+        sys.stdout.write(json.dumps(times) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

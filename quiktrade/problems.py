@@ -9,6 +9,7 @@
 
 import http
 import logging
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,6 +32,16 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
 """A database restart or failover takes seconds; a client that asks again sooner finds it still away."""
+
+DATABASE_TROUBLE = (OperationalError, InterfaceError, NotDurable)
+_SEND_AGAIN = (
+    "nothing is known to be stored. Send the same request again, with the same client_order_id, and it takes "
+    "effect once."
+)
+_LOOK_FIRST = (
+    "what you asked for may or may not have been done. Look before you ask for it again. Orders that were accepted "
+    "are kept, and placed when it is back; /readyz tells when."
+)
 
 
 def problem(status: int, kind: str, detail: str, **more: Any) -> dict[str, Any]:
@@ -61,19 +72,14 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
         )
     if isinstance(exception, services.CannotCancel):
         return _response(problem(409, "cannot-cancel", str(exception)))
-    if isinstance(exception, OperationalError | InterfaceError | NotDurable):
+    if isinstance(exception, DATABASE_TROUBLE):
         return _response(unavailable(exception), {"Retry-After": str(RETRY_SECONDS)})
     return _response(unexpected(request._request, exception))
 
 
-def unavailable(exception: Exception) -> dict[str, Any]:
+def unavailable(exception: BaseException, detail: str = _SEND_AGAIN) -> dict[str, Any]:
     logger.error("Database is not to be relied on", extra={"event": "api.unavailable", "error": str(exception).strip()})
-    return problem(
-        503,
-        "unavailable",
-        "The database cannot be relied on at this moment, and nothing is known to be stored. Send the same request "
-        "again, with the same client_order_id, and it takes effect once.",
-    )
+    return problem(503, "unavailable", f"The database cannot be relied on at this moment, and {detail}")
 
 
 def unexpected(request: HttpRequest, exception: BaseException | None) -> dict[str, Any]:
@@ -173,7 +179,12 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return _page(request, unexpected(request, None))
+    fault = sys.exception()
+    if not isinstance(fault, DATABASE_TROUBLE):
+        return _page(request, unexpected(request, None))
+    response = _page(request, unavailable(fault, _LOOK_FIRST))
+    response["Retry-After"] = str(RETRY_SECONDS)
+    return response
 
 
 def _page(request: HttpRequest, body: dict[str, Any]) -> HttpResponse:

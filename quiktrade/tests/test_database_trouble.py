@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.db.backends.signals import connection_created
+from django.test import Client
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
@@ -82,6 +83,20 @@ def test_a_commit_whose_standby_was_not_waited_for_is_no_201(alice: APIClient) -
 
     again = alice.post("/api/v1/orders", ORDER)
     assert (again.status_code, again["Idempotency-Replayed"]) == (200, "true")
+
+
+def test_the_console_tells_an_operator_that_the_database_is_away(client: Client, settings: Any) -> None:
+    client.raise_request_exception = False
+    client.cookies[settings.SESSION_COOKIE_NAME] = "of an operator who is logged in"
+    with patch.object(connection, "ensure_connection", side_effect=OperationalError("connection refused")):
+        response = client.get("/admin/orders/order/")
+
+    assert response.status_code == 503
+    assert int(response["Retry-After"]) > 0
+    page = response.content.decode()
+    assert "database cannot be relied on" in page
+    assert "Look before you ask for it again" in page
+    assert "connection refused" not in page
 
 
 def test_the_web_gives_a_statement_up_that_takes_too_long(transactional_db: None) -> None:
