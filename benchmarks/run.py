@@ -22,7 +22,7 @@ _DIRECTORY = "QUIKTRADE_BENCHMARK"
 """In the environment of the command once it has started itself anew, with a directory and a database of its own."""
 
 EPILOG = """\
-  run.py                      all but the big table, 3 repeats: about 25 minutes
+  run.py                      all but the big table, 3 repeats: about 20 minutes
   run.py --quick              does it work? Under two minutes; the figures mean little
   run.py --quick --all        the same for every scenario, with a small big table
   run.py --only accept,batch  these alone
