@@ -154,9 +154,8 @@ def _advance_and_hang_up(step: Step) -> list[lifecycle.Moved]:
 
 
 def _somebody_waits_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            " AND datname = current_database())"
+    with psycopg.connect(database_url_of_tests()) as other:  # a transaction sees what it saw at first
+        waiting = other.execute(
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        return bool(cursor.fetchone()[0])
+        return waiting.rowcount > 0

@@ -233,11 +233,8 @@ def test_without_the_safeguard_it_ends_in_a_violation(case: Case) -> None:
         run(history, {**venue, **change})
 
 
-MUTANTS = tomllib.loads((ROOT / "orders/tests/mutants.toml").read_text())["mutant"]
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant["name"] for mutant in MUTANTS])
-def test_every_safeguard_that_is_taken_out_by_the_mutants_is_in_the_code(mutant: dict[str, Any]) -> None:
-    assert (ROOT / mutant["file"]).read_text().count(mutant["text"]) == 1
-    assert mutant["replacement"] != mutant["text"]
-    assert all((ROOT / test.split("::")[0]).exists() for test in mutant["tests"])
+def test_every_safeguard_that_the_mutants_take_out_is_in_the_code() -> None:
+    mutants = tomllib.loads((ROOT / "orders/tests/mutants.toml").read_text())["mutant"]
+    absent = [m["name"] for m in mutants if (ROOT / m["file"]).read_text().count(m["text"]) != 1]
+    assert absent == []
+    assert all((ROOT / test.split("::")[0]).exists() for mutant in mutants for test in mutant["tests"])
