@@ -123,6 +123,15 @@ def test_an_order_in_doubt_whose_place_by_passes_waits_for_an_operator() -> None
     assert Order.objects.get(pk=order.pk).next_attempt_at is None
 
 
+def test_doubt_lasts_from_one_event_to_the_next() -> None:
+    order = order_in_doubt()
+    lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test")
+    lifecycle.advance([step_for(order, Event.NOT_SENT, attempt=2)], actor="system:test")
+
+    assert Order.objects.get(pk=order.pk).in_doubt
+    assert lifecycle.advance([step_for(order, Event.CANCEL_REQUESTED)], actor="system:test").stale
+
+
 def test_an_operators_word_ends_the_doubt() -> None:
     order = order_in_doubt()
     for event in (Event.RESEND_GIVEN_UP, Event.MARKED_NOT_PLACED, Event.CANCEL_REQUESTED):

@@ -8,9 +8,10 @@ from django.db import OperationalError, connection
 from rest_framework.test import APIClient
 
 from exchanges.models import Venue
+from exchanges.statements import fetch
 from orders import selectors
 from orders.models import Order, OrderEvent
-from orders.tests.factories import VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 
 ORDERS = "/api/v1/orders"
 LIMIT = {"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": "187.50", "quantity": 100}
@@ -338,6 +339,34 @@ def test_two_clients_may_use_the_same_id(alice: APIClient, bob: APIClient) -> No
     order = LIMIT | {"client_order_id": "order-1"}
     assert alice.post(ORDERS, order).status_code == 201
     assert bob.post(ORDERS, order).status_code == 201
+
+
+def test_a_repeat_finds_no_order_of_another_client(alice: APIClient, bob: APIClient, venue: Venue) -> None:
+    """Not even where the request itself is refused by now, and the other client's order would fit."""
+    order = LIMIT | {"client_order_id": "order-1", "venue": "XSIM"}
+    hers = alice.post(ORDERS, order).json()
+    assert bob.post(ORDERS, order | {"quantity": 7}).status_code == 201
+
+    again = alice.post(ORDERS, order)
+    assert (again.status_code, again.json()["id"]) == (200, hers["id"])
+
+    alice.post(ORDERS, order | {"client_order_id": "only-alices"})
+    Venue.objects.update(enabled=False)
+    assert bob.post(ORDERS, order | {"client_order_id": "only-alices"}).status_code == 400
+
+
+def test_the_statement_that_looks_an_order_up_yields_none_of_another_client(venue: Venue) -> None:
+    order, stranger = OrderFactory(), UserFactory()
+    ids = {"ids": [order.pk], "owners": [stranger.pk]}
+    assert fetch(selectors._LOOK_UP, ids) == []
+    assert len(fetch(selectors._LOOK_UP, ids | {"owners": [order.owner_id]})) == 1
+
+
+def test_a_repeat_with_another_place_by_is_a_conflict(alice: APIClient) -> None:
+    order = LIMIT | {"client_order_id": "a", "place_by": "2100-01-01T00:00:00Z"}
+    assert alice.post(ORDERS, order).status_code == 201
+    assert alice.post(ORDERS, order | {"place_by": "2100-01-01T00:00:01Z"}).status_code == 409
+    assert alice.post(ORDERS, LIMIT | {"client_order_id": "a"}).status_code == 409
 
 
 # ---- When something of ours fails ----
