@@ -24,6 +24,8 @@ OUTCOMES = {
     Event.ACKNOWLEDGED: "placed",
     Event.REJECTED_BY_VENUE: "rejected",
     Event.NOT_SENT: "not_sent",
+    Event.VENUE_UNREACHABLE: "not_sent",
+    Event.TURNED_AWAY: "not_sent",
     Event.OUTCOME_UNKNOWN: "unconfirmed",
 }
 
