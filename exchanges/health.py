@@ -40,7 +40,7 @@ PROBE_SECONDS = 10.0
 LONG_PAUSE_SECONDS = 300.0
 """A venue that asks for so much calls a person: its orders wait, and its clients ask."""
 
-SILENT, PAUSED, LOCKED_OUT = VenueHealth.Trouble
+SILENT, PAUSED, LOCKED_OUT = VenueHealth.Trouble.values
 
 _LOCK = """
 SELECT v.max_in_flight, v.max_per_second, v.halted_at IS NOT NULL,
