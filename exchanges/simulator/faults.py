@@ -96,7 +96,8 @@ class Fault:
         if kind.aims:
             view = {"on": sorted(self.aims), "probability": self.probability, "count": self.count}
             view["struck"] = self.struck
-        return view | {name: getattr(self, name) for name in kind.parameters}
+        given = {name: getattr(self, name) for name in kind.parameters}
+        return view | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(slots=True)
@@ -154,6 +155,8 @@ def read_fault(name: str, value: Any, seed: int) -> Fault:
     if name in _NEEDS_SECONDS and "seconds" not in value:
         raise FaultError(f"{name}: seconds is required")
     read = {key: _READERS[key](f"{name}: {key}", content) for key, content in value.items() if key != "on"}
+    if name == "rate_limit":
+        read.setdefault("retry_after", 1.0)
     aims = _aims(name, kind, value["on"]) if "on" in value else kind.default_aims
     dice = random.Random(f"{seed}/{name}")  # noqa: S311 - to be repeatable is the point
     return Fault(name=name, aims=aims, dice=dice, **read)

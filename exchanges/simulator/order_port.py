@@ -103,7 +103,7 @@ async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fau
         return cut(request, reset=True)
     if limit := struck.get("rate_limit"):
         text = "too many requests: this one was discarded"
-        return answer(429, {"code": "rate_limited", "text": text}, _retry_after(limit, 1.0))
+        return answer(429, {"code": "rate_limited", "text": text}, _retry_after(limit))
     if "lock_out" in struck:
         return answer(401, {"code": "not_authorized", "text": "the credentials are not valid here"})
     failure = struck.get("http_5xx")
@@ -122,15 +122,15 @@ async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fau
 
 
 def _failed(failure: Fault) -> web.Response:
-    headers = _retry_after(failure, failure.retry_after) if failure.retry_after is not None else {}
-    return answer(failure.status, {"code": "internal_error", "text": "the exchange is in trouble"}, headers)
+    text = "the exchange is in trouble"
+    return answer(failure.status, {"code": "internal_error", "text": text}, _retry_after(failure))
 
 
-def _retry_after(fault: Fault, default: float) -> dict[str, str]:
-    seconds = default if fault.retry_after is None else fault.retry_after
-    if fault.date:
-        return {"Retry-After": formatdate(time.time() + seconds, usegmt=True)}
-    return {"Retry-After": f"{seconds:g}"}
+def _retry_after(fault: Fault) -> dict[str, str]:
+    seconds = fault.retry_after
+    if seconds is None:
+        return {}
+    return {"Retry-After": formatdate(time.time() + seconds, usegmt=True) if fault.date else f"{seconds:g}"}
 
 
 def _conduct(struck: Mapping[str, Fault]) -> Conduct:
