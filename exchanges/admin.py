@@ -66,7 +66,8 @@ def venue_state(venue: Venue) -> SafeString:
     if not venue.enabled:
         labels.append(label("Off", "warning", title="Orders for it are refused."))
     if circuit := venue.open_circuit:
-        labels.append(label("Not answering", "danger", title=circuit.last_error))
+        kind = "warning" if circuit.trouble == VenueHealth.Trouble.PAUSED else "danger"
+        labels.append(label(circuit.get_trouble_display() or "Not answering", kind, title=circuit.last_error))
     return SafeString(" ".join(labels)) or label("Open", "success", title="Orders are accepted and sent.")
 
 
@@ -75,7 +76,7 @@ def halted_since(venue: Venue) -> SafeString | None:
 
 
 def trouble(venue: Venue) -> tuple[SafeString | str, str]:
-    """Since when it is halted or does not answer, and why."""
+    """Since when it is halted or in trouble, and why."""
     since, circuit = halted_since(venue), venue.open_circuit
     if since:
         return since, venue.halt_reason
@@ -99,6 +100,8 @@ def circuit_facts(venue: Venue) -> list[tuple[str, SafeString | str]]:
         since = exact(f"for {age(health.opened_at)}", health.opened_at)
         facts = [
             ("State", format_html("{} {}", label("Open", "danger"), since)),
+            ("Trouble", health.get_trouble_display()),
+            ("Paused until", stamp(health.paused_until) if health.paused_until else ""),
             ("Next probe", next_probe(health)),
             ("Failed probes", f"{health.probes:,}"),
         ]

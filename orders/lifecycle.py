@@ -24,6 +24,7 @@ import orjson
 from django.db import connection, models
 
 from exchanges.statements import fetch
+from exchanges.venue import storable
 from orders.models import Status
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
@@ -38,6 +39,7 @@ class Event(models.TextChoices):
     REJECTED_BY_VENUE = "rejected_by_venue"
     NOT_SENT = "not_sent"
     VENUE_UNREACHABLE = "venue_unreachable"
+    TURNED_AWAY = "turned_away"
     OUTCOME_UNKNOWN = "outcome_unknown"
     NOT_FOUND = "not_found"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
@@ -57,11 +59,13 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (SUBMITTING,  Event.REJECTED_BY_VENUE):  REJECTED,
     (SUBMITTING,  Event.NOT_SENT):           PENDING,      # proved: back off, count the failure
     (SUBMITTING,  Event.VENUE_UNREACHABLE):  PENDING,      # proved, and no fault of the order: costs no attempt
+    (SUBMITTING,  Event.TURNED_AWAY):        PENDING,      # likewise: the venue takes nothing from us now
     (SUBMITTING,  Event.OUTCOME_UNKNOWN):    UNCONFIRMED,  # also: the lease ran out
     (UNCONFIRMED, Event.ACKNOWLEDGED):       PLACED,
     (UNCONFIRMED, Event.REJECTED_BY_VENUE):  REJECTED,
     (UNCONFIRMED, Event.NOT_SENT):           PENDING,      # late proof, of the very attempt that was in question
     (UNCONFIRMED, Event.VENUE_UNREACHABLE):  PENDING,      # likewise
+    (UNCONFIRMED, Event.TURNED_AWAY):        PENDING,      # likewise
     (UNCONFIRMED, Event.NOT_FOUND):          PENDING,      # only where the venue's class makes a re-send safe
     (UNCONFIRMED, Event.MARKED_PLACED):      PLACED,       # an operator's word, after a second look at the venue
     (UNCONFIRMED, Event.MARKED_NOT_PLACED):  FAILED,       # likewise; requeue or cancel is the operator's next word
@@ -79,6 +83,9 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (REJECTED,    Event.ACKNOWLEDGED):       PLACED,       # likewise
 }
 # fmt: on
+
+LONGEST_DELAY_SECONDS = 86_400.0
+"""No step puts an order off for longer, whatever a venue or its settings say; a wrong one heals within a day."""
 
 NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY_PASSED)
 """An order of which an attempt may still arrive is not called ended on our word (found by docs/model)."""
@@ -328,14 +335,14 @@ def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -
     get the same order. Commit before sending anything. Whether the venue may be sent to at all is for the caller
     to ask (exchanges.health).
     """
-    limits = {"limit": limit, "in_flight": in_flight, "lease": lease}
+    limits = {"limit": limit, "in_flight": in_flight, "lease": _bounded(lease)}
     return _run(_CLAIM, {"venue": venue, **limits, "actor": actor})
 
 
 def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[Moved]:
     """Make up to `limit` orders whose lease ran out unconfirmed, to be looked up in `delay` seconds."""
     reason = "The attempt ended without a result: its lease ran out."
-    return _run(_SWEEP, {"venue": venue, "delay": delay, "limit": limit, "reason": reason, "actor": actor})
+    return _run(_SWEEP, {"venue": venue, "delay": _bounded(delay), "limit": limit, "reason": reason, "actor": actor})
 
 
 def overtake(*, limit: int, actor: str) -> list[Moved]:
@@ -361,7 +368,17 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
 
 
 def _as_row(step: Step) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in Step.__slots__} | {"reason": step.reason[:500]}
+    # A venue's window for a re-send may be longer than this: a look-up before it closes does no harm.
+    return {name: getattr(step, name) for name in Step.__slots__} | {
+        "reason": storable(step.reason),
+        "delay": _bounded(step.delay),
+        "resend_within": _bounded(step.resend_within),
+    }
+
+
+def _bounded(seconds: float | None) -> float | None:
+    """So that no time is written that lies beyond any use, or that Python cannot read; NaN is taken for 0."""
+    return None if seconds is None else min(max(0.0, seconds), LONGEST_DELAY_SECONDS)
 
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
@@ -384,7 +401,7 @@ def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[tuple[UUID,
     No status changes, so no event is written. Returns ids with their attempt numbers.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": seconds})
+        cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": _bounded(seconds)})
         return list(cursor.fetchall())
 
 
@@ -410,8 +427,8 @@ def _postpone(orders: Sequence[tuple[UUID, int]], seconds: float | None, error: 
             " WHERE o.id = w.id AND o.attempt = w.attempt AND o.status = 'unconfirmed'"
             " AND o.next_attempt_at IS NOT NULL",
             {
-                "seconds": seconds,
-                "error": error[:500],
+                "seconds": _bounded(seconds),
+                "error": storable(error),
                 "ids": [order_id for order_id, _ in orders],
                 "attempts": [attempt for _, attempt in orders],
             },

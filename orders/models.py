@@ -1,5 +1,6 @@
 """The rows. `Order` is the truth about an order; `OrderEvent` is its history; only `lifecycle` writes a status."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -90,6 +91,8 @@ class Status(models.TextChoices):
 AT_VENUE = (Status.PLACED, Status.PARTIALLY_FILLED, Status.PENDING_CANCEL, Status.PENDING_REPLACE, Status.FILLED)
 """An order in one of these has been acknowledged, so it has the venue's id."""
 
+READABLE = (datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
+
 CLIENT_ORDER_ID_PATTERN = r"[A-Za-z0-9._:\-]{1,64}"
 
 
@@ -166,6 +169,13 @@ class Order(models.Model):
             ),
             models.CheckConstraint(
                 condition=~Q(status=Status.PENDING) | Q(next_attempt_at__isnull=False), name="order_pending_has_time"
+            ),
+            # beyond it Python reads no time, and one such row would spoil every list that it is in
+            models.CheckConstraint(
+                condition=Q(next_attempt_at__range=READABLE)
+                & Q(lease_expires_at__range=READABLE)
+                & Q(resend_before__range=READABLE),
+                name="order_times_readable",
             ),
             models.CheckConstraint(
                 condition=~Q(status__in=AT_VENUE) | ~Q(venue_order_id=""), name="order_at_venue_has_its_id"

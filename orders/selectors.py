@@ -190,11 +190,13 @@ class Doubt:
 def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:
     """By order, from its history. What an operator vouched for since is not in question any more."""
     events = OrderEvent.objects.filter(order=OuterRef("order"))
-    missed = events.filter(attempt=OuterRef("attempt"), event__in=("not_sent", "venue_unreachable"))
+    missed = events.filter(attempt=OuterRef("attempt"), event__in=("not_sent", "venue_unreachable", "turned_away"))
     vouched_for = events.filter(event="marked_not_placed", sequence__gt=OuterRef("sequence"))
     history = OrderEvent.objects.filter(order__in=order_ids).exclude(Exists(vouched_for))
     attempts = history.filter(event="claimed").exclude(Exists(missed)).values("order_id")
     ages = dict(attempts.annotate(age=Now() - Min("at")).values_list("order_id", "age"))
-    resends = history.filter(event="not_found").values("order_id")
+    # What a venue in trouble left unanswered is no fault of the order: like 429, it costs no attempt.
+    excused = events.filter(attempt=OuterRef("attempt"), event="outcome_unknown", detail__has_key="trouble")
+    resends = history.filter(event="not_found").exclude(Exists(excused)).values("order_id")
     rounds = dict(resends.annotate(rounds=Count("id")).values_list("order_id", "rounds"))
     return {pk: Doubt(ages[pk].total_seconds() if pk in ages else 0.0, rounds.get(pk, 0)) for pk in order_ids}

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, InternalError, OperationalError, transaction
 from django.utils import timezone
 
 from exchanges import directory, health
 from exchanges.directory import Listing
 from exchanges.models import Venue
+from exchanges.venue import VenueError
 from orders import doorbell, lifecycle, selectors, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
@@ -308,24 +309,41 @@ def _ask(
 
 
 def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
-    """Write what attempts or look-ups came to, and fail the orders whose attempts are spent.
+    """Write what look-ups came to, or an operator's word on it.
 
-    An answer that came too late for its order changes nothing and is logged.
+    An answer that came too late for its order changes nothing and is logged. So is one that cannot be written:
+    its order stays as it is, and the others are written.
     """
-    with transaction.atomic():
-        moved, stale = lifecycle.advance(steps, actor=actor)
-        spent = [
-            Step(
-                order_id=order.id,
-                # Where an earlier attempt may still arrive, no number of failures says that it did not.
-                event=Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED,
-                attempt=order.attempt,
-                reason=f"{order.failures} attempts did not reach the venue.",
-            )
-            for order in moved
-            if order.event == Event.NOT_SENT and order.failures >= settings.PLACEMENT_MAX_ATTEMPTS
-        ]
-        given_up = lifecycle.advance(spent, actor=actor).moved
+    try:
+        with transaction.atomic():
+            return _record(steps, actor=actor)
+    except (OperationalError, InterfaceError, InternalError):
+        raise  # the database's trouble, and not that of one outcome
+    except Exception as error:
+        if len(steps) > 1:
+            half = len(steps) // 2
+            return record_outcomes(steps[:half], actor=actor) + record_outcomes(steps[half:], actor=actor)
+        for step in steps:
+            fields = {"event": f"order.unwritable_{step.event}", "order_id": step.order_id, "error": str(error).strip()}
+            logger.error("An outcome cannot be written: its order stays as it is", extra=fields)
+        return []
+
+
+def _record(steps: Sequence[Step], *, actor: str) -> list[Moved]:
+    """Move orders, and fail those whose attempts are spent. In a transaction."""
+    moved, stale = lifecycle.advance(steps, actor=actor)
+    spent = [
+        Step(
+            order_id=order.id,
+            # Where an earlier attempt may still arrive, no number of failures says that it did not.
+            event=Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED,
+            attempt=order.attempt,
+            reason=f"{order.failures} attempts did not reach the venue.",
+        )
+        for order in moved
+        if order.event == Event.NOT_SENT and order.failures >= settings.PLACEMENT_MAX_ATTEMPTS
+    ]
+    given_up = lifecycle.advance(spent, actor=actor).moved
     _log_outcomes(moved, {step.order_id: step for step in steps})
     for order in given_up:
         fields = {"event": f"order.{order.event}", "order_id": order.id, "venue": order.venue_id}
@@ -391,31 +409,40 @@ def shut_out(code: str, *, error: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one attempt came to: the step for its order, and what it says about the venue."""
+    """What one attempt came to: the step for its order, and what it says about the venue.
+
+    `number` is the order's attempt, also where the step itself applies to any. `answered` None: it was not sent.
+    """
 
     step: Step
     venue: str
-    answered: bool
+    answered: bool | None
     permit: health.Permit
+    number: int | None = None
+    error: VenueError | None = None
 
 
 def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[Moved]:
-    """Write what attempts came to, for their orders and for their venues' circuits."""
+    """Write what attempts came to, for their orders and for their venues' circuits: all of them or, if one cannot
+    be written, none."""
     with transaction.atomic():
-        moved = record_outcomes([attempt.step for attempt in attempts], actor=actor)
+        moved = _record([attempt.step for attempt in attempts], actor=actor)
         for code in sorted({attempt.venue for attempt in attempts}):
             _record_health(code, [attempt for attempt in attempts if attempt.venue == code])
     return moved
 
 
 def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
-    """One answer among them says that the venue is alive."""
-    silent = [attempt for attempt in attempts if not attempt.answered]
-    if len(silent) == len(attempts):
-        probe = any(attempt.permit.probe for attempt in silent)
-        health.record_silence(code, requests=len(silent), probe=probe, error=silent[-1].step.reason)
-    elif silent or any(attempt.permit.troubled for attempt in attempts):
-        health.record_answer(code)
+    """The venue's own word that it takes nothing counts most; else one answer says that it is alive."""
+    sent = [attempt for attempt in attempts if attempt.answered is not None]
+    answered = [attempt for attempt in sent if attempt.answered]
+    probe = any(attempt.permit.probe for attempt in sent)
+    if errors := [attempt.error for attempt in sent if attempt.error and attempt.error.trouble]:
+        health.record_trouble(code, errors, probe=probe)
+    elif sent and not answered:
+        health.record_silence(code, requests=len(sent), probe=probe, error=sent[-1].step.reason)
+    elif len(answered) < len(sent) or any(attempt.permit.troubled for attempt in sent):
+        health.record_answer(code, probe=any(attempt.permit.probe for attempt in answered))
 
 
 def sweep_orders(*, limit: int = 1000) -> int:

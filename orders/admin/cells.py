@@ -43,6 +43,7 @@ STANDING: Mapping[str, str] = {
     Status.EXPIRED: "Its time ran out. Final.",
     Status.REJECTED: "The venue refused it for good; its word is the last error. Final: a new order is needed.",
 }
+TROUBLED = {"silent": "silent", "paused": "paused", "locked_out": "locked"}
 PARKED = (
     "Parked: it was sent, its outcome is unknown, and no answer of the venue can decide it. Find out from the venue "
     "itself, on its screen or by telephone, whether it has the order by this id. Reconcile asks once more."
@@ -88,7 +89,9 @@ def waits_for(order: Order) -> SafeString:
         return SafeString("its halted venue")
     circuit = order.venue.open_circuit if order.status == Status.PENDING else None
     if circuit and circuit.retry_at and circuit.retry_at > order.next_attempt_at:
-        return exact(f"its silent venue, probed {ahead(circuit.retry_at)}", circuit.retry_at)
+        return exact(
+            f"its {TROUBLED.get(circuit.trouble, 'silent')} venue, probed {ahead(circuit.retry_at)}", circuit.retry_at
+        )
     step = "look-up" if order.status == Status.UNCONFIRMED else "attempt"
     return exact(f"{step} {ahead(order.next_attempt_at)}", order.next_attempt_at)
 

@@ -422,6 +422,23 @@ def test_a_venues_page_shows_its_circuit(operator: Client) -> None:
     assert "Orders for it are accepted and sent." in page(operator, url)
 
 
+def test_a_venues_page_tells_a_pause_and_refused_credentials_from_silence(operator: Client) -> None:
+    order, url = OrderFactory(), "/admin/exchanges/venue/XSIM/change/"
+    health.permit("XSIM", 1)
+    health.record_pause("XSIM", seconds=3600.0, probe=False, error="rate_limited")
+    shown = page(operator, url)
+    assert "It asked for a pause" in shown
+    assert re.search(r"Trouble.*Paused.*Paused until.*Next probe.*Paused by the venue.*stay away", shown, re.DOTALL)
+    assert "its paused venue, probed in" in page(operator, f"{LIST}{order.pk}/change/")
+
+    health.record_lock_out("XSIM", probe=False, error="not_authorized: HTTP 401")
+    shown = page(operator, url)
+    assert re.search(r"It refuses our credentials.*not_authorized: HTTP 401.*Renew them", shown, re.DOTALL)
+    for list_url in ("/admin/exchanges/venue/", "/admin/"):
+        assert "Credentials refused" in page(operator, list_url)
+    assert "its locked venue, probed in" in page(operator, f"{LIST}{order.pk}/change/")
+
+
 def test_lists_show_circuits_in_one_query(operator: Client) -> None:
     def queries(url: str) -> int:
         with CaptureQueriesContext(connection) as captured:

@@ -35,11 +35,13 @@ LEGAL = {
     ("expired", "acknowledged"): "placed",
     ("rejected", "acknowledged"): "placed",
     ("submitting", "venue_unreachable"): "pending",
+    ("submitting", "turned_away"): "pending",
     ("pending", "place_by_passed"): "expired",
     ("pending", "resend_window_passed"): "unconfirmed",
     ("pending", "resend_given_up"): "unconfirmed",
     ("unconfirmed", "not_sent"): "pending",
     ("unconfirmed", "venue_unreachable"): "pending",
+    ("unconfirmed", "turned_away"): "pending",
     ("unconfirmed", "marked_placed"): "placed",
     ("unconfirmed", "marked_not_placed"): "failed",
 }
@@ -88,9 +90,10 @@ def test_only_an_operators_word_makes_a_doubtful_order_failed() -> None:
     assert ways == {("pending", "attempts_exhausted"), ("unconfirmed", "marked_not_placed")}
 
 
-def test_a_venue_that_was_not_there_costs_no_attempt() -> None:
+@pytest.mark.parametrize("event", [Event.VENUE_UNREACHABLE, Event.TURNED_AWAY])
+def test_a_venue_that_was_not_there_or_takes_nothing_costs_no_attempt(event: Event) -> None:
     order = OrderFactory(status="submitting")
-    lifecycle.advance([step_for(order, Event.VENUE_UNREACHABLE, attempt=1)], actor="system:test")
+    lifecycle.advance([step_for(order, event, attempt=1)], actor="system:test")
     assert Order.objects.get(pk=order.pk).failures == 0
 
 
