@@ -244,6 +244,7 @@ class OrderPageSerializer(serializers.Serializer[Any]):
     """Some of a client's orders, and where there are more."""
 
     next = serializers.URLField(allow_null=True, help_text="The next page; null on the last.")
+    next_cursor = serializers.CharField(allow_null=True, help_text="The same, for the parameter `cursor`.")
     results = OrderSerializer(many=True)
 
 
@@ -301,7 +302,7 @@ class OrderListQuerySerializer(KnownFieldsSerializer):
     created_before = MomentField(required=False, help_text="Created before this time.")
     ordering = serializers.ChoiceField(["-created_at", "created_at"], default="-created_at")
     limit = serializers.IntegerField(default=50, min_value=1, max_value=500, help_text="Orders on a page.")
-    cursor = serializers.CharField(required=False, max_length=200, help_text="From `next` of the page before.")
+    cursor = serializers.CharField(required=False, max_length=200, help_text="`next_cursor` of the page before.")
 
     def validate_status(self, value: str) -> list[str]:
         chosen = value.split(",")
