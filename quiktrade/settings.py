@@ -238,8 +238,9 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+_ACCESS_TOKEN_MINUTES = env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)
 SIMPLE_JWT = {
-    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)),
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=_ACCESS_TOKEN_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=env_number("QUIKTRADE_REFRESH_TOKEN_DAYS", 7, minimum=1)),
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
@@ -273,7 +274,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": (
         "Submit orders for shares; QuikTrade stores each one durably and places it at its venue exactly once in effect."
         "\n\n**To begin**, get a token: `POST /api/v1/auth/token` with your name and password answers with `access`, "
-        f"valid for {SIMPLE_JWT['ACCESS_TOKEN_LIFETIME'] // timedelta(minutes=1)} minutes, and with `refresh`, which "
+        f"valid for {_ACCESS_TOKEN_MINUTES:g} minutes, and with `refresh`, which "
         "`POST /api/v1/auth/token/refresh` takes for a new pair. Every other request carries the former in the header "
         "`Authorization: Bearer …`. To try requests out on a page with the *Authorize* button, press it and paste the "
         "token there.\n\n"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiSerializerExtension
@@ -103,7 +103,8 @@ class KnownFieldsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-
     match_subclasses = True
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        mapped = auto_schema._map_serializer(self.target, direction, True)  # type: ignore[no-untyped-call]
+        schema = cast(dict[str, Any], mapped)
         if auto_schema.method == "GET":  # its fields are parameters of the query, of which none can be null
             return schema
         for name in schema["properties"].keys() - set(schema.get("required", ())):
