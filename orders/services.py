@@ -244,6 +244,8 @@ class Result:
     order_id: UUID
     done: bool
     explanation: str
+    status: str | None = None
+    """Where it stands instead, if it was not done."""
 
 
 _WHY_NOT_CANCELED: Mapping[str, str] = {
@@ -261,9 +263,11 @@ def cancel_orders(order_ids: Sequence[UUID], *, actor: str, reason: str) -> list
 
 
 def cancel_order(order_id: UUID, *, actor: str, reason: str) -> None:
-    """Cancel one order. Raises: CannotCancel, which says why."""
+    """Have one order canceled. One that is so already is left alone: the request may be a repeat whose first answer
+    was lost. Raises: CannotCancel, which says why.
+    """
     (result,) = cancel_orders([order_id], actor=actor, reason=reason)
-    if not result.done:
+    if not result.done and result.status != Status.CANCELED:
         raise CannotCancel(result.explanation)
 
 
@@ -303,7 +307,7 @@ def _ask(
             why = why_not.get(status, f"It is {status}, which is final.")
             if in_doubt and event == Event.CANCEL_REQUESTED and status == Status.PENDING:
                 why = "It was sent without an answer and is to be sent again under the same id: it may be at the venue."
-            results.append(Result(order_id, False, why))
+            results.append(Result(order_id, False, why, status))
     logger.info("Orders %s", done, extra={"orders": len(moved), "asked": len(order_ids), "actor": actor})
     return results
 

@@ -238,8 +238,9 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+_ACCESS_TOKEN_MINUTES = env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)
 SIMPLE_JWT = {
-    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)),
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=_ACCESS_TOKEN_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=env_number("QUIKTRADE_REFRESH_TOKEN_DAYS", 7, minimum=1)),
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
@@ -272,7 +273,20 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1.0.0",
     "DESCRIPTION": (
         "Submit orders for shares; QuikTrade stores each one durably and places it at its venue exactly once in effect."
+        "\n\n**To begin**, get a token: `POST /api/v1/auth/token` with your name and password answers with `access`, "
+        f"valid for {_ACCESS_TOKEN_MINUTES:g} minutes, and with `refresh`, which "
+        "`POST /api/v1/auth/token/refresh` takes for a new pair. Every other request carries the former in the header "
+        "`Authorization: Bearer …`. To try requests out on a page with the *Authorize* button, press it and paste the "
+        "token there.\n\n"
+        "Accounts are made by an operator, in the console. On an empty database `manage.py up` makes two to try it, "
+        "`alice` and `bob`, and prints their passwords once; `docker compose up` has them in the log of `migrate`."
     ),
+    "SERVERS": [{"url": "/", "description": "Where this document came from."}],
+    "TAGS": [
+        {"name": "auth", "description": "Tokens: the first step."},
+        {"name": "orders", "description": "Submit, list, read and cancel orders; your own alone."},
+        {"name": "venues", "description": "Where orders can go, and what is taken there."},
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -282,9 +296,12 @@ SPECTACULAR_SETTINGS = {
     "SORT_OPERATIONS": False,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "quiktrade.openapi.name_enums",
         "quiktrade.openapi.add_problems",
     ],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,  # it would say "`buy` - Buy"
     "ENUM_NAME_OVERRIDES": {
+        "Actor": ["client", "operator", "system"],
         "OrderType": "orders.models.OrderType",
         "Side": "orders.models.Side",
         "Status": "orders.models.Status",

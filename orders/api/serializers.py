@@ -2,14 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from orders.api.fields import ClientOrderIdField, MomentField, PriceField, QuantityField, TextField, price_text
+from orders.api.fields import (
+    PRICE_HELP,
+    ClientOrderIdField,
+    InstrumentField,
+    MomentField,
+    PriceField,
+    QuantityField,
+    TextField,
+    VenueCodeField,
+    price_text,
+)
 from orders.isin import is_isin
 from orders.models import (
     CLIENT_ORDER_ID_PATTERN,
@@ -31,7 +43,7 @@ CLIENT_ORDER_ID_HELP = "Your own id of the order, 1 to 64 characters A-Z a-z 0-9
 class KnownFieldsSerializer(serializers.Serializer[Any]):
     """Refuses what it does not know: a misspelt field must not be a silently ignored one.
 
-    Fields that are absent and may be are passed over, not asked one by one: most of an order's are.
+    Fields that are absent and may be are passed over, not asked one by one: most of an order's are. Null means absent.
     """
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -39,9 +51,11 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
             super().to_internal_value(data)  # raises
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
-        for name, run_validation, may_be_absent, check in self._writable:
+        for name, run_validation, required, default, check in self._writable:
             given = data.get(name, empty)
-            if given is empty and may_be_absent:
+            if not required and (given is empty or given is None):
+                if default is not empty:
+                    values[name] = default
                 continue
             try:
                 value = run_validation(given)
@@ -65,18 +79,41 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
         return frozenset(self.fields)
 
     @cached_property
-    def _writable(self) -> list[tuple[str, Callable[[Any], Any], bool, Callable[[Any], Any] | None]]:
-        """Of each field how to check its value, and whether it may be absent; this serializer's own check, if any."""
+    def _writable(self) -> list[tuple[str, Callable[[Any], Any], bool, Any, Callable[[Any], Any] | None]]:
+        """Of each field how to check its value, whether it may not be absent, and what it is then; this serializer's
+        own check, if any.
+        """
         return [
             (
                 name,
                 field.run_validation,
-                not field.required and field.default is empty,
+                field.required,
+                field.default,
                 getattr(self, f"validate_{name}", None),
             )
             for name, field in self.fields.items()
             if not field.read_only
         ]
+
+
+class KnownFieldsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Says in the OpenAPI document what `KnownFieldsSerializer` does with a body. Registered by being there."""
+
+    target_class = KnownFieldsSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        mapped = auto_schema._map_serializer(self.target, direction, True)  # type: ignore[no-untyped-call]
+        schema = cast(dict[str, Any], mapped)
+        if auto_schema.method == "GET":  # its fields are parameters of the query, of which none can be null
+            return schema
+        for name in schema["properties"].keys() - set(schema.get("required", ())):
+            field = schema["properties"][name]
+            field["nullable"] = True
+            field.pop("default", None)  # else clients are generated that require the field
+            if "enum" in field:
+                field["enum"] = [*field["enum"], None]
+        return {**schema, "additionalProperties": False}
 
 
 @extend_schema_serializer(component_name="NewOrder")
@@ -85,17 +122,26 @@ class NewOrderSerializer(KnownFieldsSerializer):
 
     type = serializers.ChoiceField(OrderType.choices, help_text="FIX 40.")
     side = serializers.ChoiceField(Side.choices, help_text="FIX 54.")
-    instrument = TextField(help_text="The share's ISIN: 12 characters, check digit included.")
+    instrument = InstrumentField(help_text="The share's ISIN: 12 characters, check digit included.")
     quantity = QuantityField(help_text="Whole shares.")
-    limit_price = PriceField(required=False, help_text="Required for limit and stop_limit, forbidden otherwise.")
-    stop_price = PriceField(required=False, help_text="Required for stop and stop_limit, forbidden otherwise.")
-    time_in_force = serializers.ChoiceField(TimeInForce.choices, default=TimeInForce.DAY, help_text="FIX 59.")
+    limit_price = PriceField(
+        required=False, help_text=f"Required for limit and stop_limit, forbidden otherwise. {PRICE_HELP}"
+    )
+    stop_price = PriceField(
+        required=False, help_text=f"Required for stop and stop_limit, forbidden otherwise. {PRICE_HELP}"
+    )
+    time_in_force = serializers.ChoiceField(
+        TimeInForce.choices,
+        default=TimeInForce.DAY,
+        help_text="FIX 59: day, gtc (good till cancel), ioc (immediate or cancel), fok (fill or kill) or gtd (good "
+        "till date); day if absent.",
+    )
     expires_at = MomentField(required=False, help_text="Required for gtd, forbidden otherwise; in the future.")
     place_by = MomentField(
         required=False,
         help_text="Not sent to the venue after this time, but expired: a long outage must not end in a late order.",
     )
-    venue = TextField(required=False, help_text="Market identifier code; the default venue if absent.")
+    venue = VenueCodeField(required=False, help_text="Market identifier code; the default venue if absent.")
     client_order_id = ClientOrderIdField(
         required=False,
         help_text=CLIENT_ORDER_ID_HELP + "; the Idempotency-Key header means the same. Send the order again under "
@@ -139,6 +185,8 @@ class EachByItself(serializers.ListField):
 
 @extend_schema_serializer(component_name="NewOrderBatch")
 class NewOrderBatchSerializer(KnownFieldsSerializer):
+    """Orders to be stored or refused each by itself."""
+
     orders = EachByItself(child=NewOrderSerializer(), min_length=1, max_length=MOST_IN_A_BATCH)
 
 
@@ -152,7 +200,7 @@ class OrderSerializer(serializers.Serializer[Any]):
     instrument = serializers.CharField()
     side = serializers.ChoiceField(Side.choices)
     type = serializers.ChoiceField(OrderType.choices)
-    quantity = serializers.IntegerField()
+    quantity = QuantityField()
     limit_price = PriceField(allow_null=True)
     stop_price = PriceField(allow_null=True)
     time_in_force = serializers.ChoiceField(TimeInForce.choices)
@@ -192,12 +240,26 @@ class OrderSerializer(serializers.Serializer[Any]):
         }
 
 
+@extend_schema_serializer(many=False)  # else a list's answer counts as an array
+class OrderPageSerializer(serializers.Serializer[Any]):
+    """Some of a client's orders, and where there are more."""
+
+    next = serializers.URLField(allow_null=True, help_text="The next page; null on the last.")
+    next_cursor = serializers.CharField(allow_null=True, help_text="The same, for the parameter `cursor`.")
+    results = OrderSerializer(many=True)
+
+
+@extend_schema_field({"$ref": "#/components/schemas/Problem"})
+class ProblemField(serializers.DictField):
+    """A problem document."""
+
+
 class OutcomeSerializer(serializers.Serializer[Any]):
     """What became of one order of a batch."""
 
     status = serializers.IntegerField(help_text="As of a single order: 201 stored, 200 stored before, 4xx refused.")
     order = OrderSerializer(required=False, help_text="Where it is stored.")
-    problem = serializers.DictField(required=False, help_text="Where it was refused: a problem document.")
+    problem = ProblemField(required=False, help_text="Where it was refused.")
 
 
 class OrderBatchSerializer(serializers.Serializer[Any]):
@@ -209,27 +271,29 @@ class OrderEventSerializer(serializers.Serializer[Any]):
 
     sequence = serializers.IntegerField()
     event = serializers.CharField()
-    from_status = serializers.CharField(allow_blank=True)
-    to_status = serializers.CharField()
+    from_status = serializers.CharField(allow_blank=True, help_text="Empty at the first step.")
+    to_status = serializers.ChoiceField(Status.choices)
     attempt = serializers.IntegerField()
-    by = serializers.SerializerMethodField(help_text="client, operator or system")
+    by = serializers.SerializerMethodField(help_text="A client, an operator or the system.")
     reason = serializers.CharField(allow_blank=True)
     at = serializers.DateTimeField()
 
-    @extend_schema_field(str)
+    @extend_schema_field({"type": "string", "enum": ["client", "operator", "system"]})
     def get_by(self, event: OrderEvent) -> str:
         """The kind of actor: which of our people or machines it was is not the client's to know."""
         return event.actor.partition(":")[0]
 
 
 class CancelSerializer(KnownFieldsSerializer):
+    """Why an order is canceled. The body may be left out."""
+
     reason = TextField(required=False, max_length=500, help_text="Kept in the order's history.")
 
 
 class OrderListQuerySerializer(KnownFieldsSerializer):
     """What a list of orders can be narrowed by."""
 
-    status = serializers.CharField(required=False, help_text="One status, or several separated by commas.")
+    status = serializers.CharField(required=False)
     side = serializers.ChoiceField(Side.choices, required=False)
     type = serializers.ChoiceField(OrderType.choices, required=False)
     instrument = serializers.RegexField(r"\A[A-Z0-9]{12}\Z", required=False)
@@ -239,7 +303,7 @@ class OrderListQuerySerializer(KnownFieldsSerializer):
     created_before = MomentField(required=False, help_text="Created before this time.")
     ordering = serializers.ChoiceField(["-created_at", "created_at"], default="-created_at")
     limit = serializers.IntegerField(default=50, min_value=1, max_value=500, help_text="Orders on a page.")
-    cursor = serializers.CharField(required=False, max_length=200, help_text="From `next` of the page before.")
+    cursor = serializers.CharField(required=False, max_length=200, help_text="`next_cursor` of the page before.")
 
     def validate_status(self, value: str) -> list[str]:
         chosen = value.split(",")

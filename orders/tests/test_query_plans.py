@@ -92,6 +92,7 @@ STATEMENTS = {
     "first page": (page(), {"order_list"}),
     "next page": (page(after=POSITION), {"order_list"}),
     "oldest first": (page(newest_first=False, after=POSITION), {"order_list"}),
+    "at any of some statuses": (page(filters={"status": 1}, after=POSITION), {"order_list"}),
     "by the client's id": (page(filters={"client_order_id": 1}), {"order_client_order_id_unique"}),
     "what needs an operator": (
         attention._COUNTS,

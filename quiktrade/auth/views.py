@@ -1,6 +1,9 @@
 """Tokens: get a pair, refresh it, check one, end a session. Simple JWT does the work."""
 
+from typing import Any
+
 from drf_spectacular.contrib.rest_framework_simplejwt import SimpleJWTScheme
+from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.request import Request
@@ -14,6 +17,11 @@ class TokenScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call]
     """How the OpenAPI document names what `TokenAuthentication` asks for. Registered by being there."""
 
     target_class = "quiktrade.auth.authentication.TokenAuthentication"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        where = "The `access` token that `POST /api/v1/auth/token` answers with; without the word Bearer, here."
+        scheme: dict[str, Any] = super().get_security_definition(auto_schema)  # type: ignore[no-untyped-call]
+        return {**scheme, "description": where}
 
 
 class TokenThrottle(AnonRateThrottle):
