@@ -213,6 +213,12 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
 
     @extend_schema(
         summary="List your orders",
+        description=(
+            "Newest first, every order that is stored when a page is read. To follow your orders, read "
+            "`ordering=created_at` from its beginning or from a `created_from`, to the last `next`, and go on with the "
+            "`created_at` of the last order as `created_from`, which gives that order again: no order is missed. "
+            "A page ends before an order that is just being stored, so the newest may be on the next only."
+        ),
         parameters=[OrderListQuerySerializer],
         responses=inline_serializer(
             "OrderPage",
