@@ -179,19 +179,25 @@ _NEW_COLUMNS = {
 
 _GIVEN_COLUMNS = {**_NEW_COLUMNS, "actor": "text"}
 
-_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _GIVEN_COLUMNS.items())
-_MANY_ROWS = "SELECT * FROM json_to_recordset(%(rows)s::json) AS r ({})".format(
-    ", ".join(f"{name} {kind}" for name, kind in _GIVEN_COLUMNS.items())
+# An order's time is taken when its transaction has its number, not when the statement came: whoever reads orders by
+# time can tell from the numbers in use which times are still to be filled (selectors._ALL_THERE_BEFORE).
+_NOW = "CASE WHEN pg_current_xact_id() IS NOT NULL THEN clock_timestamp() END"
+
+_ONE_ROW = "SELECT {}, {} AS now".format(
+    ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _GIVEN_COLUMNS.items()), _NOW
+)
+_MANY_ROWS = "SELECT r.*, (SELECT {}) AS now FROM json_to_recordset(%(rows)s::json) AS r ({})".format(
+    _NOW, ", ".join(f"{name} {kind}" for name, kind in _GIVEN_COLUMNS.items())
 )
 
 
 def _store(source: str) -> str:
-    """The statement that stores new orders with their first events. `source` yields the rows."""
+    """The statement that stores new orders with their first events. `source` yields the rows, and one time for all."""
     return f"""
 WITH wanted AS ({source}), stored AS (
-    INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)},
-        status, version, attempt, failures, in_doubt, next_attempt_at, venue_order_id, last_error)
-    SELECT {", ".join(_NEW_COLUMNS)}, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM wanted
+    INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)}, status, version, attempt, failures, in_doubt, venue_order_id,
+        last_error, next_attempt_at, created_at, updated_at)
+    SELECT {", ".join(_NEW_COLUMNS)}, 'pending', 1, 0, 0, false, '', '', now, now, now FROM wanted
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
 ), noted AS (

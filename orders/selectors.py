@@ -157,12 +157,30 @@ class Position(NamedTuple):
     id: UUID
 
 
+# Orders become visible when their transaction ends, which is not in the order of their times. One that is not visible
+# to a statement sent after this one belongs to a transaction that has its number now, and began at `xact_start`; or
+# that gets its number later, and the order's time is taken after that. Readers have no number, and hold nothing up.
+# Of another role's transactions the start is not shown: all that store orders are to have one role.
+_ALL_THERE_BEFORE = """
+SELECT LEAST(statement_timestamp(), min(xact_start)) FROM pg_stat_get_activity(NULL)
+WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    AND datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
 def page_of_orders(
     owner_id: int, filters: Mapping[str, Any], *, after: Position | None, newest_first: bool, limit: int
 ) -> list[ClientOrder]:
-    """Up to `limit` of this client's orders behind a position: every page costs the same."""
+    """Up to `limit` of this client's orders behind a position: every page costs the same.
+
+    Oldest first, it ends before the first order that a running transaction may still add: whoever reads on from its
+    last one misses none. Newest first, it has every order that is there.
+    """
     conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
     parameters = {"owner": owner_id, "limit": limit, **filters}
+    if not newest_first:
+        ((parameters["all_there_before"],),) = fetch(_ALL_THERE_BEFORE, {})  # before the page: see there
+        conditions.append("created_at < %(all_there_before)s")
     if after is not None:
         conditions.append(f"(created_at, id) {'<' if newest_first else '>'} (%(after_at)s, %(after_id)s)")
         parameters |= {"after_at": after.created_at, "after_id": after.id}

@@ -264,7 +264,13 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
 
     @extend_schema(
         summary="List your orders",
-        description="A page of them. `next` is the address of the page after it, `next_cursor` the `cursor` of that.",
+        description=(
+            "A page of them: newest first, every order that is stored when it is read. `next` is the address of the "
+            "page after it, `next_cursor` the `cursor` of that. To follow your orders, read `ordering=created_at` from "
+            "its beginning or from a `created_from`, to the last `next`, and go on with the `created_at` of the last "
+            "order as `created_from`, which gives that order again: no order is missed. Such a page ends before an "
+            "order that is just being stored, so the newest may be on the next only."
+        ),
         parameters=[OrderListQuerySerializer, STATUSES, ORDERING],
         responses=OrderPageSerializer,
     )
