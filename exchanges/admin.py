@@ -9,12 +9,13 @@ from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from exchanges import services
 from exchanges.console.intents import Intent, IntentAdmin, Outcome
 from exchanges.console.pages import clipped, label, two
 from exchanges.console.times import age, ahead, exact, stamp
+from exchanges.console.venue_settings import SettingsField, unmasked
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.registry import ADAPTERS, open_venue
 
@@ -113,22 +114,23 @@ class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Venue
         fields = ("name", "adapter", "settings", "enabled", "is_default", "max_in_flight", "max_per_second")
-        widgets = {"settings": UnfoldAdminTextareaWidget(attrs={"rows": 5})}
 
+    settings = SettingsField(help_text="What the adapter needs, as JSON. Secrets are shown as dots, and stay.")
     adapter = forms.ChoiceField(
         choices=lambda: [(name, name) for name in sorted(ADAPTERS)], widget=UnfoldAdminSelectWidget
     )
+
+    def clean_settings(self) -> dict[str, Any]:
+        return unmasked(self.cleaned_data["settings"], self.instance.settings)
 
     def clean(self) -> dict[str, Any] | None:
         """The adapter itself is the judge of its settings."""
         super().clean()
         adapter, settings = self.cleaned_data.get("adapter"), self.cleaned_data.get("settings")
-        if settings is not None and not isinstance(settings, dict):
-            self.add_error("settings", 'An object is needed: {"name": value, …}.')
-        elif adapter and settings is not None:
+        if adapter and settings is not None:
             try:
                 open_venue(adapter, settings)
-            except ValueError as error:
+            except (ValueError, ArithmeticError) as error:  # the latter: of a number without end
                 self.add_error("settings", str(error))
         other = Venue.objects.filter(is_default=True).exclude(pk=self.instance.pk).first()
         if self.cleaned_data.get("is_default") and other:
@@ -160,6 +162,11 @@ class VenueAdmin(IntentAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return () if obj is None else ("code",)
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Without its settings for who may not change it: a broker's keys may be among them."""
+        hidden = () if obj is None or self.has_change_permission(request, obj) else ("settings",)
+        return [name for name in self.fields if name not in hidden]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

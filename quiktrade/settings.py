@@ -161,6 +161,7 @@ MIDDLEWARE = [
     "quiktrade.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "quiktrade.middleware.no_nul_in_the_console",
     "quiktrade.middleware.ConsoleSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

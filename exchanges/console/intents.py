@@ -114,7 +114,7 @@ class IntentAdmin(ConsoleAdmin):
     def _list_action(self, intent: Intent) -> Callable[..., HttpResponse | None]:
         def ask(admin: IntentAdmin, request: HttpRequest, found: QuerySet[Any]) -> HttpResponse | None:
             # Ticked rows are taken as ticked: the filter may not find a row any more that changed since.
-            keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
+            keys = list(filter(self._is_key, request.POST.getlist(ACTION_CHECKBOX_NAME)))
             if request.POST.get("select_across") == "1":
                 keys = [str(key) for key in found.values_list("pk", flat=True)[: intent.most + 1]]
             return self._page(request, intent, keys, intent.form(), back=request.get_full_path())
@@ -138,7 +138,7 @@ class IntentAdmin(ConsoleAdmin):
 
     def _is_key(self, text: str) -> bool:
         try:
-            return bool(text) and self.opts.pk.to_python(text) is not None
+            return bool(text) and self.opts.pk.clean(text, None) is not None
         except ValidationError:
             return False
 

@@ -13,21 +13,23 @@ from unfold.contrib.filters.admin import RadioFilter, RangeDateTimeFilter
 from orders.attention import FAILED, PARKED
 from orders.models import Order
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=1)
 """An id is made by a web process, `created_at` by the database: their clocks may differ by this much."""
 
 
 def created_between(orders: QuerySet[Order], start: datetime | None, end: datetime | None) -> QuerySet[Order]:
     if start is not None:
-        orders = orders.filter(pk__gte=_first_id(start - SKEW), created_at__gte=start)
+        orders = orders.filter(pk__gte=_first_id(start, -SKEW), created_at__gte=start)
     if end is not None:
-        orders = orders.filter(pk__lte=_first_id(end + SKEW), created_at__lte=end)
+        orders = orders.filter(pk__lte=_first_id(end, SKEW), created_at__lte=end)
     return orders
 
 
-def _first_id(at: datetime) -> UUID:
-    """The least UUIDv7 of that millisecond."""
-    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
+def _first_id(at: datetime, later: timedelta) -> UUID:
+    """The least UUIDv7 of the millisecond so much later; its clock has 48 bits, and begins in 1970."""
+    milliseconds = (at - EPOCH + later) // timedelta(milliseconds=1)
+    return UUID(int=min(max(0, milliseconds), 2**48 - 1) << 80)
 
 
 class NeedsOperatorFilter(RadioFilter):  # type: ignore[misc]

@@ -480,6 +480,31 @@ def test_a_venues_code_stays_and_its_halt_cannot_be_edited(login: Login) -> None
     assert client.post("/admin/exchanges/venue/XSIM/delete/", {"post": "yes"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "settings", ["null", "", "[]", '{"url": "\\u0000"}', '{"url": "\\ud800"}', '{"url": NaN}', "[" * 9_999]
+)
+def test_settings_that_cannot_be_stored_are_refused_with_a_word(login: Login, settings: str) -> None:
+    assert errors(login("Administrator"), "/admin/exchanges/venue/add/", code="XPAR", settings=settings)["settings"]
+
+
+def test_a_venues_settings_are_seen_by_who_may_change_it_and_its_secrets_by_nobody(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchanges.admin.open_venue", lambda adapter, settings: None)  # a broker's adapter has keys
+    stored = {"url": "http://127.0.0.1:9", "api_key": "k-4711", "login": {"user": "qt", "password": "s3cret"}}
+    VenueFactory(settings=stored)
+    url, client = "/admin/exchanges/venue/XSIM/change/", login("Operator")
+    assert not re.search("127.0.0.1:9|k-4711|s3cret|api_key", page(client, url))
+    administrator = login("Administrator", username="adam")
+    shown = administrator.get(url).context["adminform"].form["settings"].value()
+    assert "127.0.0.1:9" in shown
+    assert not re.search("k-4711|s3cret", page(administrator, url))
+    changed = {**VENUE, "settings": shown.replace("127.0.0.1:9", "127.0.0.1:10"), "enabled": "on", "is_default": "on"}
+    assert administrator.post(url, changed).status_code == 302
+    assert Venue.objects.get().settings == {**stored, "url": "http://127.0.0.1:10"}
+    assert "dots" in errors(administrator, "/admin/exchanges/venue/add/", code="XPAR", settings=shown)["settings"][0]
+
+
 def test_an_operator_cannot_edit_a_venue(operator: Client) -> None:
     VenueFactory()
     assert operator.post("/admin/exchanges/venue/XSIM/change/", VENUE).status_code == 403
