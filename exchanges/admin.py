@@ -1,19 +1,22 @@
 """The console's venues: halted and resumed by operators, added and changed by administrators."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
+from django.utils.html import format_html, strip_tags
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from exchanges import services
 from exchanges.console.intents import Intent, IntentAdmin, Outcome
-from exchanges.console.pages import clipped, label, two
+from exchanges.console.pages import clipped, label, two, who
 from exchanges.console.times import age, ahead, exact, stamp
 from exchanges.console.venue_settings import SettingsField, unmasked
 from exchanges.models import Venue, VenueEvent, VenueHealth
@@ -68,7 +71,7 @@ def venue_state(venue: Venue) -> SafeString:
         labels.append(label("Off", "warning", title="Orders for it are refused."))
     if circuit := venue.open_circuit:
         labels.append(label("Not answering", "danger", title=circuit.last_error))
-    return SafeString(" ".join(labels)) or label("Open", "success", title="Orders are accepted and sent.")
+    return SafeString(" ".join(labels)) or label("Active", "success", title="Orders are accepted and sent.")
 
 
 def halted_since(venue: Venue) -> SafeString | None:
@@ -85,6 +88,22 @@ def trouble(venue: Venue) -> tuple[SafeString | str, str]:
     return "", ""
 
 
+def venue_history(venue: Venue) -> list[tuple[datetime, str, str, str]]:
+    """Its events, and who changed its settings, newest first: time, event, actor, reason or what was changed."""
+    rows = [
+        (event.at, event.get_event_display(), event.actor, event.reason)
+        for event in VenueEvent.objects.filter(venue=venue)[:EVENTS_SHOWN]
+    ]
+    changes = LogEntry.objects.filter(
+        content_type=ContentType.objects.get_for_model(Venue), object_id=venue.pk, change_message__startswith="["
+    ).select_related("user")  # what an intent did is an event
+    rows += [
+        (entry.action_time, entry.get_action_flag_display(), f"operator:{entry.user}", entry.get_change_message())
+        for entry in changes[:EVENTS_SHOWN]
+    ]
+    return sorted(rows, key=lambda row: row[0], reverse=True)[:EVENTS_SHOWN]
+
+
 def next_probe(circuit: VenueHealth) -> SafeString:
     """When an order is sent to find out whether the venue is back. Without one that is due there is no probe."""
     assert circuit.retry_at is not None, "the circuit is open"
@@ -94,20 +113,21 @@ def next_probe(circuit: VenueHealth) -> SafeString:
 def circuit_facts(venue: Venue) -> list[tuple[str, SafeString | str]]:
     health = venue.known_health
     if health is None:
-        return [("State", "Closed: nothing has been sent to it yet")]
-    facts: list[tuple[str, SafeString | str]] = [("State", label("Closed", "success"))]
+        return [("Answers", "Unknown: nothing has been sent to it yet")]
+    facts: list[tuple[str, SafeString | str]] = [("Answers", label("Yes", "success"))]
     if health.retry_at and health.opened_at:
         since = exact(f"for {age(health.opened_at)}", health.opened_at)
         facts = [
-            ("State", format_html("{} {}", label("Open", "danger"), since)),
+            ("Answers", format_html("{} {}", label("No", "danger"), since)),
             ("Next probe", next_probe(health)),
             ("Failed probes", f"{health.probes:,}"),
         ]
-    return [
-        *facts,
-        ("Unanswered", f"{health.silences:,} request{'' if health.silences == 1 else 's'} since its last answer"),
-        ("Last error", health.last_error),
-    ]
+    facts.append(
+        ("Unanswered", f"{health.silences:,} request{'' if health.silences == 1 else 's'} since its last answer")
+    )
+    if health.silences or health.retry_at:  # an error before its last answer stands in the history, with its time
+        facts.append(("Last error", health.last_error))
+    return facts
 
 
 class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -173,16 +193,18 @@ class VenueAdmin(IntentAdmin):
     ) -> HttpResponse:
         context: dict[str, Any] = {}
         if venue := self.get_object(request, object_id):
-            events = VenueEvent.objects.filter(venue=venue)[:EVENTS_SHOWN]
             context = {
+                "title": f"{venue} – {strip_tags(venue_state(venue))}",
+                "subtitle": None,
                 "venue": venue,
                 "state": venue_state(venue),
                 "since": halted_since(venue),
+                "halted_by": who(venue.halted_by),
                 "circuit": circuit_facts(venue),
                 "history": {
                     "headers": ["Time (UTC)", "Event", "Actor", "Reason"],
                     "rows": [
-                        [stamp(event.at), event.get_event_display(), event.actor, event.reason] for event in events
+                        [stamp(at), event, who(actor), reason] for at, event, actor, reason in venue_history(venue)
                     ],
                 },
             }
@@ -205,11 +227,11 @@ class VenueAdmin(IntentAdmin):
     def state(self, venue: Venue) -> SafeString:
         return venue_state(venue)
 
-    @admin.display(description="circuit")
+    @admin.display(description="answers")
     def circuit(self, venue: Venue) -> SafeString | str:
         if (circuit := venue.open_circuit) is None or circuit.opened_at is None or circuit.retry_at is None:
-            return "closed"
-        open_for = exact(f"open for {age(circuit.opened_at)}", circuit.opened_at)
+            return "yes"
+        open_for = exact(f"not for {age(circuit.opened_at)}", circuit.opened_at)
         probe = exact(f"probe {ahead(circuit.retry_at)}", circuit.retry_at)
         return two(open_for, probe)
 

@@ -8,7 +8,7 @@ from django.contrib.admin.views.main import ChangeList as PlainChangeList
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
@@ -66,6 +66,15 @@ class ReadOnlyAdmin(ConsoleAdmin):
         return False
 
 
+def who(actor: str) -> SafeString:
+    """The actor of an event by name, with what kind of one it is: `operator:olga` is olga, in the console."""
+    kind, _, name = actor.partition(":")
+    if kind == "operator" and name.endswith(" (command)"):
+        return format_html("{}", name)
+    said = {"operator": "console", "client": "client", "system": "system"}.get(kind)
+    return format_html("{} ({})", name, said) if said else format_html("{}", actor)
+
+
 def label(text: object, kind: str, *, title: str = "") -> SafeString:
     """A coloured label; `kind` is info, success, warning, danger or default."""
     context = {"text": text, "type": kind, "label_title": title}
@@ -83,7 +92,12 @@ def muted(text: object) -> SafeString:
 
 def two(first: SafeString | str, second: SafeString | str) -> SafeString:
     """A cell of two lines."""
-    return format_html('<span class="console-two"><span>{}</span><small>{}</small></span>', first, second)
+    return lines(first, second)
+
+
+def lines(first: SafeString | str, *others: SafeString | str) -> SafeString:
+    small = format_html_join("", "<small>{}</small>", ((line,) for line in others))
+    return format_html('<span class="console-two"><span>{}</span>{}</span>', first, small)
 
 
 def clipped(text: str) -> SafeString:

@@ -4,14 +4,15 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.contrib.auth.models import User
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_time
-from unfold.contrib.filters.admin import RadioFilter, RangeDateTimeFilter
+from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RadioFilter, RangeDateTimeFilter, TextFilter
 
 from orders.attention import FAILED, PARKED
-from orders.models import Order
+from orders.models import Order, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=1)
@@ -72,6 +73,41 @@ class AgeFilter(RadioFilter):  # type: ignore[misc]
             if asked == f"gt{key}":
                 return created_between(queryset, None, at)
         return queryset
+
+
+class StatusFilter(ChoicesCheckboxFilter):  # type: ignore[misc]
+    """By the word that the list shows: what is parked is not among what is being looked up."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            form = choice["form"]
+            form.fields["status__exact"].choices += [("parked", "Parked")]
+            yield choice
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        asked = set(self.value() or ())
+        if not asked:
+            return queryset
+        found = Q(status__in=asked & set(Status.values) - {Status.UNCONFIRMED})
+        if "parked" in asked:
+            found |= PARKED
+        if Status.UNCONFIRMED in asked:
+            found |= Q(status=Status.UNCONFIRMED) & ~PARKED
+        return queryset.filter(found)
+
+
+class ClientFilter(TextFilter):  # type: ignore[misc]
+    """By the client's name, in full: its orders are found by the index that its own list uses."""
+
+    title = "client"
+    parameter_name = "client"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        name = (self.value() or "").strip()
+        if not name:
+            return queryset
+        owner = User.objects.filter(username=name).values_list("pk", flat=True).first()
+        return queryset.none() if owner is None else queryset.filter(owner_id=owner)
 
 
 class CreatedFilter(RangeDateTimeFilter):  # type: ignore[misc]

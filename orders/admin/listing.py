@@ -22,7 +22,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
     @cached_property
     def count(self) -> int:
-        return self.object_list.order_by()[:MOST].count()
+        return self.object_list[:MOST].count()  # in the list's order: what serves the page serves the count
 
     @property
     def shown_count(self) -> str:
@@ -31,8 +31,11 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 class OrderList(ConsoleList):
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
-        """Newest first, whatever the address asks for: the primary key is the one index that orders them all."""
-        return ["-pk"]
+        """Newest first, whatever the address asks for: the primary key is the one index that orders them all.
+
+        One client's are in the order of that client's own index; by the key, all others' would be read too.
+        """
+        return ["-created_at", "-pk"] if request.GET.get("client", "").strip() else ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

@@ -108,14 +108,26 @@ def test_ticked_orders_are_requeued_with_a_reason_and_the_refused_one_is_explain
     page.goto("/admin/orders/order/")
     for order in (failed, placed):
         row(page, order).locator("input.action-select").check()
-    page.locator("select[name=action]").select_option("requeue")
-    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("button", name="Cancel 1 …")).to_be_enabled()
+    expect(page.get_by_role("button", name="Reconcile 0 …")).to_be_disabled()
+    page.get_by_role("button", name="Requeue 1 …").click()
     expect(page.get_by_role("heading", name="Requeue 2 orders")).to_be_visible()
     expect(page.get_by_text("will be refused")).to_have_count(1)
     give_reason(page, "venue is back", "Requeue 2 orders")
     expect(page.get_by_text("Requeued 1 order.")).to_be_visible()
     expect(page.get_by_text(f"{placed.pk}: It is at the venue.")).to_be_visible()
     expect(row(page, failed)).to_contain_text("Pending")
+
+
+def test_all_that_match_are_chosen_by_a_link(page: Page) -> None:
+    for _ in range(51):
+        OrderFactory(status="failed")
+    page.goto("/admin/orders/order/?status__exact=failed")
+    page.locator("#action-toggle").check()
+    expect(page.get_by_role("button", name="Requeue 50 …")).to_be_enabled()
+    page.get_by_role("link", name="Choose all 51 that match").click()
+    page.get_by_role("button", name="Requeue all that can be …").click()
+    expect(page.get_by_role("heading", name="Requeue 51 orders")).to_be_visible()
 
 
 def test_an_orders_page_shows_its_history_and_requeues_it(page: Page) -> None:
@@ -127,7 +139,7 @@ def test_an_orders_page_shows_its_history_and_requeues_it(page: Page) -> None:
     expect(page.get_by_label("Reason")).to_be_focused()
     give_reason(page, "venue is back", "Requeue order")
     history = page.locator(".console-history")
-    expect(history).to_contain_text(re.compile(r"requeued.*operator:olga.*venue is back", re.DOTALL))
+    expect(history).to_contain_text(re.compile(r"requeued.*olga \(console\).*venue is back", re.DOTALL))
     expect(page.get_by_role("link", name="Requeue …")).to_have_count(0)
     event = selectors.history(order.pk).last()
     assert event is not None
@@ -139,7 +151,7 @@ def test_a_venue_is_halted_and_resumed_with_reasons(page: Page) -> None:
     page.get_by_role("link", name="XSIM").click()
     page.get_by_role("link", name="Halt …").click()
     give_reason(page, "wrong prices", "Halt venue")
-    expect(page.get_by_text("by operator:olga")).to_be_visible()
+    expect(page.get_by_text("by olga (console)")).to_be_visible()
     expect(page.get_by_text("Halted", exact=True).first).to_be_visible()
     assert Venue.objects.get().halt_reason == "wrong prices"
     page.get_by_role("link", name="Resume …").click()
