@@ -170,7 +170,7 @@ class VenueAdmin(IntentAdmin):
         "state",
         "circuit",
         "since",
-        "halted_by",
+        "by",
         "reason",
         "adapter",
         "default",
@@ -238,6 +238,10 @@ class VenueAdmin(IntentAdmin):
     @admin.display(description="halted")
     def since(self, venue: Venue) -> SafeString | None:
         return halted_since(venue)
+
+    @admin.display(description="halted by")
+    def by(self, venue: Venue) -> SafeString | None:
+        return who(venue.halted_by) if venue.halted else None
 
     @admin.display(description="reason")
     def reason(self, venue: Venue) -> SafeString | None:

@@ -237,8 +237,8 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
 
     # ---- A new account ----
 
-    def get_form(self, request: HttpRequest, obj: Model | None = None, **kwargs: Any) -> Any:
-        form = super().get_form(request, obj, **kwargs)
+    def get_form(self, request: HttpRequest, obj: Model | None = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change=change, **kwargs)
         if obj is None:
             form.groups_to_give = self._groups_to_give(request)
         return form

@@ -26,7 +26,7 @@ def recent_actions(request: HttpRequest) -> dict[str, Any]:
         .select_related("user", "content_type")
         .order_by("-pk")[:SHOWN]
     )
-    keys = [entry.object_id for entry in entries if entry.content_type == kinds.get(Order)]
+    keys = [str(entry.object_id) for entry in entries if entry.content_type == kinds.get(Order)]
     orders = {str(order.pk): order for order in Order.objects.filter(pk__in=keys)}
     return {
         "headers": ["When", "Who", "What", "On"],

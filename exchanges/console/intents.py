@@ -20,6 +20,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
@@ -92,11 +93,11 @@ class IntentAdmin(ConsoleAdmin):
             if request.user.has_perm(intent.permission)
         }
 
-    def action_checkbox(self, obj: Model) -> str:
+    def action_checkbox(self, obj: Model) -> SafeString:
         """The box to tick, with the intents that its row would not refuse: the buttons count them."""
         names = " ".join(intent.name for intent in self.intents_for(obj))
         box = {"class": "action-select", "aria-label": f"Select {obj}", "data-intents": names}
-        return UnfoldBooleanWidget(box, lambda value: False).render(ACTION_CHECKBOX_NAME, str(obj.pk))
+        return SafeString(UnfoldBooleanWidget(box, lambda value: False).render(ACTION_CHECKBOX_NAME, str(obj.pk)))
 
     action_checkbox.short_description = StyledAdmin.action_checkbox.short_description  # type: ignore[attr-defined]
 

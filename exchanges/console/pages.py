@@ -13,7 +13,8 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 if TYPE_CHECKING:  # unfold's classes have these interfaces, and no type information of their own
-    StyledAdmin, StyledList = admin.ModelAdmin[Any], PlainChangeList
+    StyledAdmin = admin.ModelAdmin[Any]
+    StyledList = PlainChangeList
 else:
     from unfold.admin import ModelAdmin as StyledAdmin
     from unfold.views import ChangeList as StyledList

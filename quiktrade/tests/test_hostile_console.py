@@ -111,7 +111,7 @@ class Attack:
         self.sent += 1
         with transaction.atomic():
             self.client.cookies["sessionid"] = self.session  # it may have been logged out
-            response = self.client.generic(method, url, body, content_type=kind)
+            response: Any = self.client.generic(method, url, body, content_type=kind)
             transaction.set_rollback(True)
         if response.status_code >= 500:
             error = response.exc_info[1] if response.exc_info else response.status_code
