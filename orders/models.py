@@ -61,7 +61,8 @@ class Status(models.TextChoices):
     only an operator, who has seen the venue's screen, can decide."""
 
     FAILED = "failed"
-    """[8] Attempts spent, each of them proved not to have arrived. An operator requeues or cancels."""
+    """[8] Attempts spent, each of them turned away or proved not to have arrived; or an operator has said that it is
+    not at the venue. An operator requeues or cancels."""
 
     PLACED = "placed"
     """[0] The venue acknowledged it, and it is working there."""
@@ -204,6 +205,16 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits for an operator's word. In a query it is `attention.PARKED`."""
+        return self.status == Status.UNCONFIRMED and self.next_attempt_at is None
+
+    @property
+    def stands(self) -> str:
+        """Its status in one word, as people are shown it: an unconfirmed order that needs a person is parked."""
+        return "parked" if self.parked else self.status
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("An order is written by orders.lifecycle alone: use a service in orders.services")

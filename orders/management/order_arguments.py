@@ -17,7 +17,14 @@ from exchanges.models import Venue
 from orders.models import Order, OrderEvent
 from orders.services import Result
 
-COLOURS = {"failed": "red", "rejected": "red", "unconfirmed": "yellow", "placed": "green", "filled": "green"}
+COLOURS = {
+    "failed": "red",
+    "parked": "red",
+    "rejected": "red",
+    "unconfirmed": "yellow",
+    "placed": "green",
+    "filled": "green",
+}
 
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -64,7 +71,7 @@ def order_table(orders: Iterable[Order], *, title: str) -> Table:
     for order in orders:
         terms = f"{order.side} {order.quantity} {order.instrument} {order.type}"
         table.add_row(
-            str(order.pk), order.venue_id, terms, status_text(order.status), str(order.attempt), Text(order.last_error)
+            str(order.pk), order.venue_id, terms, status_text(order.stands), str(order.attempt), Text(order.last_error)
         )
     return table
 
