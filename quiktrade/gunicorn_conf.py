@@ -29,6 +29,10 @@ Worker.most_in_hand = max(threads, _count("QUIKTRADE_WEB_IN_HAND", Worker.most_i
 sendfile = False  # an answer leaves in one piece, from memory
 keepalive = 5  # seconds an idle connection stays open, for a client's next order
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
+# gunicorn would believe these headers of whoever connects from this machine, or by a Unix socket. What a proxy says is
+# for Django to believe, where QUIKTRADE_BEHIND_PROXY is on.
+secure_scheme_headers = {}
+forwarder_headers = ""
 control_socket_disable = True  # else gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed
