@@ -32,7 +32,9 @@ PROBLEM: dict[str, Any] = {
 }
 MEANINGS = {
     "400": "The request is wrong; `errors` says where.",
-    "401": "No token, or one that is not valid (any more).",
+    "401": "No token (type unauthorized), a bad one (invalid-token: log in), one that has run out (expired-token: "
+    "refresh it), or a wrong name or password (wrong-credentials).",
+    "403": "The account is one of the console's (type not-a-client).",
     "404": "There is no such thing, or it is not yours.",
     "409": "It contradicts what is stored.",
     "413": "The body is too large.",
@@ -49,12 +51,12 @@ def add_problems(result: dict[str, Any], generator: Any, request: Any, public: b
     for path, operations in result["paths"].items():
         for method, operation in operations.items():
             codes = ["500", "503"]
-            codes += ["401"]
+            codes += ["401", "403"]
             codes += ["404"] if "{" in path else []
             codes += ["400"] if method == "post" or path.endswith("/orders") else []
             codes += ["413", "415"] if method == "post" else []
             codes += ["409"] if method == "post" and "/orders" in path else []
-            codes += ["429"] if path.endswith("/auth/token") else []
+            codes += ["429"] if path.endswith(("/auth/token", "/auth/password")) else []
             for code in codes:
                 operation["responses"][code] = {
                     "description": MEANINGS[code],
