@@ -40,8 +40,9 @@ def test_behind_a_proxy_its_own_word_is_believed_and_no_more(processes: Processe
 
     index = ask(web, "GET", "/api/v1", {"X-Forwarded-Proto": "https", **ELSEWHERE})[1]
     assert index["docs"] == f"https://127.0.0.1:{web.port}/api/v1/docs"
-    assert ask(web, "GET", "/api/v1", {"X-Forwarded-Proto": "http", "X-Forwarded-Ssl": "on"})[1] == (
-        ask(web, "GET", "/api/v1", {})[1]
+    assert (
+        ask(web, "GET", "/api/v1", {"X-Forwarded-Proto": "http", "X-Forwarded-Ssl": "on"})[1]
+        == (ask(web, "GET", "/api/v1", {})[1])
     )
     # The proxy adds the address that it saw at the end; what stands before it is the client's word.
     assert [guess(web, "192.0.2.1"), guess(web, "192.0.2.2")] == [401, 401]
