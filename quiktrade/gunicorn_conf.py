@@ -31,7 +31,7 @@ keepalive = 5  # seconds an idle connection stays open, for a client's next orde
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
 # gunicorn would believe these headers of whoever connects from this machine, or by a Unix socket. What a proxy says is
 # for Django to believe, where QUIKTRADE_BEHIND_PROXY is on.
-secure_scheme_headers = {}
+secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 control_socket_disable = True  # else gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108

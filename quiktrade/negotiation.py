@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from rest_framework.exceptions import NotAcceptable
 from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
@@ -19,10 +18,7 @@ class JSONFirst(DefaultContentNegotiation):
         first = next(iter(renderers))
         if first.media_type == "application/json" and request.META.get("HTTP_ACCEPT", "*/*") in _JSON_WILL_DO:
             return first, first.media_type
-        try:
-            return super().select_renderer(request, renderers, format_suffix)
-        except ValueError:  # a media type's parameters cannot be read
-            raise NotAcceptable from None
+        return super().select_renderer(request, renderers, format_suffix)
 
 
 _JSON_WILL_DO = ("*/*", "application/json")

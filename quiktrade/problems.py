@@ -172,8 +172,8 @@ def _said_better(exception: exceptions.APIException, context: Mapping[str, Any])
             return "Answers are JSON: send Accept: application/json, or no Accept at all."
         case exceptions.UnsupportedMediaType():
             return "The body is to be JSON, with the header Content-Type: application/json."
-        case exceptions.Throttled(wait=int(seconds)):
-            return f"That was too often. Send it again in {seconds} s."
+        case exceptions.Throttled():
+            return "That was too often. Send it again after as many seconds as Retry-After says."
         case _:
             return str(exception.detail)
 

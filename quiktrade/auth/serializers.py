@@ -18,7 +18,7 @@ from rest_framework_simplejwt.tokens import Token
 from orders.api.serializers import KnownFieldsSerializer
 from quiktrade.auth.tokens import AnyToken, RefreshToken, require_client
 
-NO_OBJECT = {"invalid": "A JSON object is required."}
+NO_OBJECT: dict[str, Any] = {"invalid": "A JSON object is required."}
 
 
 @extend_schema_serializer(component_name="TokenObtainPair")

@@ -50,7 +50,7 @@ TEXTS = [
     "2030-02-30T25:61:61Z",
     "US0378331005,",
 ]
-VALUES = [
+VALUES: list[Any] = [
     *TEXTS,
     "\ud800",
     None,

@@ -51,7 +51,7 @@ def log_in(**given: Any) -> Any:
 
 # ---- Claims ----
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "user_id": [
         ABSENT,
         None,
@@ -136,6 +136,7 @@ def test_a_token_of_a_node_whose_clock_is_a_little_ahead_is_taken(alice: User, a
 @pytest.mark.parametrize("end", ["deactivated", "deleted", "password"])
 def test_a_token_ends_with_its_account_and_its_password(alice: User, end: str) -> None:
     tokens = log_in().json()
+    assert verify(tokens["access"]).status_code == 200
     if end == "deactivated":
         User.objects.update(is_active=False)
     elif end == "deleted":
