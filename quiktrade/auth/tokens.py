@@ -16,7 +16,7 @@ from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed as AccountRefused
 from rest_framework_simplejwt.exceptions import ExpiredTokenError, TokenError
 from rest_framework_simplejwt.settings import api_settings
-from rest_framework_simplejwt.tokens import BlacklistMixin, Token, UntypedToken
+from rest_framework_simplejwt.tokens import Token
 
 LOG_IN = "Log in for a new one: POST /api/v1/auth/token."
 REFRESH = "Get a new one with the refresh token: POST /api/v1/auth/token/refresh."
@@ -85,7 +85,7 @@ class AccessToken(_Checked, tokens.AccessToken):
     """Its account is looked up by `TokenAuthentication`, which remembers it."""
 
 
-class RefreshToken(_Checked, tokens.RefreshToken):
+class RefreshToken(_Checked, tokens.RefreshToken):  # type: ignore[misc]  # as Simple JWT's own is
     """Valid while it is not voided, and its account stands."""
 
     access_token_class = AccessToken
@@ -96,12 +96,10 @@ class RefreshToken(_Checked, tokens.RefreshToken):
         account_of(self)
 
 
-class AnyToken(_Checked, BlacklistMixin["AnyToken"], UntypedToken):
+class AnyToken(RefreshToken):
     """A token of either kind, to be told whether it is valid."""
 
-    def verify(self) -> None:
-        super().verify()
-        account_of(self)
+    next_step = REFRESH
 
     def verify_token_type(self) -> None:
         """Either will do."""
