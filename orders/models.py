@@ -133,6 +133,7 @@ class Order(models.Model):
         permissions = [
             ("operate_order", "Can requeue, cancel and reconcile orders"),
             ("settle_order", "Can mark a parked order placed or not placed"),
+            ("use_api", "Can use the API"),  # asked of staff and superusers only: a client needs none
         ]
         constraints = [
             models.UniqueConstraint(fields=["owner", "client_order_id"], name="order_client_order_id_unique"),

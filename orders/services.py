@@ -44,7 +44,10 @@ class ClientOrderIdTaken(Exception):
     """The client has another order by this `client_order_id`: use a new one for a new order."""
 
     def __init__(self, order: ClientOrder) -> None:
-        super().__init__(f"client_order_id {order.client_order_id} is taken by order {order.id}, which differs.")
+        super().__init__(
+            f"client_order_id {order.client_order_id} is taken by order {order.id}, which differs. Give a new order an "
+            "id of its own."
+        )
         self.order = order
 
 

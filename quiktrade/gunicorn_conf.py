@@ -32,6 +32,10 @@ sendfile = False  # an answer leaves in one piece, from memory
 # connections, those that have been idle longest go first.
 keepalive = 620
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
+# gunicorn would believe these headers of whoever connects from this machine, or by a Unix socket. What a proxy says is
+# for Django to believe, where QUIKTRADE_BEHIND_PROXY is on.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 control_socket_disable = True  # else gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed

@@ -36,7 +36,9 @@ PROBLEM: dict[str, Any] = {
 }
 MEANINGS = {
     400: "The request is wrong; `errors` says where.",
-    401: "No token, or one that is not valid (any more): `POST /api/v1/auth/token` gives one.",
+    401: "No token (type unauthorized), a bad one (invalid-token: log in), one that has run out (expired-token: "
+    "refresh it), or a wrong name or password (wrong-credentials).",
+    403: "The account is one of the console's (type not-a-client).",
     404: "There is no such thing, or it is not yours.",
     405: "The address does not take this method; `Allow` names those that it takes.",
     406: "`Accept` leaves out application/json, which every answer is.",
@@ -97,7 +99,7 @@ def problems_of(method: str, path: str) -> Iterator[dict[str, Any]]:
         yield problem(415, "unsupported-media-type", 'Unsupported media type "text/plain" in request.')
     elif path == "/api/v1/orders":
         yield _validation("query", parameter="limit")
-    yield problem(401, "unauthorized", _WHY_UNAUTHORIZED.get(path, "Authentication credentials were not provided."))
+    yield from _refusals_of_a_token(path)
     if "{" in path:
         what = "venue" if "venues" in path else "order"
         yield problem(404, "not-found", f"You have no such {what}.")
@@ -106,7 +108,7 @@ def problems_of(method: str, path: str) -> Iterator[dict[str, Any]]:
         yield problem(409, "client-order-id-taken", taken, order_id=_AN_ID)
     elif path.endswith("/cancel"):
         yield problem(409, "cannot-cancel", "It is at the venue; canceling there is not offered yet.")
-    if path == "/api/v1/auth/token":
+    if path in ("/api/v1/auth/token", "/api/v1/auth/password"):
         yield problem(429, "too-many-requests", "Request was throttled. Expected available in 12 seconds.")
     yield problem(405, "method-not-allowed", 'Method "PUT" not allowed.')
     yield problem(406, "not-acceptable", "Could not satisfy the request Accept header.")
@@ -123,13 +125,20 @@ _A_FIELD = {
     "/api/v1/auth/token/refresh": "refresh",
     "/api/v1/auth/token/verify": "token",
     "/api/v1/auth/logout": "refresh",
+    "/api/v1/auth/password": "new_password",
 }
-_WHY_UNAUTHORIZED = {
-    "/api/v1/auth/token": "No active account found with the given credentials",
-    "/api/v1/auth/token/refresh": "Token is blacklisted",
-    "/api/v1/auth/token/verify": "Token is invalid",
-    "/api/v1/auth/logout": "Token is invalid",
-}
+
+
+def _refusals_of_a_token(path: str) -> Iterator[dict[str, Any]]:
+    if path == "/api/v1/auth/token":
+        yield problem(401, "wrong-credentials", "No active account has this name and password.")
+        yield problem(403, "not-a-client", "Accounts of the console get no token.")
+        return
+    if not path.startswith("/api/v1/auth/token/") and path != "/api/v1/auth/logout":
+        yield problem(401, "unauthorized", "A token is required, in a header: Authorization: Bearer TOKEN.")
+        yield problem(403, "not-a-client", "Accounts of the console do not trade.")
+    yield problem(401, "invalid-token", "The token is not one of ours, or it was withdrawn: log in.")
+    yield problem(401, "expired-token", "The token has run out: refresh it.")
 
 
 def _validation(what: str, **where: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.db import connection
 
 from quiktrade import file_lock, local_database
@@ -47,7 +48,10 @@ def quick_settings() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a process keeps for a second would outlive the rows of a test; its connections, its database."""
+    """What a process keeps for a second would outlive the rows of a test; its connections, its database.
+
+    So would the count of log-ins from one address.
+    """
     from exchanges import directory
     from orders import doorbell
     from quiktrade.auth import authentication
@@ -59,6 +63,7 @@ def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     else:
         directory.listings.cache_clear()
         authentication.forget()
+    cache.clear()
     yield
     doorbell.hang_up()
 

@@ -247,6 +247,8 @@ SIMPLE_JWT = {
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "UPDATE_LAST_LOGIN": False,  # a write per token for nothing we read
+    "CHECK_REVOKE_TOKEN": True,  # a changed password ends the tokens that were issued before
+    "LEEWAY": 5,  # seconds: a token is not refused because the node that made it has a clock that is ahead
 }
 
 # ---- API ----
@@ -260,6 +262,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["quiktrade.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["quiktrade.renderers.FastJSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "quiktrade.negotiation.JSONFirst",
+    "DEFAULT_METADATA_CLASS": "quiktrade.negotiation.NoMetadata",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "quiktrade.problems.exception_handler",
     "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address: slows guessing down

@@ -23,18 +23,38 @@ LARGEST_QUANTITY = 10**12
 class TextField(serializers.CharField):
     """A JSON string, as it is: a number is not made into one, spaces are not cut off."""
 
+    default_error_messages = {"invalid": "A JSON string is required."}
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
+        if data.isspace() and not self.allow_blank:
+            self.fail("blank")
         return str(data)
 
     def run_validators(self, value: str) -> None:
         # The two that every text field has look for characters that are none of these.
         if len(self.validators) > 2 or not (value.isascii() and value.isprintable()):
             super().run_validators(value)
+
+
+class ChoiceField(serializers.ChoiceField):
+    """One of a few strings. The error lists them, and repeats nothing of what was sent."""
+
+    default_error_messages = {
+        "invalid_choice": "Allowed are: {allowed}.",
+        "letter_case": "Allowed are: {allowed}; in lower case.",
+    }
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, str) and data in self.choices:
+            return data
+        known = isinstance(data, str) and data.lower() in self.choices
+        message = self.error_messages["letter_case" if known else "invalid_choice"]
+        raise serializers.ValidationError(message.format(allowed=", ".join(self.choices)), "invalid_choice")
 
 
 @extend_schema_field({"type": "string", "pattern": f"^{CLIENT_ORDER_ID_PATTERN}$"})
@@ -152,3 +172,17 @@ _RFC_3339 = re.compile(
 )
 """`date-time` of RFC 3339, section 5.6, whole, but for leap seconds: no clock of ours has any, and a time that only
 looks like one is a mistake. Digits beyond the microsecond are taken and do not count."""
+
+
+class QueryMomentField(MomentField):
+    """The same in a query, where a + that is not escaped arrives as a blank."""
+
+    default_error_messages = {
+        "blank_for_plus": "There is a blank where the offset's + is to be. In a query a + is written %2B; or use Z."
+    }
+    _BLANK = re.compile(r".*T.* \d\d:\d\d", re.ASCII)
+
+    def to_internal_value(self, value: Any) -> Any:
+        if isinstance(value, str) and self._BLANK.fullmatch(value):
+            raise serializers.ValidationError(self.error_messages["blank_for_plus"], "invalid")
+        return super().to_internal_value(value)

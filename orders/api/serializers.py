@@ -13,18 +13,19 @@ from rest_framework.fields import empty
 
 from orders.api.fields import (
     PRICE_HELP,
+    ChoiceField,
     ClientOrderIdField,
     InstrumentField,
     MomentField,
     PriceField,
     QuantityField,
+    QueryMomentField,
     TextField,
     VenueCodeField,
     price_text,
 )
-from orders.isin import is_isin
+from orders.isin import is_isin, why_not
 from orders.models import (
-    CLIENT_ORDER_ID_PATTERN,
     LIMIT_TYPES,
     STOP_TYPES,
     OrderEvent,
@@ -46,6 +47,8 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
     Fields that are absent and may be are passed over, not asked one by one: most of an order's are. Null means absent.
     """
 
+    default_error_messages = {"invalid": "A JSON object is required."}
+
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, Mapping):
             super().to_internal_value(data)  # raises
@@ -64,8 +67,8 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
                 errors[name] = error.detail
         if not data.keys() <= self._names:
             allowed = ", ".join(name for name, *_ in self._writable)
-            for name in sorted(data.keys() - self._names, key=str):
-                errors[str(name)] = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
+            unknown = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
+            errors |= dict.fromkeys(sorted(map(str, data.keys() - self._names)), unknown)
         if errors:
             raise serializers.ValidationError(errors)
         return values
@@ -120,8 +123,13 @@ class KnownFieldsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-
 class NewOrderSerializer(KnownFieldsSerializer):
     """An order as a client submits it."""
 
-    type = serializers.ChoiceField(OrderType.choices, help_text="FIX 40.")
-    side = serializers.ChoiceField(Side.choices, help_text="FIX 54.")
+    default_error_messages = {
+        "invalid": "A JSON object is required: one order. Several at once go to /api/v1/orders/batch, as "
+        '{{"orders": [...]}}.'
+    }
+
+    type = ChoiceField(OrderType.choices, help_text="FIX 40.")
+    side = ChoiceField(Side.choices, help_text="FIX 54.")
     instrument = InstrumentField(help_text="The share's ISIN: 12 characters, check digit included.")
     quantity = QuantityField(help_text="Whole shares.")
     limit_price = PriceField(
@@ -130,7 +138,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
     stop_price = PriceField(
         required=False, help_text=f"Required for stop and stop_limit, forbidden otherwise. {PRICE_HELP}"
     )
-    time_in_force = serializers.ChoiceField(
+    time_in_force = ChoiceField(
         TimeInForce.choices,
         default=TimeInForce.DAY,
         help_text="FIX 59: day, gtc (good till cancel), ioc (immediate or cancel), fok (fill or kill) or gtd (good "
@@ -151,11 +159,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
     def validate_instrument(self, value: str) -> str:
         if settings.ORDER_ISIN_CHECK:
             if not is_isin(value):
-                raise serializers.ValidationError(
-                    "An ISIN is required: 12 characters, two letters, nine letters or digits, and a check digit that "
-                    "fits, such as US0378331005.",
-                    "invalid_isin",
-                )
+                raise serializers.ValidationError(why_not(value), "invalid_isin")
         elif not (len(value) == 12 and value.isascii() and value.isalnum() and value == value.upper()):
             raise serializers.ValidationError("12 characters A-Z 0-9 are required.", "invalid_instrument")
         return value
@@ -179,6 +183,12 @@ class NewOrderSerializer(KnownFieldsSerializer):
 class EachByItself(serializers.ListField):
     """A list whose items are checked later, one by one: an error in one is to keep no other out."""
 
+    default_error_messages = {
+        "not_a_list": "A JSON array of orders is required.",
+        "min_length": "At least one order is required.",
+        "max_length": "At most {max_length} orders are taken at once. Send several batches.",
+    }
+
     def run_child_validation(self, data: list[Any]) -> list[Any]:
         return data
 
@@ -186,6 +196,8 @@ class EachByItself(serializers.ListField):
 @extend_schema_serializer(component_name="NewOrderBatch")
 class NewOrderBatchSerializer(KnownFieldsSerializer):
     """Orders to be stored or refused each by itself."""
+
+    default_error_messages = {"invalid": 'A JSON object is required: {{"orders": [...]}}.'}
 
     orders = EachByItself(child=NewOrderSerializer(), min_length=1, max_length=MOST_IN_A_BATCH)
 
@@ -294,14 +306,20 @@ class OrderListQuerySerializer(KnownFieldsSerializer):
     """What a list of orders can be narrowed by."""
 
     status = serializers.CharField(required=False)
-    side = serializers.ChoiceField(Side.choices, required=False)
-    type = serializers.ChoiceField(OrderType.choices, required=False)
-    instrument = serializers.RegexField(r"\A[A-Z0-9]{12}\Z", required=False)
-    venue = serializers.RegexField(r"\A[A-Z0-9]{4}\Z", required=False)
-    client_order_id = serializers.RegexField(rf"\A{CLIENT_ORDER_ID_PATTERN}\Z", required=False)
-    created_from = MomentField(required=False, help_text="Created at this time or later.")
-    created_before = MomentField(required=False, help_text="Created before this time.")
-    ordering = serializers.ChoiceField(["-created_at", "created_at"], default="-created_at")
+    side = ChoiceField(Side.choices, required=False)
+    type = ChoiceField(OrderType.choices, required=False)
+    instrument = serializers.RegexField(
+        r"\A[A-Z0-9]{12}\Z", required=False, error_messages={"invalid": "12 characters A-Z 0-9 are required."}
+    )
+    venue = serializers.RegexField(
+        r"\A[A-Z0-9]{4}\Z",
+        required=False,
+        error_messages={"invalid": "A venue's code is required, four characters A-Z 0-9. GET /api/v1/venues has them."},
+    )
+    client_order_id = ClientOrderIdField(required=False)
+    created_from = QueryMomentField(required=False, help_text="Created at this time or later.")
+    created_before = QueryMomentField(required=False, help_text="Created before this time.")
+    ordering = ChoiceField(["-created_at", "created_at"], default="-created_at")
     limit = serializers.IntegerField(default=50, min_value=1, max_value=500, help_text="Orders on a page.")
     cursor = serializers.CharField(required=False, max_length=200, help_text="`next_cursor` of the page before.")
 

@@ -131,6 +131,8 @@ LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The order's URL."
 )
 
+MOST_ERRORS = 1000
+"""Named in the answer to a batch, shared out among the orders that have some."""
 
 STATUSES = OpenApiParameter(
     "status",
@@ -164,6 +166,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     lookup_value_converter = "str"
     pagination_class = None
     max_body_bytes = settings.API_MAX_BODY_BYTES
+    instead_of = dict.fromkeys(("DELETE", "PUT", "PATCH"), "An order is canceled by POST /api/v1/orders/{id}/cancel.")
 
     def order(self) -> ClientOrder:
         try:
@@ -237,13 +240,16 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         orders = NEW_ORDER_BATCH.run_validation(request.data)["orders"]
         wanted: dict[int, services.NewOrderRequest] = {}
         results: dict[int, dict[str, Any]] = {}
+        wrong: dict[int, Any] = {}
         for index, order in enumerate(orders):
             try:
                 values = NEW_ORDER.run_validation(order)
             except serializers.ValidationError as error:
-                results[index] = self._refused(_of_order(index, error.detail))
+                wrong[index] = error.detail
             else:
                 wanted[index] = services.NewOrderRequest(**values)
+        for index, details in wrong.items():
+            results[index] = self._refused(_of_order(index, details), most_errors=max(1, MOST_ERRORS // len(wrong)))
         outcomes = services.submit_orders(list(wanted.values()), owner_id=self.owner_id, actor=self.actor)
         for index, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, services.Submission):
@@ -256,9 +262,9 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
                 results[index] = self._refused(outcome)
         return Response({"results": [results[index] for index in range(len(orders))]})
 
-    def _refused(self, error: Exception) -> dict[str, Any]:
+    def _refused(self, error: Exception, **more: Any) -> dict[str, Any]:
         """The result of an order that would have been answered with this error by itself."""
-        answer = self.get_exception_handler()(error, self.get_exception_handler_context())
+        answer = self.get_exception_handler()(error, {**self.get_exception_handler_context(), **more})
         assert answer is not None
         return {"status": answer.status_code, "problem": answer.data}
 
