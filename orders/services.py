@@ -25,6 +25,7 @@ from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
 from orders.selectors import ClientOrder
 from quiktrade import waiting
+from quiktrade.database import is_gone
 
 logger = logging.getLogger(__name__)
 
@@ -320,7 +321,8 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
                 # Where an earlier attempt may still arrive, no number of failures says that it did not.
                 event=Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED,
                 attempt=order.attempt,
-                reason=f"{order.failures} attempts did not reach the venue.",
+                reason=f"{order.failures} attempts did not reach the venue"
+                + (", and one before them may have: it is not sent again." if order.in_doubt else "."),
             )
             for order in moved
             if order.event == Event.NOT_SENT and order.failures >= settings.PLACEMENT_MAX_ATTEMPTS
@@ -429,11 +431,20 @@ def sweep_orders(*, limit: int = 1000) -> int:
         logger.warning("Order overtaken by time", extra={**fields, "status": order.status})
     count = len(overtaken)
     for venue in Venue.objects.all():
-        capabilities = directory.capabilities_if_usable(venue)
-        delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
-        swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
-        for order in swept:
-            fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}
-            logger.warning("Attempt ended without a result", extra={**fields, "attempt": order.attempt})
-        count += len(swept)
+        try:
+            count += _sweep(venue, limit)
+        except Exception as error:
+            if is_gone(error):
+                raise
+            logger.exception("Sweep of a venue failed", extra={"venue": venue.code})
     return count
+
+
+def _sweep(venue: Venue, limit: int) -> int:
+    capabilities = directory.capabilities_if_usable(venue)
+    delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
+    swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
+    for order in swept:
+        fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}
+        logger.warning("Attempt ended without a result", extra={**fields, "attempt": order.attempt})
+    return len(swept)

@@ -116,4 +116,4 @@ def reconcile_orders() -> None:
     """Look up the unconfirmed orders that are due for it."""
     with slots.take("reconcile") as slot:
         if slot is not None:
-            reconciliation.reconcile_due_orders()
+            reconciliation.reconcile_due_orders(stopping=stop_requested)

@@ -30,7 +30,7 @@ mtype = { none, pending, submitting, unconfirmed, failed, placed, rejected, canc
 mtype status = none;
 byte attempt = 0;                       /* the number of the last attempt: the fence */
 bool lease_over[LIMIT];                 /* by attempt: its lease, and so its valid_until, is over */
-bool parked = false;                    /* unconfirmed and left to an operator */
+bool parked = false;                    /* unconfirmed and left to an operator; the venue is asked on */
 bool doubt = false;                     /* sent again, or to be, after an attempt that proved neither way */
 bool answered = false;                  /* the client has its 201 */
 
@@ -376,21 +376,22 @@ end:
 }
 
 proctype reconciliation() {             /* ask, then write: orders.reconciliation. The world may move in between */
-    byte n; mtype found;
+    byte n; mtype found; bool was_parked;
 end:
     do
-    :: atomic { status == unconfirmed && !parked && SETTLED -> n = attempt; found = book[ID(n)];
+    :: atomic { status == unconfirmed && (parked || SETTLED) && !(parked && book[ID(attempt)] == unknown) ->
+                n = attempt; found = book[ID(n)]; was_parked = parked;
                 printf("MSC: the look-up for attempt %d says: %e\n", n, found) };
         if
         :: atomic { found == live -> acknowledged();
                     printf("MSC: look-up records: found; the order is %e\n", status) }
         :: atomic { found == refused -> rejected_by_venue(n);
                     printf("MSC: look-up records: rejected; the order is %e\n", status) }
-        :: atomic { found == unknown -> not_found(n);
+        :: atomic { found == unknown && !was_parked -> not_found(n);
                     printf("MSC: look-up records: not found; the order is %e\n", status) }
         :: fault                        /* it dies, and the next one asks again */
         fi;
-        atomic { n = 0; found = unknown }
+        atomic { n = 0; found = unknown; was_parked = false }
     od
 }
 

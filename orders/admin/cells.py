@@ -44,8 +44,9 @@ STANDING: Mapping[str, str] = {
     Status.REJECTED: "The venue refused it for good; its word is the last error. Final: a new order is needed.",
 }
 PARKED = (
-    "Parked: it was sent, its outcome is unknown, and no answer of the venue can decide it. Find out from the venue "
-    "itself, on its screen or by telephone, whether it has the order by this id. Reconcile asks once more."
+    "Parked: it was sent, its outcome is unknown, and it is not sent again by itself. Find out from the venue, on its "
+    "screen or by telephone, whether it has the order by this id. Meanwhile the venue is asked on, ever more rarely, "
+    "and what it says of the order is recorded. Reconcile asks now."
 )
 
 
@@ -61,24 +62,20 @@ def standing(order: Order) -> Standing:
     return Standing(
         status_label(order),
         exact(age(order.updated_at), order.updated_at),
-        PARKED if is_parked(order) else STANDING[order.status],
+        PARKED if order.parked else STANDING[order.status],
         waits_for(order),
     )
 
 
-def is_parked(order: Order) -> bool:
-    return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
-
-
 def status_label(order: Order) -> SafeString:
-    if is_parked(order):
+    if order.parked:
         return label("Parked", "danger", title=PARKED)
     return label(order.get_status_display(), KINDS.get(order.status, "default"), title=STANDING[order.status])
 
 
 def waits_for(order: Order) -> SafeString:
     """What happens to it next, and when."""
-    if order.status == Status.FAILED or is_parked(order):
+    if order.status == Status.FAILED or order.parked:
         return SafeString("an operator")
     if order.status == Status.SUBMITTING and order.lease_expires_at:
         return exact("its answer", order.lease_expires_at)

@@ -114,7 +114,7 @@ INTENTS = (REQUEUE, RECONCILE, MARK_PLACED, MARK_NOT_PLACED, CANCEL)
 def applies(intent: Intent, order: Order) -> bool:
     """Whether the order as it stands would not be refused."""
     if intent in (MARK_PLACED, MARK_NOT_PLACED):
-        return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
+        return order.parked
     if intent is RECONCILE:
         return order.status == Status.UNCONFIRMED
     event = Event.REQUEUED if intent is REQUEUE else Event.CANCEL_REQUESTED

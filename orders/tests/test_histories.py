@@ -32,6 +32,7 @@ from exchanges import registry
 from exchanges.models import Venue
 from exchanges.venue import NotSent, OrderRejected, OutcomeUnknown, ResendSafety, VenueError
 from orders import engine, reconciliation, services
+from orders.attention import PARKED
 from orders.lifecycle import Event, Moved, Step
 from orders.models import Order, OrderEvent
 from orders.services import Attempt, NewOrderRequest
@@ -122,7 +123,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def an_operator_says_that_what_is_parked_is_not_there(self) -> None:
-        for pk in Order.objects.filter(status="unconfirmed", next_attempt_at=None).values_list("pk", flat=True):
+        for pk in Order.objects.filter(PARKED).values_list("pk", flat=True):
             reconciliation.mark_not_placed(pk, actor="operator:olga", reason="not on the screen")
 
     # ---- Workers ----
@@ -277,10 +278,14 @@ class Histories(RuleBasedStateMachine):
                     self.a_reply_arrives(0)
             self.no_order_is_live_twice()
             self.no_order_that_is_called_ended_is_live()
-        parked = Order.objects.filter(status="unconfirmed", next_attempt_at=None)
+        parked = Order.objects.filter(PARKED)
         safe = (ResendSafety.REFUSES_DUPLICATES, ResendSafety.REFUSES_STALE_REQUESTS)
         needless = parked.filter(place_by=None) if self.safety in safe else parked.none()
         assert not needless.exists(), "an order parks where a re-send is unsafe, or its time has passed in doubt"
+        self.time_passes(4000)
+        self.reconciliation_runs(True)
+        overlooked = [pk for pk in parked.values_list("pk", flat=True) if self.book.live.get(str(pk))]
+        assert overlooked == [], "the venue says that it has the order"
         left = Order.objects.exclude(status__in=("placed", *ENDED)).exclude(pk__in=parked)
         assert list(left.values_list("pk", "status")) == []
 
@@ -296,7 +301,15 @@ def check_histories() -> None:
 
 def _let_time_pass(seconds: int) -> None:
     """Shift every time in the rows into the past, the append-only ones too."""
-    orders = ("next_attempt_at", "lease_expires_at", "resend_before", "place_by", "updated_at", "created_at")
+    orders = (
+        "next_attempt_at",
+        "lease_expires_at",
+        "parked_at",
+        "resend_before",
+        "place_by",
+        "updated_at",
+        "created_at",
+    )
     health = ("retry_at", "opened_at", "tokens_at")
     with connection.cursor() as cursor:
         _let_history_change(cursor)

@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from orders import lifecycle, selectors
-from orders.lifecycle import TRANSITIONS, Event, Step
+from orders.lifecycle import TRANSITIONS, Event, LookUp, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.threads import in_threads
@@ -120,7 +120,11 @@ def test_an_order_in_doubt_whose_place_by_passes_waits_for_an_operator() -> None
     order = order_in_doubt(place_by="2020-01-01T00:00:00Z")
     (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
     assert (moved.event, moved.status) == ("resend_given_up", "unconfirmed")
-    assert Order.objects.get(pk=order.pk).next_attempt_at is None
+    parked = Order.objects.get(pk=order.pk)
+    assert parked.parked
+    assert parked.last_error == (
+        "Its place_by passed: it is not sent again. It was sent without an answer before, and may be at the venue."
+    )
 
 
 def test_an_operators_word_ends_the_doubt() -> None:
@@ -141,16 +145,18 @@ def test_late_proof_frees_an_order_in_question_only_if_it_is_of_that_attempt(att
 def test_a_stale_look_up_decides_nothing(verb: str) -> None:
     order = OrderFactory(status="unconfirmed", attempts=2)
     if verb == "park":
-        lifecycle.park([(order.pk, 1)], error="x")
+        lifecycle.park([LookUp(order.pk, 1, False)], error="x")
     else:
-        lifecycle.postpone([(order.pk, 1)], seconds=1, error="x")
-    assert Order.objects.get(pk=order.pk).next_attempt_at == order.next_attempt_at
+        lifecycle.postpone([LookUp(order.pk, 1, False)], seconds=1, error="x")
+    after = Order.objects.get(pk=order.pk)
+    assert (after.next_attempt_at, after.parked_at) == (order.next_attempt_at, None)
 
 
 def test_a_late_look_up_does_not_wake_a_parked_order() -> None:
     order = OrderFactory(status="unconfirmed", parked=True)
-    lifecycle.postpone([(order.pk, 1)], seconds=1, error="x")
-    assert Order.objects.get(pk=order.pk).next_attempt_at is None
+    lifecycle.postpone([LookUp(order.pk, 1, True)], seconds=1, error="x")
+    after = Order.objects.get(pk=order.pk)
+    assert (after.parked_at, after.next_attempt_at) == (order.parked_at, order.next_attempt_at)
 
 
 # ---- Deadlines ----
