@@ -129,6 +129,31 @@ def record_silence(code: str, *, requests: int, probe: bool, error: str) -> None
             _tell(code, "circuit_opened", f"It does not answer: {error}")
 
 
+CLOCK_MARGIN_SECONDS = 60.0
+
+
+def pull_back(code: str) -> bool:
+    """Have the next probe sent now, and the bucket filled again, if their times are further ahead than any wait.
+
+    They were written while the database's clock was ahead. Says whether there was such a time.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE exchanges_venuehealth SET tokens_at = LEAST(tokens_at, statement_timestamp()),"
+            " opened_at = CASE WHEN opened_at > statement_timestamp() THEN statement_timestamp() ELSE opened_at END,"
+            " retry_at = CASE WHEN retry_at > statement_timestamp() + %(furthest)s * interval '1 second'"
+            " THEN statement_timestamp() ELSE retry_at END"
+            " WHERE venue_id = %(venue)s AND (retry_at > statement_timestamp() + %(furthest)s * interval '1 second'"
+            " OR tokens_at > statement_timestamp() + %(margin)s * interval '1 second')",
+            {
+                "venue": code,
+                "furthest": max(LONGEST_WAIT_SECONDS, PROBE_SECONDS) + CLOCK_MARGIN_SECONDS,
+                "margin": CLOCK_MARGIN_SECONDS,
+            },
+        )
+        return cursor.rowcount > 0
+
+
 def _tell(code: str, event: str, reason: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(

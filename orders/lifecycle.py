@@ -448,3 +448,52 @@ def _put_off(statement: str, orders: Sequence[LookUp], *, error: str, **values: 
     given = {"ids": [order.order_id for order in orders], "attempts": [order.attempt for order in orders]}
     with connection.cursor() as cursor:
         cursor.execute(statement, {**given, "error": error[:500], **values})
+
+
+def _ahead(column: str, bound: str, condition: str) -> str:
+    return f"""SELECT * FROM (SELECT id FROM orders_order WHERE venue_id = %(venue)s AND {condition}
+        AND {column} > statement_timestamp() + {bound} * interval '1 second'
+        LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED) found"""
+
+
+def _not_ahead(column: str) -> str:
+    """The column's value, or now if that is sooner. LEAST would make a time of a NULL."""
+    return f"CASE WHEN o.{column} > statement_timestamp() THEN statement_timestamp() ELSE o.{column} END"
+
+
+_OPEN_QUESTION = "NOT %(stamped)s AND status"
+_PULL_BACK = f"""
+UPDATE orders_order o SET
+    next_attempt_at = CASE o.status WHEN 'pending' THEN statement_timestamp()
+        WHEN 'unconfirmed' THEN statement_timestamp() + %(settle)s * interval '1 second' END,
+    lease_expires_at = CASE o.status WHEN 'submitting'
+        THEN statement_timestamp() + %(lease)s * interval '1 second' END,
+    resend_before = {_not_ahead("resend_before")},
+    parked_at = {_not_ahead("parked_at")},
+    updated_at = {_not_ahead("updated_at")}
+FROM (
+    {_ahead("next_attempt_at", "%(furthest)s", "status = 'pending'")} UNION ALL
+    {_ahead("next_attempt_at", "%(furthest)s", f"{_OPEN_QUESTION} = 'unconfirmed' AND parked_at IS NULL")} UNION ALL
+    {_ahead("next_attempt_at", "%(furthest_parked)s", f"{_OPEN_QUESTION} = 'unconfirmed' AND parked_at IS NOT NULL")}
+    UNION ALL
+    {_ahead("lease_expires_at", "%(furthest)s", f"{_OPEN_QUESTION} = 'submitting'")}
+) ahead WHERE o.id = ahead.id
+"""
+
+
+def pull_back(venue: str, *, furthest: float, settle: float, lease: float, stamped: bool, limit: int) -> int:
+    """Have what was put off for longer than anything puts it off happen now. Returns how many orders those were.
+
+    Their times were written while the database's clock was ahead. `furthest` is the most seconds that anything puts
+    an order of this venue off. A pending order is due at once, an unconfirmed one after `settle` seconds, and an
+    attempt keeps a whole `lease`: it may have begun just now. A venue that goes by a request's own stamp
+    (`stamped`) takes that request until the time written, so there the question stays open as long. How much of a
+    window for re-sends is left nobody knows any more, so it counts as over.
+    """
+    bounds = {"furthest": furthest, "furthest_parked": furthest + PARKED_LONGEST_SECONDS}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _PULL_BACK,
+            {"venue": venue, "settle": settle, "lease": lease, "stamped": stamped, "limit": limit, **bounds},
+        )
+        return cursor.rowcount

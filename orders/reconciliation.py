@@ -103,6 +103,8 @@ def conclude(
         case ResendSafety.REFUSES_RECENT_DUPLICATES:
             # The re-send must be with the venue before the window closes, and it may take as long as its lease.
             resend_within = (capabilities.duplicate_window_seconds or 0.0) - doubt.age - _longest_attempt(capabilities)
+            if doubt.age < 0:
+                return Park("The database's clock was set back: how old the order is at the venue is not known.")
             if resend_within <= 0:
                 return Park("The venue does not know the order, and would not recognise a re-send any more.")
         case ResendSafety.NOTHING:

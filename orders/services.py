@@ -19,6 +19,7 @@ from django.utils import timezone
 from exchanges import directory, health
 from exchanges.directory import Listing
 from exchanges.models import Venue
+from exchanges.venue import Capabilities, ResendSafety
 from orders import doorbell, lifecycle, selectors, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
@@ -423,7 +424,7 @@ def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
 def sweep_orders(*, limit: int = 1000) -> int:
     """Make the orders whose attempt died or froze unconfirmed, and take those that time overtook out of the queue.
 
-    Returns how many there were.
+    What a clock that was ahead has put off beyond all bounds is put right. Returns how many orders were moved.
     """
     overtaken = lifecycle.overtake(limit=limit, actor="system:sweep")
     for order in overtaken:
@@ -447,4 +448,35 @@ def _sweep(venue: Venue, limit: int) -> int:
     for order in swept:
         fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}
         logger.warning("Attempt ended without a result", extra={**fields, "attempt": order.attempt})
+    if capabilities:
+        _pull_back(venue.code, capabilities, limit)
     return len(swept)
+
+
+CLOCK_MARGIN_SECONDS = 60.0
+"""A time further ahead than the longest wait there is, and this much more, was written by a clock that was ahead. The
+margin spares what is put off for reasons of half a minute, such as a venue that cannot be opened."""
+
+
+def furthest_seconds(capabilities: Capabilities) -> float:
+    """The most seconds that a back-off, a lease or the wait for a look-up puts an order of this venue off."""
+    lease = settings.PLACEMENT_LEASE_SECONDS
+    waits = (
+        settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+        lease + capabilities.settle_seconds,
+        2 * capabilities.deadline_seconds,
+    )
+    return max(waits) + CLOCK_MARGIN_SECONDS
+
+
+def _pull_back(code: str, capabilities: Capabilities, limit: int) -> None:
+    orders = lifecycle.pull_back(
+        code,
+        furthest=furthest_seconds(capabilities),
+        settle=capabilities.settle_seconds,
+        lease=settings.PLACEMENT_LEASE_SECONDS,
+        stamped=capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS,
+        limit=limit,
+    )
+    if orders or health.pull_back(code):
+        logger.error("Times far in the future put right: was the database's clock set back?", extra={"orders": orders})

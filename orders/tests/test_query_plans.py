@@ -84,6 +84,10 @@ STATEMENTS = {
     "overtake": (lifecycle._OVERTAKE, {"order_overtaken", "orders_order_pkey"}),
     "claim look-ups": (lifecycle._CLAIM_LOOKUPS, {"order_unconfirmed", "orders_order_pkey"}),
     "claim look-ups of parked orders": (lifecycle._CLAIM_PARKED_LOOKUPS, {"order_parked", "orders_order_pkey"}),
+    "pull times back": (
+        lifecycle._PULL_BACK,
+        {"order_due", "order_leased", "order_unconfirmed", "order_parked", "orders_order_pkey"},
+    ),
     "what is due when": (
         selectors._SECONDS_UNTIL_DUE,
         {"order_due", "order_leased", "order_overtaken", "order_unconfirmed", "order_parked"},
