@@ -73,6 +73,8 @@ def conclude(
     match answer:
         case VenueError():
             return None
+        case Report(status=ReportStatus.REJECTED) if not _is_final(answer, capabilities, doubt):
+            return Park("The venue rejected one request for it, and would take another that may still be on its way.")
         case Report(status=ReportStatus.REJECTED):
             reason = f"{answer.code}: {answer.text}" if answer.text else answer.code
             return Step(
@@ -124,6 +126,13 @@ def conclude(
         in_doubt=in_doubt,
         resend_within=resend_within,
     )
+
+
+def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bool:
+    """Whether no request of the order that is still on its way can be accepted: as in `engine.failed_step`."""
+    stamped = capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS
+    in_doubt = doubt.rounds > 0 and not stamped
+    return not in_doubt or capabilities.remembers_rejections or rejection.by_content
 
 
 def _longest_attempt(capabilities: Capabilities) -> float:

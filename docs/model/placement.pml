@@ -125,8 +125,13 @@ inline check() {                        /* after every step that changes the row
 #endif
 
 /* A refusal by the venue is final: always, or only while no other request of the order may still arrive. */
+#ifdef BY_CONTENT                       /* the venue refuses some orders for what they say, every copy of them */
+bool invalid = false;
+#else
+#define invalid false
+#endif
 #if defined(FORGETS_REJECTIONS) && !defined(BELIEVE_REJECTION)
-#define REFUSAL_IS_FINAL (!doubt)
+#define REFUSAL_IS_FINAL (!doubt || invalid)
 #else
 #define REFUSAL_IS_FINAL true
 #endif
@@ -269,7 +274,7 @@ proctype request(byte n) {
                 :: VOID(n) -> printf("MSC: the venue refuses attempt %d as stale\n", n); answer(n, stale)
                 :: !VOID(n) && KNOWN(n) -> printf("MSC: the venue refuses attempt %d as a duplicate\n", n);
                     answer(n, duplicate)
-                :: !VOID(n) && !KNOWN(n) -> printf("MSC: the venue accepts attempt %d\n", n);
+                :: !VOID(n) && !KNOWN(n) && !invalid -> printf("MSC: the venue accepts attempt %d\n", n);
                     book[ID(n)] = live; live_orders++; check(); answer(n, accepted)
                 :: !VOID(n) && !KNOWN(n) -> printf("MSC: the venue rejects attempt %d\n", n);
                     if :: book[ID(n)] == unknown -> book[ID(n)] = refused :: else -> skip fi;
@@ -412,6 +417,9 @@ end:
 }
 
 init {
+#ifdef BY_CONTENT
+    if :: invalid = true :: skip fi;
+#endif
     atomic { run api(); run claims(); run clock(); run reconciliation(); run people() };
     timeout -> atomic {                 /* nothing can move any more */
         printf("MSC: all is quiet: the order is %e, %d live at the venue\n", status, live_orders);

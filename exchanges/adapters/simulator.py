@@ -45,6 +45,9 @@ DEFINITE_REFUSALS = frozenset(
 )
 """By these codes the exchange documents that it refused the order for good. No other refusal is trusted."""
 
+BY_CONTENT = frozenset({"malformed_request", "invalid_field", "quantity_above_maximum"})
+"""Of these it documents that it refuses any copy of the order likewise."""
+
 ORDER_TYPES = frozenset({"market", "limit", "stop", "stop_limit"})
 TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok", "gtd"})
 
@@ -102,6 +105,7 @@ class SimulatorVenue(RequestVenue):
         if reply.status != 200:
             raise _unanswered(reply)
         content = _about(client_order_id, reply)
+        code = _text(content, "code")
         status = REPORTED.get(_text(content, "status"))
         if status is None:
             raise OutcomeUnknown("unreadable_reply", f"status {content.get('status')!r}"[:200])
@@ -109,8 +113,9 @@ class SimulatorVenue(RequestVenue):
             client_order_id=client_order_id,
             status=status,
             venue_order_id=_venue_order_id(content),
-            code=_text(content, "code"),
+            code=code,
             text=_text(content, "text"),
+            by_content=code in BY_CONTENT,
         )
 
     async def close(self) -> None:
@@ -148,7 +153,7 @@ def _place_error(reply: HttpReply) -> VenueError:
         if reply.status == 422 and code == "stale_request":
             return NotSent(code, text, answered=True)
         if reply.status != 409 and code in DEFINITE_REFUSALS:
-            return OrderRejected(code, text)
+            return OrderRejected(code, text, by_content=code in BY_CONTENT)
     return _unanswered(reply)
 
 

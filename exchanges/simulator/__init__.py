@@ -21,7 +21,9 @@ what does not apply is null or left out, what is not listed is refused. It answe
 
     201  {"client_order_id", "venue_order_id", "status": "working"}: the order is in the journal and works
     400, 413, 415, 422  {"code", "text"}: refused, for good; of `instrument_not_tradable`,
-         `quantity_above_maximum` and `trading_halted` it keeps a record under the id, of the others none
+         `quantity_above_maximum` and `trading_halted` it keeps a record under the id, of the others none;
+         `malformed_request`, `invalid_field` and `quantity_above_maximum` are for what the order says, so that any
+         copy of it is refused likewise, whenever it comes
     409  code `duplicate_client_order_id`: this id was received before, working or refused; look it up
     422  code `stale_request` (where valid_until is enforced): this request came too late and is void
     429  code `rate_limited`, with Retry-After in seconds: this request was discarded unread

@@ -78,6 +78,12 @@ class VenueConformance:
 
     definite_code: str
 
+    content_code: str
+    """By this code it documents that it refuses any copy of the order likewise."""
+
+    moment_code: str
+    """By this one it refuses for good, too, but for how things stand: another copy may be accepted."""
+
     def duplicate(self) -> bytes:
         """Its reply to a client_order_id that it knows."""
         raise NotImplementedError
@@ -164,6 +170,21 @@ class VenueConformance:
             with pytest.raises(OrderRejected) as raised:
                 await venue.place(ORDER)
         assert (raised.value.code, raised.value.text) == (self.definite_code, "zu groß · 数量超过上限")
+
+    @asynchronous
+    async def test_a_refusal_for_what_the_order_says_is_told_from_one_of_the_moment(self) -> None:
+        for code, by_content in ((self.content_code, True), (self.moment_code, False)):
+            found = self.reported(ORDER, ReportStatus.REJECTED, code, "no")
+            async with (
+                Peer(wire.send(self.refused(code, "no")), wire.send(found)) as peer,
+                self.open(peer.url) as venue,
+            ):
+                with pytest.raises(OrderRejected) as raised:
+                    await venue.place(ORDER)
+                report = await venue.find(ORDER.client_order_id)
+            assert (raised.value.code, raised.value.by_content) == (code, by_content)
+            assert report is not None
+            assert (report.code, report.by_content) == (code, by_content)
 
     @asynchronous
     async def test_a_refusal_carries_only_text_that_a_database_takes(self) -> None:

@@ -76,6 +76,7 @@ class Reply:
 
 class Histories(RuleBasedStateMachine):
     safety = ResendSafety.REFUSES_DUPLICATES
+    forgets_rejections = False
     settle = SETTLE_SECONDS
     claims_are_committed = True
 
@@ -84,7 +85,7 @@ class Histories(RuleBasedStateMachine):
         with connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             cursor.execute("TRUNCATE orders_order, orders_orderevent, exchanges_venue, exchanges_venueevent CASCADE")
-        self.book = Book(self.safety)
+        self.book = Book(self.safety, forgets_rejections=self.forgets_rejections)
         registry.ADAPTERS["scripted"] = lambda values: ScriptedVenue(self.book, values)
         Venue.objects.create(
             code="XSCR", name="Scripted", adapter="scripted", settings={"settle_seconds": self.settle}, is_default=True
@@ -97,8 +98,8 @@ class Histories(RuleBasedStateMachine):
 
     # ---- Clients and operators ----
 
-    @rule(place_by=st.sampled_from([None, None, 60]))
-    def a_client_submits(self, place_by: int | None) -> None:
+    @rule(place_by=st.sampled_from([None, None, 60]), invalid=st.sampled_from([False, False, True]))
+    def a_client_submits(self, place_by: int | None, invalid: bool = False) -> None:
         self.count += 1
         request = NewOrderRequest(
             client_order_id=f"c{self.count}",
@@ -108,7 +109,9 @@ class Histories(RuleBasedStateMachine):
             quantity=1,
             place_by=timezone.now() + timedelta(seconds=place_by) if place_by else None,
         )
-        services.submit_order(request, owner_id=self.owner.pk, actor="client:alice")
+        submission = services.submit_order(request, owner_id=self.owner.pk, actor="client:alice")
+        if invalid:
+            self.book.invalid.add(str(submission.order.id))
 
     @precondition(lambda self: self.count)
     @rule(n=st.integers(0, 9))
@@ -171,7 +174,9 @@ class Histories(RuleBasedStateMachine):
         if twice and self.safety in RECOGNISE_DUPLICATES:
             self.wire.append(Request(request.attempt, request.age))
         stale = timezone.now() > request.attempt.valid_until
-        answer = self.book.take(str(request.attempt.order.id), stale=stale, refuse=refuse)
+        client_order_id = str(request.attempt.order.id)
+        refuse = refuse or client_order_id in self.book.invalid
+        answer = self.book.take(client_order_id, stale=stale, refuse=refuse)
         self.replies.append(Reply(request.attempt, answer))
 
     @precondition(lambda self: self.wire)
@@ -186,7 +191,7 @@ class Histories(RuleBasedStateMachine):
         if reply.attempt not in self.held:
             return  # its worker is dead, or gave up
         errors: dict[str, VenueError] = {
-            "refused": OrderRejected("refused"),
+            "refused": OrderRejected("refused", by_content=str(reply.attempt.order.id) in self.book.invalid),
             "duplicate": OutcomeUnknown("duplicate_client_order_id", answered=True),
             "stale": NotSent("stale_request", answered=True),
         }
@@ -280,7 +285,8 @@ class Histories(RuleBasedStateMachine):
             self.no_order_that_is_called_ended_is_live()
         parked = Order.objects.filter(PARKED)
         safe = (ResendSafety.REFUSES_DUPLICATES, ResendSafety.REFUSES_STALE_REQUESTS)
-        needless = parked.filter(place_by=None) if self.safety in safe else parked.none()
+        is_safe = self.safety in safe and not self.forgets_rejections
+        needless = parked.filter(place_by=None) if is_safe else parked.none()
         assert not needless.exists(), "an order parks where a re-send is unsafe, or its time has passed in doubt"
         self.time_passes(4000)
         self.reconciliation_runs(True)
@@ -361,3 +367,7 @@ def run_histories(machine: type[Histories], examples: int) -> None:
 @pytest.mark.parametrize("safety", ResendSafety)
 def test_random_histories_place_no_order_twice_and_lose_none(safety: ResendSafety) -> None:
     run_histories(type("Histories", (Histories,), {"safety": safety}), examples=EXAMPLES)
+
+
+def test_random_histories_hold_at_a_venue_that_takes_again_what_it_has_rejected() -> None:
+    run_histories(type("Histories", (Histories,), {"forgets_rejections": True}), examples=EXAMPLES)

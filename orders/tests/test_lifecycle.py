@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -5,10 +6,13 @@ from uuid import UUID
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
+from exchanges.adapters.simulator import SimulatorVenue
+from exchanges.venue import OrderRejected
 from orders import lifecycle, selectors
+from orders.engine import failed_step
 from orders.lifecycle import TRANSITIONS, Event, LookUp, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import UNREACHABLE, OrderFactory, UserFactory, VenueFactory
 from orders.tests.threads import in_threads
 
 pytestmark = pytest.mark.django_db
@@ -125,6 +129,16 @@ def test_an_order_in_doubt_whose_place_by_passes_waits_for_an_operator() -> None
     assert parked.last_error == (
         "Its place_by passed: it is not sent again. It was sent without an answer before, and may be at the venue."
     )
+
+
+@pytest.mark.parametrize(("by_content", "expected"), [(True, "rejected"), (False, "unconfirmed")])
+def test_a_refusal_ends_an_order_in_doubt_if_any_copy_of_it_is_refused(by_content: bool, expected: str) -> None:
+    order_in_doubt()
+    (claimed,) = lifecycle.claim("XSIM", limit=1, in_flight=1, lease=30, actor="system:test")
+    forgetful = replace(SimulatorVenue({"url": UNREACHABLE}).capabilities, remembers_rejections=False)
+    refusal = OrderRejected("invalid_field", by_content=by_content)
+    step = failed_step(claimed, refusal, forgetful, lease_left=29.0, latency_ms=1.0)
+    assert [moved.status for moved in lifecycle.advance([step], actor="system:test").moved] == [expected]
 
 
 def test_an_operators_word_ends_the_doubt() -> None:

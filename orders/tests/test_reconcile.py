@@ -3,6 +3,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ REJECTED = Report(client_order_id=str(ID), status=ReportStatus.REJECTED, code="n
 SILENT = OutcomeUnknown("timeout")
 
 
-def capabilities(safety: ResendSafety) -> Capabilities:
+def capabilities(safety: ResendSafety, **changes: Any) -> Capabilities:
     recent = safety is ResendSafety.REFUSES_RECENT_DUPLICATES
     return Capabilities(
         duplicate_window_seconds=60.0 if recent else None,
@@ -41,6 +42,7 @@ def capabilities(safety: ResendSafety) -> Capabilities:
         finds=True,
         order_types=frozenset(),
         times_in_force=frozenset(),
+        **changes,
     )
 
 
@@ -70,6 +72,26 @@ def test_the_answer_and_the_venues_class_decide(
         assert expected is None
     else:
         assert expected is Park
+
+
+# A request of an earlier round may still arrive at a venue that takes again what it has rejected.
+@pytest.mark.parametrize(
+    ("remembers", "rounds", "safety", "by_content", "final"),
+    [
+        (False, 1, ResendSafety.REFUSES_DUPLICATES, False, False),
+        (False, 1, ResendSafety.REFUSES_DUPLICATES, True, True),
+        (True, 1, ResendSafety.REFUSES_DUPLICATES, False, True),
+        (False, 0, ResendSafety.REFUSES_DUPLICATES, False, True),
+        (False, 1, ResendSafety.REFUSES_STALE_REQUESTS, False, True),
+    ],
+)
+def test_a_rejection_that_is_found_is_final_only_if_no_other_request_can_be_accepted(
+    remembers: bool, rounds: int, safety: ResendSafety, by_content: bool, final: bool
+) -> None:
+    report = replace(REJECTED, by_content=by_content)
+    able = capabilities(safety, remembers_rejections=remembers)
+    conclusion = conclude(ID, 1, report, able, Doubt(10.0, rounds))
+    assert isinstance(conclusion, Step if final else Park)
 
 
 # The window is 60 s. An attempt may take its lease of 30 s and linger for 2 s, and must be there before it closes.
