@@ -4,7 +4,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ from exchanges.venue import (
     ResendSafety,
     VenueError,
 )
+from quiktrade.decimals import decimal_text
 
 TIMEOUT_SECONDS = 5.0
 """Ten times the slowest answer of a venue worth the name, and well below the lease of an attempt."""
@@ -130,17 +130,13 @@ def _encode(order: NewOrder) -> bytes:
             "side": order.side,
             "type": order.type,
             "quantity": order.quantity,
-            "limit_price": _decimal(order.limit_price),
-            "stop_price": _decimal(order.stop_price),
+            "limit_price": decimal_text(order.limit_price) if order.limit_price is not None else None,
+            "stop_price": decimal_text(order.stop_price) if order.stop_price is not None else None,
             "time_in_force": order.time_in_force,
             "expires_at": order.expires_at.isoformat() if order.expires_at else None,
             "valid_until": order.valid_until.isoformat(),
         }
     ).encode()
-
-
-def _decimal(price: Decimal | None) -> str | None:
-    return None if price is None else format(price, "f")  # never 1E+2
 
 
 def _place_error(reply: HttpReply) -> VenueError:

@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from exchanges.console.pages import clipped, code, label, muted, two
 from exchanges.console.times import age, ahead, exact, stamp
 from orders.models import Order, OrderEvent, Status
+from quiktrade.decimals import decimal_text
 
 KINDS: Mapping[str, str] = {
     Status.PENDING: "info",
@@ -106,7 +107,7 @@ def link(order: Order) -> SafeString:
 
 def decimal(value: Decimal | None) -> str:
     """Without the zeros that the column pads with."""
-    return "" if value is None else f"{value.normalize():f}"
+    return "" if value is None else decimal_text(value)
 
 
 def trade(order: Order) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from orders.models import CLIENT_ORDER_ID_PATTERN
+from quiktrade.decimals import decimal_text
 
 PRICE_DIGITS, PRICE_DECIMALS = 18, 8
 LARGEST_QUANTITY = 10**12
@@ -87,7 +88,7 @@ class PriceField(serializers.DecimalField):
 
 def price_text(price: Decimal | None) -> str | None:
     """A price as it is answered: without zeros that say nothing, never with an exponent."""
-    return None if price is None else format(price.normalize(), "f")
+    return None if price is None else decimal_text(price)
 
 
 class MomentField(serializers.DateTimeField):
