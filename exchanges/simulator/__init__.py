@@ -1,8 +1,8 @@
 """The simulated exchange: a process of its own that speaks HTTP and JSON, remembers, and fails on demand.
 
     validation.py   what an order must look like
-    ledger.py       the orders it has, in memory
-    journal.py      the same, on disk
+    ledger.py       the orders it has, by their ids and their sequence
+    journal.py      the same on disk, whole
     exchange.py     what it does with a valid order: its rules
     faults.py       what can be made to go wrong
     gate.py         the listening socket, open or refusing
