@@ -151,7 +151,7 @@ def pull_back(code: str) -> bool:
                 "margin": CLOCK_MARGIN_SECONDS,
             },
         )
-        return cursor.rowcount > 0
+        return bool(cursor.rowcount)
 
 
 def _tell(code: str, event: str, reason: str) -> None:

@@ -445,9 +445,9 @@ def postpone(orders: Sequence[LookUp], *, seconds: float, error: str) -> None:
 
 
 def _put_off(statement: str, orders: Sequence[LookUp], *, error: str, **values: float) -> None:
-    given = {"ids": [order.order_id for order in orders], "attempts": [order.attempt for order in orders]}
+    ids, attempts = [order.order_id for order in orders], [order.attempt for order in orders]
     with connection.cursor() as cursor:
-        cursor.execute(statement, {**given, "error": error[:500], **values})
+        cursor.execute(statement, {"ids": ids, "attempts": attempts, "error": error[:500], **values})
 
 
 def _ahead(column: str, bound: str, condition: str) -> str:
@@ -496,4 +496,4 @@ def pull_back(venue: str, *, furthest: float, settle: float, lease: float, stamp
             _PULL_BACK,
             {"venue": venue, "settle": settle, "lease": lease, "stamped": stamped, "limit": limit, **bounds},
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)

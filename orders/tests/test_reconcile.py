@@ -466,8 +466,9 @@ def test_a_job_whose_time_is_up_leaves_the_rest_to_the_next(scripted: Any, monke
 
 
 def test_a_job_ends_well_before_its_time_out() -> None:
+    timeout: Any = settings.Q_CLUSTER["timeout"]
     longest = reconciliation.JOB_SECONDS + reconciliation.BATCH_SECONDS
-    assert longest <= settings.Q_CLUSTER["timeout"] * 0.8
+    assert longest <= timeout * 0.8
 
 
 @pytest.mark.django_db
