@@ -158,7 +158,7 @@ class ReportStatus(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the venue knows of one order. `code` and `text` say why, where it was rejected.
+    """What the venue knows of one order. `code`, `text` and `by_content` say why, where it was rejected.
 
     Raises: OutcomeUnknown, if the venue's id for it is there and unusable.
     """
@@ -168,6 +168,7 @@ class Report:
     venue_order_id: str = ""
     code: str = ""
     text: str = ""
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         _check_id(self.venue_order_id)
@@ -227,10 +228,15 @@ def _pause(seconds: float | None) -> float | None:
 
 
 class OrderRejected(VenueError):
-    """The venue's definite refusal of this order. Do not send it again."""
+    """The venue's definite refusal of this order. Do not send it again.
 
-    def __init__(self, code: str, text: str = "") -> None:
+    `by_content` says that any copy of the order is refused likewise, whenever it arrives: for what the order says, as
+    the venue's documents tell by the code, and not for how things stand, such as a halt or the hour.
+    """
+
+    def __init__(self, code: str, text: str = "", *, by_content: bool = False) -> None:
         super().__init__(code, text, answered=True)
+        self.by_content = by_content
 
 
 class NotSent(VenueError):

@@ -451,8 +451,10 @@ def failed_step(
 ) -> Step:
     """What an attempt without an acknowledgement means for the order."""
     detail: dict[str, Any] = {"code": error.code, "latency_ms": latency_ms}
-    if isinstance(error, OrderRejected) and order.in_doubt and not capabilities.remembers_rejections:
-        # It refused this attempt. An earlier one that arrives after all would be taken for a new order.
+    in_question = order.in_doubt and not capabilities.remembers_rejections
+    if isinstance(error, OrderRejected) and in_question and not error.by_content:
+        # It refused this attempt. An earlier one that arrives after all would be taken for a new order. Not so where it
+        # refused what the order says: an earlier attempt said the same, and is refused for the same reason.
         error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
     delay: float | None = None
     if isinstance(error, OrderRejected):

@@ -19,13 +19,14 @@ from django.utils import timezone
 from exchanges import directory, health
 from exchanges.directory import Listing
 from exchanges.models import Venue
-from exchanges.venue import VenueError
+from exchanges.venue import Capabilities, ResendSafety, VenueError
 from orders import doorbell, lifecycle, selectors, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, Status, new_order_id
 from orders.selectors import ClientOrder
 from quiktrade import waiting
+from quiktrade.database import is_gone
 
 logger = logging.getLogger(__name__)
 
@@ -345,7 +346,8 @@ def _record(steps: Sequence[Step], *, actor: str) -> list[Moved]:
             # Where an earlier attempt may still arrive, no number of failures says that it did not.
             event=Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED,
             attempt=order.attempt,
-            reason=f"{order.failures} attempts did not reach the venue.",
+            reason=f"{order.failures} attempts did not reach the venue"
+            + (", and one before them may have: it is not sent again." if order.in_doubt else "."),
         )
         for order in moved
         if order.event == Event.NOT_SENT and order.failures >= settings.PLACEMENT_MAX_ATTEMPTS
@@ -455,7 +457,7 @@ def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
 def sweep_orders(*, limit: int = 1000) -> int:
     """Make the orders whose attempt died or froze unconfirmed, and take those that time overtook out of the queue.
 
-    Returns how many there were.
+    What a clock that was ahead has put off beyond all bounds is put right. Returns how many orders were moved.
     """
     overtaken = lifecycle.overtake(limit=limit, actor="system:sweep")
     for order in overtaken:
@@ -463,11 +465,51 @@ def sweep_orders(*, limit: int = 1000) -> int:
         logger.warning("Order overtaken by time", extra={**fields, "status": order.status})
     count = len(overtaken)
     for venue in Venue.objects.all():
-        capabilities = directory.capabilities_if_usable(venue)
-        delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
-        swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
-        for order in swept:
-            fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}
-            logger.warning("Attempt ended without a result", extra={**fields, "attempt": order.attempt})
-        count += len(swept)
+        try:
+            count += _sweep(venue, limit)
+        except Exception as error:
+            if is_gone(error):
+                raise
+            logger.exception("Sweep of a venue failed", extra={"venue": venue.code})
     return count
+
+
+def _sweep(venue: Venue, limit: int) -> int:
+    capabilities = directory.capabilities_if_usable(venue)
+    delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
+    swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
+    for order in swept:
+        fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}
+        logger.warning("Attempt ended without a result", extra={**fields, "attempt": order.attempt})
+    if capabilities:
+        _pull_back(venue.code, capabilities, limit)
+    return len(swept)
+
+
+CLOCK_MARGIN_SECONDS = 60.0
+"""A time further ahead than the longest wait there is, and this much more, was written by a clock that was ahead. The
+margin spares what is put off for reasons of half a minute, such as a venue that cannot be opened."""
+
+
+def furthest_seconds(capabilities: Capabilities) -> float:
+    """The most seconds that a back-off, a lease or the wait for a look-up puts an order of this venue off."""
+    lease = settings.PLACEMENT_LEASE_SECONDS
+    waits = (
+        settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+        lease + capabilities.settle_seconds,
+        2 * capabilities.deadline_seconds,
+    )
+    return max(waits) + CLOCK_MARGIN_SECONDS
+
+
+def _pull_back(code: str, capabilities: Capabilities, limit: int) -> None:
+    orders = lifecycle.pull_back(
+        code,
+        furthest=furthest_seconds(capabilities),
+        settle=capabilities.settle_seconds,
+        lease=settings.PLACEMENT_LEASE_SECONDS,
+        stamped=capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS,
+        limit=limit,
+    )
+    if orders or health.pull_back(code):
+        logger.error("Times far in the future put right: was the database's clock set back?", extra={"orders": orders})

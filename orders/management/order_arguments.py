@@ -16,6 +16,7 @@ from exchanges.management.operator_command import misuse
 from exchanges.models import Venue
 from orders.models import Order, OrderEvent
 from orders.services import Result
+from quiktrade.decimals import decimal_text
 
 COLOURS = {
     "failed": "red",
@@ -56,7 +57,7 @@ def known_venue(code: str | None) -> str | None:
 
 def price_text(price: Decimal | None) -> str | None:
     """Without the zeros that the column pads with."""
-    return None if price is None else f"{price.normalize():f}"
+    return None if price is None else decimal_text(price)
 
 
 def status_text(status: str) -> Text:
