@@ -22,6 +22,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
+from exchanges.texts import storable
+
 
 class ResendSafety(enum.Enum):
     """What makes it safe to send an order again after `OutcomeUnknown` (the classes A to D of the design).
@@ -144,8 +146,7 @@ class VenueError(Exception):
     """
 
     def __init__(self, code: str, text: str = "", *, answered: bool = False) -> None:
-        # A venue's words go into rows: no NUL, no half of a surrogate pair, not endless.
-        code, text = (part[:500].encode("utf-8", "replace").decode().replace("\0", "�") for part in (code, text))
+        code, text = storable(code), storable(text)  # a venue's words go into rows
         super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text

@@ -24,6 +24,7 @@ import orjson
 from django.db import connection, models
 
 from exchanges.statements import fetch
+from exchanges.texts import MAX_ACTOR, storable
 from orders.models import Status
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
@@ -361,10 +362,11 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
 
 
 def _as_row(step: Step) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in Step.__slots__} | {"reason": step.reason[:500]}
+    return {name: getattr(step, name) for name in Step.__slots__} | {"reason": storable(step.reason)}
 
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
+    parameters["actor"] = storable(parameters["actor"], MAX_ACTOR)
     in_doubt = {"not_in_doubt": [event.value for event in NOT_IN_DOUBT]}
     return [Moved._make(row) for row in fetch(statement, {**parameters, **in_doubt})]
 

@@ -4,6 +4,8 @@ import json
 import logging
 import time
 
+from exchanges.texts import shown
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -18,9 +20,9 @@ class FieldFormatter(logging.Formatter):
         text = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items() if key != "request")
         stamp = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
         line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {record.getMessage()}"
-        line = f"{line} {text}" if text else line
+        line = shown(f"{line} {text}" if text else line)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + shown(self.formatException(record.exc_info), but="\n\t")
         return line
 
 

@@ -19,9 +19,8 @@ import aiohttp
 from yarl import URL
 
 from exchanges import crash
+from exchanges.texts import storable
 from exchanges.venue import NotSent, OutcomeUnknown
-
-MAX_TEXT = 500
 
 MAX_REPLY_BYTES = 64 * 1024
 """An answer about one order takes a few hundred bytes; more is not an answer."""
@@ -35,11 +34,6 @@ KEEP_ALIVE_SECONDS = 15.0
 _LINGER_AND_RESET = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger(__name__)
-
-
-def storable(text: str) -> str:
-    """Foreign text as a database takes it: no NUL, no half of a surrogate pair, not endless."""
-    return text[:MAX_TEXT].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 @dataclass(frozen=True, slots=True)

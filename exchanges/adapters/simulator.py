@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from exchanges.adapters.http_calls import HttpCalls, HttpReply, storable
+from exchanges.adapters.http_calls import HttpCalls, HttpReply
+from exchanges.texts import storable
 from exchanges.venue import (
     Acknowledgement,
     Capabilities,

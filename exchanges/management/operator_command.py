@@ -12,7 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from rich.console import Console, RenderableType
 
-from exchanges.services import REASON_LENGTH
+from exchanges.services import kept_reason
+from exchanges.texts import shown
 
 REFUSED = 1
 USAGE = 2
@@ -42,7 +43,10 @@ class OperatorCommand(BaseCommand):
 
     def tell(self, options: Mapping[str, Any], document: Mapping[str, Any], text: str) -> None:
         """Answer: with the document where --json asked for it, else with the text."""
-        self.stdout.write(json.dumps(document, indent=2, cls=DjangoJSONEncoder) if options["json"] else text)
+        if options["json"]:
+            self.stdout.write(json.dumps(document, indent=2, cls=DjangoJSONEncoder))
+        else:
+            self.stdout.write(shown(text, but="\n"))
 
     def show(self, *things: RenderableType) -> None:
         """Write tables and text: coloured and fitted to a terminal, plain and wide elsewhere."""
@@ -66,18 +70,16 @@ def actor() -> str:
 
 
 def reason(text: str) -> str:
-    """An argparse type: what the history keeps must say something and fit."""
-    text = text.strip()
-    if not text:
-        raise argparse.ArgumentTypeError("say why: the reason is kept in the history")
-    if len(text) > REASON_LENGTH:
-        raise argparse.ArgumentTypeError(f"{len(text)} characters are too many; {REASON_LENGTH} are kept")
-    return text
+    """An argparse type: what the history keeps must say something."""
+    try:
+        return kept_reason(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("say why: the reason is kept in the history") from None
 
 
 def refuse(message: str) -> NoReturn:
-    raise CommandError(message, returncode=REFUSED)
+    raise CommandError(shown(message), returncode=REFUSED)
 
 
 def misuse(message: str) -> NoReturn:
-    raise CommandError(message, returncode=USAGE)
+    raise CommandError(shown(message), returncode=USAGE)
