@@ -148,6 +148,9 @@ class Moved(NamedTuple):
     time_in_force: str
     expires_at: datetime | None
     lease_expires_at: datetime | None
+    client_order_id: str
+    age_seconds: float
+    """From when it was accepted to this step."""
 
 
 class Advance(NamedTuple):
@@ -285,7 +288,8 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
     SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
 )
 SELECT id, event, before, status, attempt, failures, version, in_doubt, venue_id, instrument, side, type, quantity,
-    limit_price, stop_price, time_in_force, expires_at, lease_expires_at FROM moved
+    limit_price, stop_price, time_in_force, expires_at, lease_expires_at, client_order_id,
+    extract(epoch FROM updated_at - created_at)::float8 FROM moved
 """
 
 
