@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from quiktrade import children, memory
-from quiktrade.logs import FieldFormatter
+from quiktrade.logs import FieldFormatter, Refusals
 from quiktrade.web_worker import Worker
 
 
@@ -50,6 +50,7 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     for handler in server.log.error_log.handlers:
         handler.setFormatter(FieldFormatter())
         handler.addFilter(_without_needless_traceback)
+        handler.addFilter(Refusals())
 
 
 def _without_needless_traceback(record: logging.LogRecord) -> bool:
