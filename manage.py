@@ -22,6 +22,7 @@ def main() -> None:
 
     from quiktrade import children, local_database
 
+    children.forget_inherited_signals()
     children.end_with_parent()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
     try:

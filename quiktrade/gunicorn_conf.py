@@ -35,6 +35,7 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
 
 
 def on_starting(server: Any) -> None:
+    children.forget_inherited_signals()
     children.end_with_parent()
 
 

@@ -110,7 +110,10 @@ def _secret_key() -> str:
             "Production needs QUIKTRADE_SECRET_KEY (50 random characters or more) or QUIKTRADE_SECRET_KEY_FILE. "
             'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
         )
-    return _made_secret_key(DATA_DIR / "secret_key")
+    try:
+        return _made_secret_key(DATA_DIR / "secret_key")
+    except OSError as error:
+        raise ImproperlyConfigured(f"Cannot make a secret key in {DATA_DIR}: {error.strerror}") from None
 
 
 SECRET_KEY = _secret_key()

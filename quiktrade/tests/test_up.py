@@ -18,10 +18,13 @@ from typing import Any
 
 import psutil
 import pytest
+from django.core.management import CommandError
 
 from orders.tests.factories import console_group
 from quiktrade.laboratory.traffic import log_in
+from quiktrade.management.commands.up import _claim_ports
 from quiktrade.private_server import ROOT
+from quiktrade.readiness import Addresses
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
 
@@ -216,6 +219,19 @@ def test_a_port_in_use_is_named_before_anything_starts(start: Start) -> None:
         up = start("--port", str(port))
         assert up.process.wait(60) == 1
     assert up.output == f"CommandError: Port {port} is in use: set another --port, or stop that.\n"
+
+
+def test_two_that_start_at_once_do_not_get_the_same_port() -> None:
+    """Neither listens yet, so both find the port free: a lock decides."""
+    addresses = Addresses(parts=["web", "exchange"], host="127.0.0.1", port=free_ports(1), exchange_port=free_ports(2))
+    other = Addresses(parts=["exchange"], host="127.0.0.1", port=1, exchange_port=addresses.exchange_port - 1)
+    claims = _claim_ports(addresses)
+    with pytest.raises(CommandError, match=f"Port {addresses.port} is in use: set another --port, or stop that."):
+        _claim_ports(addresses)
+    with pytest.raises(CommandError, match=f"Port {addresses.exchange_port} is in use: set another --exchange-port"):
+        _claim_ports(other)
+    for claim in claims:
+        os.close(claim)
 
 
 def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
