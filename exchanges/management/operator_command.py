@@ -24,10 +24,15 @@ The history names the actor "operator:NAME (command)", NAME being the user of th
 """
 
 
+DJANGOS_OPTIONS = {"--version", "-v", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color"}
+"""Taken by every command. Its --help is about its own: `suppressed_base_arguments` leaves these out of it."""
+
+
 class OperatorCommand(BaseCommand):
     """`examples` ends the --help text; with --json one document goes to standard output, and nothing else."""
 
     examples: ClassVar[str]
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 
+from exchanges.adapters import simulator
+from exchanges.adapters.http_calls import HttpReply
 from exchanges.models import Venue, VenueEvent
 from exchanges.tests.running import RunningExchange, running_exchange
+from exchanges.venue import NotSent
 from orders import selectors
+from orders.management.commands.requeue_orders import Command as RequeueOrders
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from quiktrade.private_server import ROOT
@@ -277,7 +282,14 @@ def test_no_letter_of_a_reason_keeps_a_venue_from_being_halted(monkeypatch: pyte
 def test_a_venue_is_halted_from_a_terminal_that_is_neither_utf_8_nor_can_show_it() -> None:
     VenueFactory()
     locale = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "manage.py", "halt_venue", "XSIM", "--reason", b"falsche Preise f\xfcr alles"]
+    command: list[str | bytes] = [
+        sys.executable,
+        "manage.py",
+        "halt_venue",
+        "XSIM",
+        "--reason",
+        b"falsche Preise f\xfcr alles",
+    ]
     environment = {**os.environ, "DATABASE_URL": database_url_of_tests(), **locale}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (
@@ -374,6 +386,24 @@ def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert f"manage.py {command}" in told
     assert "exit codes: 0 all done" in told
+
+
+@pytest.mark.parametrize("app", ["exchanges", "orders", "quiktrade"])
+def test_help_is_about_our_own_options(app: str) -> None:
+    commands = [name for name, home in get_commands().items() if home == app]
+    assert commands
+    for name in commands:
+        told = load_command_class(app, name).create_parser("manage.py", name).format_help()
+        assert "--pythonpath" not in told, name
+        assert "--settings" not in told, name
+
+
+def test_the_example_of_an_error_names_one_that_makes_orders_fail() -> None:
+    (named,) = re.findall(r"--error (\S+)", RequeueOrders.examples)
+    reply = HttpReply(422, {"Content-Type": "application/json"}, json.dumps({"code": named}).encode())
+    error = simulator._place_error(reply)
+    assert isinstance(error, NotSent)
+    assert error.answered  # so it costs an attempt, and ten of them make an order fail
 
 
 # ---- mark_placed, mark_not_placed ----

@@ -36,8 +36,14 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
 
 
 def order(event: Event, *, age: float = 0.01, venue: str = "XSIM", client_order_id: str = "mom-1") -> Moved:
-    given = {"id": uuid4(), "event": event.value, "age_seconds": age, "venue_id": venue, "status": "pending"}
-    others = dict.fromkeys(Moved._fields, 1)
+    given: dict[str, Any] = {
+        "id": uuid4(),
+        "event": event.value,
+        "age_seconds": age,
+        "venue_id": venue,
+        "status": "pending",
+    }
+    others: dict[str, Any] = dict.fromkeys(Moved._fields, 1)
     return Moved(**{**others, **given, "client_order_id": client_order_id})
 
 

@@ -35,7 +35,7 @@ Failed means that every attempt is proved not to have reached the venue, so this
 Choose orders by id, or all failed ones that meet every condition given."""
     examples = """\
   manage.py requeue_orders 01a205ec-fe66-77e0-a5bf-48ec8dd4e003 --reason "venue is back"
-  manage.py requeue_orders --venue XSIM --error connection_refused --dry-run
+  manage.py requeue_orders --venue XSIM --error stale_request --dry-run
   manage.py requeue_orders --venue XSIM --older-than 10m --yes --reason "incident 4711 is over"
 """
 

@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connections
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade import demo, file_lock, local_database, readiness
 from quiktrade.bootstrap import ROOT
 from quiktrade.database_watch import DatabaseWatch
@@ -38,14 +39,14 @@ A part that ends is started again. Ctrl-C stops everything; a second Ctrl-C does
 An empty database is filled with a venue, an operator for the console and two clients of the API. Their
 passwords are shown once. Not so with QUIKTRADE_ENV=production.
 The web part answers to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
-QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 12).
+QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 4).
 """
 
 
 class Command(BaseCommand):
     help = "Run everything: database, migrations, API, console, worker and simulated exchange."
     requires_system_checks = []  # migrate makes them, when there is a database
-    suppressed_base_arguments = {"--version", "-v", "--settings", "--pythonpath", "--traceback"}
+    suppressed_base_arguments = DJANGOS_OPTIONS - {"--no-color", "--force-color"}
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         form = argparse.RawDescriptionHelpFormatter
