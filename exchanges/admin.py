@@ -1,20 +1,24 @@
 """The console's venues: halted and resumed by operators, added and changed by administrators."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
+from django.utils.html import format_html, strip_tags
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from exchanges import services
 from exchanges.console.intents import Intent, IntentAdmin, Outcome
-from exchanges.console.pages import clipped, label, two
+from exchanges.console.pages import clipped, label, two, who
 from exchanges.console.times import age, ahead, exact, stamp
+from exchanges.console.venue_settings import SettingsField, unmasked
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.registry import ADAPTERS, open_venue
 
@@ -66,8 +70,9 @@ def venue_state(venue: Venue) -> SafeString:
     if not venue.enabled:
         labels.append(label("Off", "warning", title="Orders for it are refused."))
     if circuit := venue.open_circuit:
-        labels.append(label("Not answering", "danger", title=circuit.last_error))
-    return SafeString(" ".join(labels)) or label("Open", "success", title="Orders are accepted and sent.")
+        kind = "warning" if circuit.trouble == VenueHealth.Trouble.PAUSED else "danger"
+        labels.append(label(circuit.get_trouble_display() or "Not answering", kind, title=circuit.last_error))
+    return SafeString(" ".join(labels)) or label("Active", "success", title="Orders are accepted and sent.")
 
 
 def halted_since(venue: Venue) -> SafeString | None:
@@ -75,13 +80,29 @@ def halted_since(venue: Venue) -> SafeString | None:
 
 
 def trouble(venue: Venue) -> tuple[SafeString | str, str]:
-    """Since when it is halted or does not answer, and why."""
+    """Since when it is halted or in trouble, and why."""
     since, circuit = halted_since(venue), venue.open_circuit
     if since:
         return since, venue.halt_reason
     if circuit and circuit.opened_at:
         return exact(f"{age(circuit.opened_at)} ago", circuit.opened_at), circuit.last_error
     return "", ""
+
+
+def venue_history(venue: Venue) -> list[tuple[datetime, str, str, str]]:
+    """Its events, and who changed its settings, newest first: time, event, actor, reason or what was changed."""
+    rows = [
+        (event.at, event.get_event_display(), event.actor, event.reason)
+        for event in VenueEvent.objects.filter(venue=venue)[:EVENTS_SHOWN]
+    ]
+    changes = LogEntry.objects.filter(
+        content_type=ContentType.objects.get_for_model(Venue), object_id=venue.pk, change_message__startswith="["
+    ).select_related("user")  # what an intent did is an event
+    rows += [
+        (entry.action_time, entry.get_action_flag_display(), f"operator:{entry.user}", entry.get_change_message())
+        for entry in changes[:EVENTS_SHOWN]
+    ]
+    return sorted(rows, key=lambda row: row[0], reverse=True)[:EVENTS_SHOWN]
 
 
 def next_probe(circuit: VenueHealth) -> SafeString:
@@ -93,42 +114,46 @@ def next_probe(circuit: VenueHealth) -> SafeString:
 def circuit_facts(venue: Venue) -> list[tuple[str, SafeString | str]]:
     health = venue.known_health
     if health is None:
-        return [("State", "Closed: nothing has been sent to it yet")]
-    facts: list[tuple[str, SafeString | str]] = [("State", label("Closed", "success"))]
+        return [("Takes orders", "Unknown: nothing has been sent to it yet")]
+    facts: list[tuple[str, SafeString | str]] = [("Takes orders", label("Yes", "success"))]
     if health.retry_at and health.opened_at:
         since = exact(f"for {age(health.opened_at)}", health.opened_at)
         facts = [
-            ("State", format_html("{} {}", label("Open", "danger"), since)),
+            ("Takes orders", format_html("{} {}", label("No", "danger"), since)),
+            ("Trouble", health.get_trouble_display() or "Not answering"),
+            ("Paused until", stamp(health.paused_until) if health.paused_until else ""),
             ("Next probe", next_probe(health)),
             ("Failed probes", f"{health.probes:,}"),
         ]
-    return [
-        *facts,
-        ("Unanswered", f"{health.silences:,} request{'' if health.silences == 1 else 's'} since its last answer"),
-        ("Last error", health.last_error),
-    ]
+    facts.append(
+        ("Unanswered", f"{health.silences:,} request{'' if health.silences == 1 else 's'} since its last answer")
+    )
+    if health.silences or health.retry_at:  # an error before its last answer stands in the history, with its time
+        facts.append(("Last error", health.last_error))
+    return facts
 
 
 class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Venue
         fields = ("name", "adapter", "settings", "enabled", "is_default", "max_in_flight", "max_per_second")
-        widgets = {"settings": UnfoldAdminTextareaWidget(attrs={"rows": 5})}
 
+    settings = SettingsField(help_text="What the adapter needs, as JSON. Secrets are shown as dots, and stay.")
     adapter = forms.ChoiceField(
         choices=lambda: [(name, name) for name in sorted(ADAPTERS)], widget=UnfoldAdminSelectWidget
     )
+
+    def clean_settings(self) -> dict[str, Any]:
+        return unmasked(self.cleaned_data["settings"], self.instance.settings)
 
     def clean(self) -> dict[str, Any] | None:
         """The adapter itself is the judge of its settings."""
         super().clean()
         adapter, settings = self.cleaned_data.get("adapter"), self.cleaned_data.get("settings")
-        if settings is not None and not isinstance(settings, dict):
-            self.add_error("settings", 'An object is needed: {"name": value, …}.')
-        elif adapter and settings is not None:
+        if adapter and settings is not None:
             try:
                 open_venue(adapter, settings)
-            except ValueError as error:
+            except (ValueError, ArithmeticError) as error:  # the latter: of a number without end
                 self.add_error("settings", str(error))
         other = Venue.objects.filter(is_default=True).exclude(pk=self.instance.pk).first()
         if self.cleaned_data.get("is_default") and other:
@@ -148,7 +173,7 @@ class VenueAdmin(IntentAdmin):
         "state",
         "circuit",
         "since",
-        "halted_by",
+        "by",
         "reason",
         "adapter",
         "default",
@@ -161,21 +186,28 @@ class VenueAdmin(IntentAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return () if obj is None else ("code",)
 
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Without its settings for who may not change it: a broker's keys may be among them."""
+        hidden = () if obj is None or self.has_change_permission(request, obj) else ("settings",)
+        return [name for name in self.fields if name not in hidden]
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context: dict[str, Any] = {}
         if venue := self.get_object(request, object_id):
-            events = VenueEvent.objects.filter(venue=venue)[:EVENTS_SHOWN]
             context = {
+                "title": f"{venue} – {strip_tags(venue_state(venue))}",
+                "subtitle": None,
                 "venue": venue,
                 "state": venue_state(venue),
                 "since": halted_since(venue),
+                "halted_by": who(venue.halted_by),
                 "circuit": circuit_facts(venue),
                 "history": {
                     "headers": ["Time (UTC)", "Event", "Actor", "Reason"],
                     "rows": [
-                        [stamp(event.at), event.get_event_display(), event.actor, event.reason] for event in events
+                        [stamp(at), event, who(actor), reason] for at, event, actor, reason in venue_history(venue)
                     ],
                 },
             }
@@ -198,17 +230,21 @@ class VenueAdmin(IntentAdmin):
     def state(self, venue: Venue) -> SafeString:
         return venue_state(venue)
 
-    @admin.display(description="circuit")
+    @admin.display(description="answers")
     def circuit(self, venue: Venue) -> SafeString | str:
         if (circuit := venue.open_circuit) is None or circuit.opened_at is None or circuit.retry_at is None:
-            return "closed"
-        open_for = exact(f"open for {age(circuit.opened_at)}", circuit.opened_at)
+            return "yes"
+        open_for = exact(f"not for {age(circuit.opened_at)}", circuit.opened_at)
         probe = exact(f"probe {ahead(circuit.retry_at)}", circuit.retry_at)
         return two(open_for, probe)
 
     @admin.display(description="halted")
     def since(self, venue: Venue) -> SafeString | None:
         return halted_since(venue)
+
+    @admin.display(description="halted by")
+    def by(self, venue: Venue) -> SafeString | None:
+        return who(venue.halted_by) if venue.halted else None
 
     @admin.display(description="reason")
     def reason(self, venue: Venue) -> SafeString | None:

@@ -5,6 +5,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from exchanges.venue import VenueTrouble
+
 
 class Venue(models.Model):
     """An exchange or broker that takes orders.
@@ -70,7 +72,7 @@ class Venue(models.Model):
 
     @property
     def open_circuit(self) -> "VenueHealth | None":
-        """Its health while it does not answer."""
+        """Its health while it is in trouble: silent, paused or locked out."""
         health = self.known_health
         return health if health and health.retry_at else None
 
@@ -78,20 +80,28 @@ class Venue(models.Model):
 class VenueHealth(models.Model):
     """A venue's circuit and its bucket of sends, shared by all workers. Written by `exchanges.health` alone.
 
-    The circuit is open while `retry_at` is set: nothing is sent before that time, and one probe after it.
+    `trouble` says why nothing is sent to it, `opened_at` since when, `last_error` what it said. Nothing is sent
+    before `retry_at`, and one probe after it. `paused_until` is what the venue asked for.
     """
+
+    class Trouble(models.TextChoices):
+        SILENT = "silent", "Not answering"
+        PAUSED = VenueTrouble.PAUSED.value, "Paused"
+        LOCKED_OUT = VenueTrouble.LOCKED_OUT.value, "Credentials refused"
 
     venue = models.OneToOneField(Venue, on_delete=models.CASCADE, primary_key=True, related_name="health")
     silences = models.IntegerField(default=0)  # requests without an answer since the last answer
+    trouble = models.CharField(max_length=12, choices=Trouble, blank=True, default="", db_default="")
     opened_at = models.DateTimeField(null=True)
     retry_at = models.DateTimeField(null=True)
+    paused_until = models.DateTimeField(null=True)
     probes = models.IntegerField(default=0)  # that failed since the circuit opened: the wait doubles with each
     last_error = models.CharField(max_length=500, blank=True, default="")
     tokens = models.FloatField(default=0.0)  # sends saved up, at `tokens_at`
     tokens_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
-        return f"{self.venue_id} {'open' if self.retry_at else 'closed'}"
+        return f"{self.venue_id} {self.get_trouble_display() or 'answering'}"
 
 
 class VenueEvent(models.Model):
@@ -105,6 +115,8 @@ class VenueEvent(models.Model):
             ("resumed", "Resumed"),
             ("circuit_opened", "Circuit opened"),
             ("circuit_closed", "Circuit closed"),
+            ("paused", "Paused by the venue"),
+            ("locked_out", "Credentials refused"),
         ],
     )
     actor = models.CharField(max_length=160)

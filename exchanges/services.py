@@ -5,6 +5,7 @@ import logging
 from django.db import transaction
 from django.db.models.functions import Now
 
+from exchanges import health
 from exchanges.models import Venue, VenueEvent
 from exchanges.texts import MAX_ACTOR, MAX_TEXT, storable
 
@@ -50,6 +51,8 @@ def halt_venue(code: str, *, actor: str, reason: str) -> Venue:
 def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
     """Send orders to a halted venue again; those that waited are due at once.
 
+    One in trouble is probed at once: this is how to end a pause that a venue asked for in error.
+
     Raises: UnknownVenue, NotHalted.
     """
     reason, actor = kept_reason(reason), storable(actor, MAX_ACTOR)
@@ -59,6 +62,7 @@ def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
             raise NotHalted(f"{code} is not halted.")
         Venue.objects.filter(pk=code).update(halted_at=None, halted_by="", halt_reason="")
         VenueEvent.objects.create(venue=venue, event="resumed", actor=actor, reason=reason)
+        health.try_now(code)
         venue.refresh_from_db()
     logger.warning("Venue resumed", extra={"event": "venue.resumed", "venue": code, "actor": actor, "reason": reason})
     return venue

@@ -11,11 +11,13 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOT_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
-def storable(text: str, most: int = MAX_TEXT) -> str:
+def storable(text: object, most: int = MAX_TEXT) -> str:
     """The text as a database takes it: no NUL, no half of a surrogate pair, not endless.
 
     A byte of the command line or the environment that is not UTF-8 is such a half in Python.
     """
+    if not isinstance(text, str):  # what else it is may be of any length, too
+        text = type(text).__name__
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text if len(text) <= most else f"{text[: most - 1]}…")
 
 

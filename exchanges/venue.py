@@ -11,11 +11,19 @@ An adapter classifies what it saw into an answer or one of these errors; nobody 
 status or a FIX tag, and an adapter never sees a row of ours. When in doubt it says `OutcomeUnknown`: a reply
 cut short and a connection dropped look the same, with the request already at the venue.
 
+An error may say besides that the venue takes nothing from us now, whatever the order (`VenueTrouble`): that is the
+venue's state, so the whole venue waits, and no order spends an attempt.
+
+This is also where a venue's words become ours. Whatever an adapter puts into these errors and answers is made to
+fit a row here: text without NUL and lone surrogates, of bounded length; a pause of a day at most; an answer whose
+parts are unusable is `OutcomeUnknown`.
+
 `client_order_id` (FIX 11) is, towards a venue, the id of our order: unique over all clients and the same on
 every attempt. It is the venue's means to recognise a repetition, and ours to ask what became of an order.
 """
 
 import enum
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +31,11 @@ from decimal import Decimal
 from typing import Protocol
 
 from exchanges.texts import storable
+
+LONGEST_ID = 64
+
+LONGEST_PAUSE_SECONDS = 86_400.0
+"""A venue that asks for more is asked again after a day: a slip in its clock must not stop it for good."""
 
 
 class ResendSafety(enum.Enum):
@@ -112,9 +125,17 @@ class ReplaceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledgement:
-    """The venue has the order and it is working there (FIX 35=8, 39=0)."""
+    """The venue has the order and it is working there (FIX 35=8, 39=0).
+
+    Raises: OutcomeUnknown, if the id is not 1 to 64 printable characters: there is no way back to that order.
+    """
 
     venue_order_id: str
+
+    def __post_init__(self) -> None:
+        if not self.venue_order_id:
+            raise OutcomeUnknown("unreadable_reply", "no venue_order_id")
+        _check_id(self.venue_order_id)
 
 
 class ReportStatus(enum.Enum):
@@ -130,7 +151,10 @@ class ReportStatus(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the venue knows of one order. `code` and `text` say why, where it was rejected."""
+    """What the venue knows of one order. `code` and `text` say why, where it was rejected.
+
+    Raises: OutcomeUnknown, if the venue's id for it is there and unusable.
+    """
 
     client_order_id: str
     status: ReportStatus
@@ -138,19 +162,61 @@ class Report:
     code: str = ""
     text: str = ""
 
+    def __post_init__(self) -> None:
+        _check_id(self.venue_order_id)
+        for name in ("code", "text"):
+            object.__setattr__(self, name, storable(getattr(self, name)))
+
+
+def _check_id(value: object) -> None:
+    if not isinstance(value, str) or len(value) > LONGEST_ID or (value and not value.isprintable()):
+        raise OutcomeUnknown("unreadable_reply", "an unusable venue_order_id")
+
+
+class VenueTrouble(enum.Enum):
+    """Why a venue takes nothing from us now. It is true of the venue, and not of the order that met it."""
+
+    PAUSED = "paused"
+    """It asked for a pause: too many requests, or maintenance. Nothing is sent to it before that is over."""
+
+    LOCKED_OUT = "locked_out"
+    """It refuses our credentials, for whatever is asked. A person must renew them.
+
+    The adapter says so from the venue's documents, and not by the number of a status: at many venues 403 is what
+    becomes of one order that the account cannot pay for.
+    """
+
 
 class VenueError(Exception):
     """A call to a venue did not end as asked. `code` is short and stable, `text` is for people.
 
     `answered` says that the venue itself spoke, if only to refuse: it is alive, and its circuit stays closed.
+    `trouble` says that it takes nothing now, from anybody with our credentials; `retry_after` is how many seconds
+    it asked us to stay away for, None if it did not say.
     """
 
-    def __init__(self, code: str, text: str = "", *, answered: bool = False) -> None:
+    def __init__(
+        self,
+        code: str,
+        text: str = "",
+        *,
+        answered: bool = False,
+        trouble: VenueTrouble | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         code, text = storable(code), storable(text)  # a venue's words go into rows
         super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text
         self.answered = answered
+        self.trouble = trouble
+        self.retry_after = _pause(retry_after)
+
+
+def _pause(seconds: float | None) -> float | None:
+    if seconds is None or math.isnan(seconds):
+        return None
+    return min(max(float(seconds), 0.0), LONGEST_PAUSE_SECONDS)
 
 
 class OrderRejected(VenueError):
@@ -161,11 +227,7 @@ class OrderRejected(VenueError):
 
 
 class NotSent(VenueError):
-    """The request is proved not to have arrived. Send it again, not before `retry_after` seconds if given."""
-
-    def __init__(self, code: str, text: str = "", *, answered: bool = False, retry_after: float | None = None) -> None:
-        super().__init__(code, text, answered=answered)
-        self.retry_after = retry_after
+    """The request is proved not to have arrived. Send it again."""
 
 
 class OutcomeUnknown(VenueError):

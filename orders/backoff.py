@@ -9,14 +9,12 @@ def backoff_seconds(
     *,
     base: float,
     cap: float,
-    retry_after: float | None = None,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> float:
     """Exponential with full jitter: uniform over [0, min(cap, base · 2^(failures-1))], failures ≥ 1.
 
     Full jitter spreads the orders that failed together over the whole interval, so that a venue coming back
-    is not met by all of them at once. `retry_after` seconds, if the venue said, come on top: never earlier
-    than it asked.
+    is not met by all of them at once.
     """
     ceiling = min(cap, base * 2.0 ** min(failures - 1, 64))
-    return (retry_after or 0.0) + uniform(0.0, ceiling)
+    return uniform(0.0, ceiling)

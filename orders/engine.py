@@ -11,10 +11,11 @@ and one that records, so that neither waits for the other and the loop waits for
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -24,6 +25,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from exchanges import crash
 from exchanges.health import Permit
 from exchanges.registry import open_venue
+from exchanges.texts import storable
 from exchanges.venue import (
     Capabilities,
     NewOrder,
@@ -33,6 +35,7 @@ from exchanges.venue import (
     ResendSafety,
     Venue,
     VenueError,
+    VenueTrouble,
 )
 from orders import doorbell, selectors, services
 from orders.backoff import backoff_seconds
@@ -51,7 +54,10 @@ BUSY = 8
 """Requests under way from which on gathering is worth its wait."""
 DATABASE_RETRY_SECONDS = 0.5
 UNREACHABLE_SECONDS = 0.5
-"""The longest wait of an order whose venue was not there, before the circuit takes over."""
+"""The longest wait of an order whose venue was not there, or takes nothing, before the circuit takes over."""
+
+HELD_BACK = NotSent("held_back", "The venue said that it takes nothing now.", trouble=VenueTrouble.PAUSED)
+"""Of an order that was claimed before the venue said so."""
 
 
 def clock() -> float:
@@ -66,6 +72,9 @@ class Desk:
     row: VenueToServe
     venue: Venue
     in_flight: int = 0
+    closed_at: float = -math.inf
+    """Claims made before this are not sent: since then the venue has said that it takes nothing, and the row knows.
+    Infinite while that is yet to be written; nothing is claimed meanwhile."""
     wants_more: bool = False
     """The last claim left orders behind, for want of room here."""
     capabilities: Capabilities = field(init=False)
@@ -81,6 +90,10 @@ class Desk:
     def worth_a_claim(self) -> bool:
         """Room for a good part of a claim: full desks are refilled in chunks, not order by order."""
         return self.room >= max(1, min(LARGEST_CLAIM, self._size) // 4)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed_at == math.inf
 
     @property
     def _size(self) -> int:
@@ -136,6 +149,7 @@ class Engine:
         self._limited = False  # a claim got less than it wanted: perhaps for what is not recorded yet
         self._outcome = asyncio.Event()
         self._over = False
+        self._recorder: asyncio.Task[None] | None = None
         self._recorded: Callable[[list[Moved]], None] = lambda moved: None
 
     async def connect(self) -> None:
@@ -161,11 +175,16 @@ class Engine:
 
         `hand_over` is called when no more will be claimed, with the last requests still under way: another
         process may go on from there. `recorded` is told the orders of every written batch.
+
+        Raises whatever keeps it from claiming or from recording, when the requests under way have ended; outcomes
+        that were not written then are left to the leases of their orders.
         """
-        self._recorded, self._over = recorded, False
+        self._recorded, self._over, self._writing = recorded, False, False
+        self._attempts.clear()
         await self.claims(close_old_connections)
         await self.records(close_old_connections)
-        recorder = asyncio.create_task(self._record())
+        self._recorder = asyncio.create_task(self._record())
+        self._recorder.add_done_callback(lambda _: self._wake.set())
         listener = asyncio.create_task(self._listen()) if linger else None
         try:
             await self._claim(time.monotonic() + seconds, linger, stopping)
@@ -177,17 +196,28 @@ class Engine:
                 await asyncio.wait(self._calls)
             self._over = True
             self._outcome.set()
-            await recorder
-            for desk in self._desks.values():
+            try:
+                await self._recorder
+            finally:
+                await self._close_desks()
+
+    async def _close_desks(self) -> None:
+        for code, desk in self._desks.items():
+            try:
                 await desk.venue.close()
-            self._desks.clear()
+            except Exception:
+                logger.exception("Adapter failed to close", extra={"venue": code})
+        self._desks.clear()
 
     # ---- beat 1 ----
 
     async def _claim(self, end: float, linger: float, stopping: Callable[[], bool]) -> None:
         idle_since: float | None = None
+        assert self._recorder is not None
         while (now := time.monotonic()) < end and not stopping():
             self._wake.clear()
+            if self._recorder.done():
+                return  # what it raised ends the run: nothing more is sent whose outcome nobody writes
             if await self._claim_once():
                 idle_since = None
                 continue
@@ -208,7 +238,7 @@ class Engine:
         """Claim for every venue that has due orders and room, and start sending. Says how many there were."""
         rooms = {}
         for code, desk in self._desks.items():
-            rooms[code] = min(desk.room, LARGEST_CLAIM) if desk.worth_a_claim else 0
+            rooms[code] = min(desk.room, LARGEST_CLAIM) if desk.worth_a_claim and not desk.is_closed else 0
             desk.wants_more = not rooms[code]
         count = 0
         for round_ in await self.claims.until_done(_claim_due, rooms):
@@ -222,7 +252,7 @@ class Engine:
         """Open a venue's adapter, for the run. Says whether it could be."""
         try:
             self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
-        except (LookupError, ValueError) as error:
+        except Exception as error:  # whatever an adapter makes of its settings, it is no other venue's trouble
             await self.claims.until_done(services.shut_out, row.code, error=str(error))
             return False
         return True
@@ -246,46 +276,55 @@ class Engine:
 
     async def _send(self, desk: Desk, order: Moved, permit: Permit, asked_at: float, claimed_at: float) -> None:
         try:
-            step, answered = await self._attempt(desk, order, asked_at, claimed_at)
+            step, error = await self._attempt(desk, order, asked_at, claimed_at)
         finally:
             desk.in_flight -= 1
             if desk.wants_more and desk.worth_a_claim:
                 self._wake.set()
-        self._attempts.append(Attempt(step, desk.row.code, answered, permit))
+        answered = None if error is HELD_BACK else error is None or error.answered
+        if answered is None:
+            error = None  # it says nothing of the venue
+        elif error and error.trouble:
+            desk.closed_at = math.inf
+        self._attempts.append(Attempt(step, desk.row.code, answered, permit, order.attempt, error))
         self._outcome.set()
 
-    async def _attempt(self, desk: Desk, order: Moved, asked_at: float, claimed_at: float) -> tuple[Step, bool]:
-        """Send once. Returns what that means for the order, and whether the venue spoke.
+    async def _attempt(
+        self, desk: Desk, order: Moved, asked_at: float, claimed_at: float
+    ) -> tuple[Step, VenueError | None]:
+        """Send once. Returns what that means for the order, and what kept it from being acknowledged.
 
         The lease began between `asked_at` and `claimed_at`: the first is the safe side for sending, the second for
         what may still be valid at the venue.
         """
         capabilities, lease = desk.capabilities, settings.PLACEMENT_LEASE_SECONDS
         started = clock()
+        error: VenueError
+        if asked_at < desk.closed_at:
+            error = HELD_BACK
         # Twice the deadline: a call may wait as long again for a connection.
-        if started - asked_at > lease - 2 * capabilities.deadline_seconds:
+        elif started - asked_at > lease - 2 * capabilities.deadline_seconds:
             # This process stood still. The fence makes a late answer harmless; better not to send late at all.
-            error: VenueError = NotSent("late", "The process was held up; the lease is too short.", answered=True)
+            error = NotSent("late", "The process was held up; the lease is too short.", answered=True)
         else:
             crash.point("after_mark")
             try:
                 acknowledgement = await desk.venue.place(new_order(order))
                 crash.point("after_reply")
-            except VenueError as raised:
-                error = raised
-            except Exception as raised:
-                logger.exception("Adapter failed", extra={"venue": desk.row.code, "order_id": order.id})
-                error = OutcomeUnknown("adapter_error", repr(raised))
-            else:
                 step = Step(
                     order_id=order.id,
                     event=Event.ACKNOWLEDGED,
                     detail={"latency_ms": _milliseconds_since(started)},
                     venue_order_id=acknowledgement.venue_order_id,
                 )
-                return step, True
+                return step, None
+            except VenueError as raised:
+                error = raised
+            except Exception as raised:
+                logger.exception("Adapter failed", extra={"venue": desk.row.code, "order_id": order.id})
+                error = OutcomeUnknown("adapter_error", repr(raised))
         left, latency = lease - (clock() - claimed_at), _milliseconds_since(started)
-        return failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error.answered
+        return failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error
 
     # ---- beat 3 ----
 
@@ -300,11 +339,52 @@ class Engine:
             if attempts:
                 crash.point("before_record")
                 self._writing = True
-                self._recorded(await self.records.until_done(services.record_attempts, attempts, actor=ACTOR))
+                self._recorded(await self._write(attempts))
                 self._writing = False
+                self._reopen(attempts)
                 if self._limited:
                     self._limited = False
                     self._wake.set()
+
+    async def _write(self, attempts: list[Attempt]) -> list[Moved]:
+        """Write outcomes together. One that cannot be written is found by halves, so that it holds up no other."""
+        try:
+            return await self.records.until_done(services.record_attempts, attempts, actor=ACTOR)
+        except Exception as error:
+            if len(attempts) == 1:
+                return await self._write_as_unknown(attempts[0], error)
+            half = len(attempts) // 2
+            return await self._write(attempts[:half]) + await self._write(attempts[half:])
+
+    async def _write_as_unknown(self, attempt: Attempt, error: Exception) -> list[Moved]:
+        """What cannot be written as it is, is not known: the venue is asked again, what it said is kept in words."""
+        step, capabilities = attempt.step, self._desks[attempt.venue].capabilities
+        said = f"{step.venue_order_id} {step.reason}".strip()
+        unknown = Step(
+            order_id=step.order_id,
+            event=Event.OUTCOME_UNKNOWN,
+            attempt=attempt.number,
+            reason=storable(f"unwritable: {step.event}: {said}"),
+            detail={"code": "unwritable", "event": step.event, "error": storable(str(error).strip())},
+            delay=look_up_delay(capabilities, lease_left=settings.PLACEMENT_LEASE_SECONDS),
+        )
+        fields = {"event": "order.unwritable", "venue": attempt.venue, "order_id": step.order_id}
+        logger.error(
+            "An outcome cannot be written", extra={**fields, "outcome": step.event, "error": str(error).strip()}
+        )
+        written = replace(attempt, step=unknown, error=None)
+        try:
+            return await self.records.until_done(services.record_attempts, [written], actor=ACTOR)
+        except Exception:
+            logger.exception("An outcome cannot even be written as unknown: its lease runs out", extra=fields)
+            return []
+
+    def _reopen(self, attempts: list[Attempt]) -> None:
+        """From here on the rows tell whether a venue that took nothing may be sent to."""
+        for attempt in attempts:
+            if attempt.error and attempt.error.trouble:
+                self._desks[attempt.venue].closed_at = clock()
+                self._wake.set()
 
     async def _listen(self) -> None:
         while True:
@@ -377,8 +457,8 @@ def failed_step(
     delay: float | None = None
     if isinstance(error, OrderRejected):
         event = Event.REJECTED_BY_VENUE
-    elif isinstance(error, NotSent) and not error.answered:
-        event = Event.VENUE_UNREACHABLE
+    elif isinstance(error, NotSent) and (error.trouble or not error.answered):
+        event = Event.TURNED_AWAY if error.trouble else Event.VENUE_UNREACHABLE
         # The circuit decides when to go on; a little spread keeps the first few from coming back together.
         delay = backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS)
     elif isinstance(error, NotSent):
@@ -387,12 +467,13 @@ def failed_step(
             order.failures + 1,
             base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
             cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
-            retry_after=error.retry_after,
         )
         detail["retry_in_seconds"] = round(delay, 3)
     else:
         event = Event.OUTCOME_UNKNOWN
         delay = look_up_delay(capabilities, lease_left=lease_left)
+        if error.trouble:
+            detail["trouble"] = error.trouble.value
     return Step(order_id=order.id, event=event, attempt=order.attempt, reason=str(error), detail=detail, delay=delay)
 
 

@@ -39,6 +39,7 @@ class Event(models.TextChoices):
     REJECTED_BY_VENUE = "rejected_by_venue"
     NOT_SENT = "not_sent"
     VENUE_UNREACHABLE = "venue_unreachable"
+    TURNED_AWAY = "turned_away"
     OUTCOME_UNKNOWN = "outcome_unknown"
     NOT_FOUND = "not_found"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
@@ -58,11 +59,13 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (SUBMITTING,  Event.REJECTED_BY_VENUE):  REJECTED,
     (SUBMITTING,  Event.NOT_SENT):           PENDING,      # proved: back off, count the failure
     (SUBMITTING,  Event.VENUE_UNREACHABLE):  PENDING,      # proved, and no fault of the order: costs no attempt
+    (SUBMITTING,  Event.TURNED_AWAY):        PENDING,      # likewise: the venue takes nothing from us now
     (SUBMITTING,  Event.OUTCOME_UNKNOWN):    UNCONFIRMED,  # also: the lease ran out
     (UNCONFIRMED, Event.ACKNOWLEDGED):       PLACED,
     (UNCONFIRMED, Event.REJECTED_BY_VENUE):  REJECTED,
     (UNCONFIRMED, Event.NOT_SENT):           PENDING,      # late proof, of the very attempt that was in question
     (UNCONFIRMED, Event.VENUE_UNREACHABLE):  PENDING,      # likewise
+    (UNCONFIRMED, Event.TURNED_AWAY):        PENDING,      # likewise
     (UNCONFIRMED, Event.NOT_FOUND):          PENDING,      # only where the venue's class makes a re-send safe
     (UNCONFIRMED, Event.MARKED_PLACED):      PLACED,       # an operator's word, after a second look at the venue
     (UNCONFIRMED, Event.MARKED_NOT_PLACED):  FAILED,       # likewise; requeue or cancel is the operator's next word
@@ -80,6 +83,9 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (REJECTED,    Event.ACKNOWLEDGED):       PLACED,       # likewise
 }
 # fmt: on
+
+LONGEST_DELAY_SECONDS = 86_400.0
+"""No step puts an order off for longer, whatever a venue or its settings say; a wrong one heals within a day."""
 
 NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY_PASSED)
 """An order of which an attempt may still arrive is not called ended on our word (found by docs/model)."""
@@ -176,19 +182,25 @@ _NEW_COLUMNS = {
 
 _GIVEN_COLUMNS = {**_NEW_COLUMNS, "actor": "text"}
 
-_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _GIVEN_COLUMNS.items())
-_MANY_ROWS = "SELECT * FROM json_to_recordset(%(rows)s::json) AS r ({})".format(
-    ", ".join(f"{name} {kind}" for name, kind in _GIVEN_COLUMNS.items())
+# An order's time is taken when its transaction has its number, not when the statement came: whoever reads orders by
+# time can tell from the numbers in use which times are still to be filled (selectors._ALL_THERE_BEFORE).
+_NOW = "CASE WHEN pg_current_xact_id() IS NOT NULL THEN clock_timestamp() END"
+
+_ONE_ROW = "SELECT {}, {} AS now".format(
+    ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _GIVEN_COLUMNS.items()), _NOW
+)
+_MANY_ROWS = "SELECT r.*, (SELECT {}) AS now FROM json_to_recordset(%(rows)s::json) AS r ({})".format(
+    _NOW, ", ".join(f"{name} {kind}" for name, kind in _GIVEN_COLUMNS.items())
 )
 
 
 def _store(source: str) -> str:
-    """The statement that stores new orders with their first events. `source` yields the rows."""
+    """The statement that stores new orders with their first events. `source` yields the rows, and one time for all."""
     return f"""
 WITH wanted AS ({source}), stored AS (
-    INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)},
-        status, version, attempt, failures, in_doubt, next_attempt_at, venue_order_id, last_error)
-    SELECT {", ".join(_NEW_COLUMNS)}, 'pending', 1, 0, 0, false, statement_timestamp(), '', '' FROM wanted
+    INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)}, status, version, attempt, failures, in_doubt, venue_order_id,
+        last_error, next_attempt_at, created_at, updated_at)
+    SELECT {", ".join(_NEW_COLUMNS)}, 'pending', 1, 0, 0, false, '', '', now, now, now FROM wanted
     ON CONFLICT (owner_id, client_order_id) DO NOTHING
     RETURNING id, created_at
 ), noted AS (
@@ -333,14 +345,14 @@ def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -
     get the same order. Commit before sending anything. Whether the venue may be sent to at all is for the caller
     to ask (exchanges.health).
     """
-    limits = {"limit": limit, "in_flight": in_flight, "lease": lease}
+    limits = {"limit": limit, "in_flight": in_flight, "lease": _bounded(lease)}
     return _run(_CLAIM, {"venue": venue, **limits, "actor": actor})
 
 
 def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[Moved]:
     """Make up to `limit` orders whose lease ran out unconfirmed, to be looked up in `delay` seconds."""
     reason = "The attempt ended without a result: its lease ran out."
-    return _run(_SWEEP, {"venue": venue, "delay": delay, "limit": limit, "reason": reason, "actor": actor})
+    return _run(_SWEEP, {"venue": venue, "delay": _bounded(delay), "limit": limit, "reason": reason, "actor": actor})
 
 
 def overtake(*, limit: int, actor: str) -> list[Moved]:
@@ -366,7 +378,17 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
 
 
 def _as_row(step: Step) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in Step.__slots__} | {"reason": storable(step.reason)}
+    # A venue's window for a re-send may be longer than this: a look-up before it closes does no harm.
+    return {name: getattr(step, name) for name in Step.__slots__} | {
+        "reason": storable(step.reason),
+        "delay": _bounded(step.delay),
+        "resend_within": _bounded(step.resend_within),
+    }
+
+
+def _bounded(seconds: float | None) -> float | None:
+    """So that no time is written that lies beyond any use, or that Python cannot read; NaN is taken for 0."""
+    return None if seconds is None else min(max(0.0, seconds), LONGEST_DELAY_SECONDS)
 
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
@@ -390,7 +412,7 @@ def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[tuple[UUID,
     No status changes, so no event is written. Returns ids with their attempt numbers.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": seconds})
+        cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": _bounded(seconds)})
         return list(cursor.fetchall())
 
 
@@ -416,8 +438,8 @@ def _postpone(orders: Sequence[tuple[UUID, int]], seconds: float | None, error: 
             " WHERE o.id = w.id AND o.attempt = w.attempt AND o.status = 'unconfirmed'"
             " AND o.next_attempt_at IS NOT NULL",
             {
-                "seconds": seconds,
-                "error": error[:500],
+                "seconds": _bounded(seconds),
+                "error": storable(error),
                 "ids": [order_id for order_id, _ in orders],
                 "attempts": [attempt for _, attempt in orders],
             },

@@ -1,5 +1,6 @@
 """The rows. `Order` is the truth about an order; `OrderEvent` is its history; only `lifecycle` writes a status."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -60,7 +61,8 @@ class Status(models.TextChoices):
     only an operator, who has seen the venue's screen, can decide."""
 
     FAILED = "failed"
-    """[8] Attempts spent, each of them proved not to have arrived. An operator requeues or cancels."""
+    """[8] Attempts spent, each of them turned away or proved not to have arrived; or an operator has said that it is
+    not at the venue. An operator requeues or cancels."""
 
     PLACED = "placed"
     """[0] The venue acknowledged it, and it is working there."""
@@ -89,6 +91,8 @@ class Status(models.TextChoices):
 
 AT_VENUE = (Status.PLACED, Status.PARTIALLY_FILLED, Status.PENDING_CANCEL, Status.PENDING_REPLACE, Status.FILLED)
 """An order in one of these has been acknowledged, so it has the venue's id."""
+
+READABLE = (datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 
 CLIENT_ORDER_ID_PATTERN = r"[A-Za-z0-9._:\-]{1,64}"
 
@@ -129,6 +133,7 @@ class Order(models.Model):
         permissions = [
             ("operate_order", "Can requeue, cancel and reconcile orders"),
             ("settle_order", "Can mark a parked order placed or not placed"),
+            ("use_api", "Can use the API"),  # asked of staff and superusers only: a client needs none
         ]
         constraints = [
             models.UniqueConstraint(fields=["owner", "client_order_id"], name="order_client_order_id_unique"),
@@ -167,6 +172,13 @@ class Order(models.Model):
             models.CheckConstraint(
                 condition=~Q(status=Status.PENDING) | Q(next_attempt_at__isnull=False), name="order_pending_has_time"
             ),
+            # beyond it Python reads no time, and one such row would spoil every list that it is in
+            models.CheckConstraint(
+                condition=Q(next_attempt_at__range=READABLE)
+                & Q(lease_expires_at__range=READABLE)
+                & Q(resend_before__range=READABLE),
+                name="order_times_readable",
+            ),
             models.CheckConstraint(
                 condition=~Q(status__in=AT_VENUE) | ~Q(venue_order_id=""), name="order_at_venue_has_its_id"
             ),
@@ -194,6 +206,16 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits for an operator's word. In a query it is `attention.PARKED`."""
+        return self.status == Status.UNCONFIRMED and self.next_attempt_at is None
+
+    @property
+    def stands(self) -> str:
+        """Its status in one word, as people are shown it: an unconfirmed order that needs a person is parked."""
+        return "parked" if self.parked else self.status
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("An order is written by orders.lifecycle alone: use a service in orders.services")

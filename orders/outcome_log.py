@@ -20,7 +20,7 @@ from orders.lifecycle import Event, Moved, Step
 
 logger = logging.getLogger(__name__)
 
-FAILED = frozenset((Event.NOT_SENT, Event.VENUE_UNREACHABLE, Event.OUTCOME_UNKNOWN, Event.NOT_FOUND))
+FAILED = frozenset((Event.NOT_SENT, Event.VENUE_UNREACHABLE, Event.TURNED_AWAY, Event.OUTCOME_UNKNOWN, Event.NOT_FOUND))
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 QUIET_SECONDS = 10.0

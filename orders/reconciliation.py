@@ -21,7 +21,7 @@ from exchanges import directory, health
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import capabilities_of, open_venue
 from exchanges.texts import storable
-from exchanges.venue import Capabilities, Report, ReportStatus, ResendSafety, VenueError
+from exchanges.venue import Capabilities, NotSent, Report, ReportStatus, ResendSafety, VenueError
 from orders import doorbell, lifecycle, selectors, services
 from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, Step
@@ -163,7 +163,7 @@ def settle_seconds(row: VenueRow) -> float:
 def _reconcile(row: VenueRow, due: Sequence[tuple[UUID, int]], *, actor: str) -> list[Result]:
     capabilities = capabilities_of(row.adapter, row.settings)
     order_ids = [order_id for order_id, _ in due]
-    answers = asyncio.run(_look_up(row, order_ids)) if capabilities.finds else None
+    answers = _ask(row, order_ids) if capabilities.finds else None
     doubts = selectors.doubts(order_ids)
     results, steps = [], []
     unanswered: dict[str, list[tuple[UUID, int]]] = {}
@@ -184,8 +184,6 @@ def _reconcile(row: VenueRow, due: Sequence[tuple[UUID, int]], *, actor: str) ->
             case None:
                 unanswered.setdefault(f"Look-up failed: {answer}", []).append((order_id, attempt))
                 results.append(Result(order_id, False, f"The venue gave no answer: {answer}"))
-    if answers and any(not isinstance(answer, VenueError) or answer.answered for answer in answers.values()):
-        health.record_answer(row.code)
     moved = services.record_outcomes(steps, actor=actor) if steps else []
     results += [Result(order.id, True, order.status) for order in moved]
     results += _left_behind((step.order_id for step in steps), {order.id for order in moved})
@@ -242,7 +240,7 @@ def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, re
     if order.since.total_seconds() < _longest_attempt(capabilities):
         return Result(order_id, False, "Its last request may still be on its way; try again in a minute.")
     if capabilities.finds:
-        answer = asyncio.run(_look_up(order.venue, [order_id]))[order_id]
+        answer = _ask(order.venue, [order_id])[order_id]
         if isinstance(answer, VenueError):
             return Result(order_id, False, f"The venue gave no answer, and is to be asked first: {answer}")
         if answer is not None and not _agrees(answer, event, venue_order_id):
@@ -281,6 +279,21 @@ def _with_age(orders: QuerySet[Order]) -> QuerySet[Order, Any]:
 
 def _left_behind(order_ids: Iterable[UUID], moved: set[UUID]) -> list[Result]:
     return [Result(i, False, "It changed while the venue was asked.") for i in order_ids if i not in moved]
+
+
+def _ask(row: VenueRow, order_ids: Sequence[UUID]) -> dict[UUID, Report | VenueError | None]:
+    """The venue's answers, which also tell how it stands. One in trouble is not asked before its time, and then
+    about one order first."""
+    answers: dict[UUID, Report | VenueError | None] = {}
+    for chosen in (order_ids[: health.look_ups(row.code, len(order_ids))], order_ids):
+        left = [order_id for order_id in chosen if order_id not in answers]
+        if not left or any(isinstance(answer, VenueError) and answer.trouble for answer in answers.values()):
+            break
+        found = asyncio.run(_look_up(row, left))
+        health.record_look_ups(row.code, found.values())
+        answers |= found
+    closed = NotSent("venue_closed", "The venue takes nothing from us now; it is asked later.")
+    return dict.fromkeys(order_ids, closed) | answers
 
 
 async def _look_up(row: VenueRow, order_ids: Sequence[UUID]) -> dict[UUID, Report | VenueError | None]:

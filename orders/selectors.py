@@ -157,12 +157,30 @@ class Position(NamedTuple):
     id: UUID
 
 
+# Orders become visible when their transaction ends, which is not in the order of their times. One that is not visible
+# to a statement sent after this one belongs to a transaction that has its number now, and began at `xact_start`; or
+# that gets its number later, and the order's time is taken after that. Readers have no number, and hold nothing up.
+# Of another role's transactions the start is not shown: all that store orders are to have one role.
+_ALL_THERE_BEFORE = """
+SELECT LEAST(statement_timestamp(), min(xact_start)) FROM pg_stat_get_activity(NULL)
+WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    AND datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
 def page_of_orders(
     owner_id: int, filters: Mapping[str, Any], *, after: Position | None, newest_first: bool, limit: int
 ) -> list[ClientOrder]:
-    """Up to `limit` of this client's orders behind a position: every page costs the same."""
+    """Up to `limit` of this client's orders behind a position: every page costs the same.
+
+    Oldest first, it ends before the first order that a running transaction may still add: whoever reads on from its
+    last one misses none. Newest first, it has every order that is there.
+    """
     conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
     parameters = {"owner": owner_id, "limit": limit, **filters}
+    if not newest_first:
+        ((parameters["all_there_before"],),) = fetch(_ALL_THERE_BEFORE, {})  # before the page: see there
+        conditions.append("created_at < %(all_there_before)s")
     if after is not None:
         conditions.append(f"(created_at, id) {'<' if newest_first else '>'} (%(after_at)s, %(after_id)s)")
         parameters |= {"after_at": after.created_at, "after_id": after.id}
@@ -190,11 +208,13 @@ class Doubt:
 def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:
     """By order, from its history. What an operator vouched for since is not in question any more."""
     events = OrderEvent.objects.filter(order=OuterRef("order"))
-    missed = events.filter(attempt=OuterRef("attempt"), event__in=("not_sent", "venue_unreachable"))
+    missed = events.filter(attempt=OuterRef("attempt"), event__in=("not_sent", "venue_unreachable", "turned_away"))
     vouched_for = events.filter(event="marked_not_placed", sequence__gt=OuterRef("sequence"))
     history = OrderEvent.objects.filter(order__in=order_ids).exclude(Exists(vouched_for))
     attempts = history.filter(event="claimed").exclude(Exists(missed)).values("order_id")
     ages = dict(attempts.annotate(age=Now() - Min("at")).values_list("order_id", "age"))
-    resends = history.filter(event="not_found").values("order_id")
+    # What a venue in trouble left unanswered is no fault of the order: like 429, it costs no attempt.
+    excused = events.filter(attempt=OuterRef("attempt"), event="outcome_unknown", detail__has_key="trouble")
+    resends = history.filter(event="not_found").exclude(Exists(excused)).values("order_id")
     rounds = dict(resends.annotate(rounds=Count("id")).values_list("order_id", "rounds"))
     return {pk: Doubt(ages[pk].total_seconds() if pk in ages else 0.0, rounds.get(pk, 0)) for pk in order_ids}

@@ -13,12 +13,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, InternalError, OperationalError, transaction
 from django.utils import timezone
 
 from exchanges import directory, health
 from exchanges.directory import Listing
 from exchanges.models import Venue
+from exchanges.venue import VenueError
 from orders import doorbell, lifecycle, selectors, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
@@ -44,7 +45,10 @@ class ClientOrderIdTaken(Exception):
     """The client has another order by this `client_order_id`: use a new one for a new order."""
 
     def __init__(self, order: ClientOrder) -> None:
-        super().__init__(f"client_order_id {order.client_order_id} is taken by order {order.id}, which differs.")
+        super().__init__(
+            f"client_order_id {order.client_order_id} is taken by order {order.id}, which differs. Give a new order an "
+            "id of its own."
+        )
         self.order = order
 
 
@@ -244,6 +248,8 @@ class Result:
     order_id: UUID
     done: bool
     explanation: str
+    status: str | None = None
+    """Where it stands instead, if it was not done."""
 
 
 _WHY_NOT_CANCELED: Mapping[str, str] = {
@@ -261,9 +267,11 @@ def cancel_orders(order_ids: Sequence[UUID], *, actor: str, reason: str) -> list
 
 
 def cancel_order(order_id: UUID, *, actor: str, reason: str) -> None:
-    """Cancel one order. Raises: CannotCancel, which says why."""
+    """Have one order canceled. One that is so already is left alone: the request may be a repeat whose first answer
+    was lost. Raises: CannotCancel, which says why.
+    """
     (result,) = cancel_orders([order_id], actor=actor, reason=reason)
-    if not result.done:
+    if not result.done and result.status != Status.CANCELED:
         raise CannotCancel(result.explanation)
 
 
@@ -303,18 +311,30 @@ def _ask(
             why = why_not.get(status, f"It is {status}, which is final.")
             if in_doubt and event == Event.CANCEL_REQUESTED and status == Status.PENDING:
                 why = "It was sent without an answer and is to be sent again under the same id: it may be at the venue."
-            results.append(Result(order_id, False, why))
+            results.append(Result(order_id, False, why, status))
     logger.info("Orders %s", done, extra={"orders": len(moved), "asked": len(order_ids), "actor": actor})
     return results
 
 
 def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
-    """Write what attempts or look-ups came to, and fail the orders whose attempts are spent.
+    """Write what look-ups came to, or an operator's word on it.
 
-    An answer that came too late for its order changes nothing and is logged.
+    An answer that came too late for its order changes nothing and is logged. So is one that cannot be written:
+    its order stays as it is, and the others are written.
     """
-    with transaction.atomic():
-        recorded = _record(steps, actor=actor)
+    try:
+        with transaction.atomic():
+            recorded = _record(steps, actor=actor)
+    except (OperationalError, InterfaceError, InternalError):
+        raise  # the database's trouble, and not that of one outcome
+    except Exception as error:
+        if len(steps) > 1:
+            half = len(steps) // 2
+            return record_outcomes(steps[:half], actor=actor) + record_outcomes(steps[half:], actor=actor)
+        for step in steps:
+            fields = {"event": f"order.unwritable_{step.event}", "order_id": step.order_id, "error": str(error).strip()}
+            logger.error("An outcome cannot be written: its order stays as it is", extra=fields)
+        return []
     _log_recorded(recorded, steps)
     return recorded.moved
 
@@ -328,7 +348,10 @@ class Recorded(NamedTuple):
 
 
 def _record(steps: Sequence[Step], *, actor: str) -> Recorded:
-    """Inside a transaction. Nothing is logged here: its commit may fail, and then all of this is done again."""
+    """Move orders, and fail those whose attempts are spent.
+
+    Inside a transaction. Nothing is logged here: its commit may fail, and then all of this is done again.
+    """
     moved, stale = lifecycle.advance(steps, actor=actor)
     spent = [
         Step(
@@ -420,16 +443,22 @@ def shut_out(code: str, *, error: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one attempt came to: the step for its order, and what it says about the venue."""
+    """What one attempt came to: the step for its order, and what it says about the venue.
+
+    `number` is the order's attempt, also where the step itself applies to any. `answered` None: it was not sent.
+    """
 
     step: Step
     venue: str
-    answered: bool
+    answered: bool | None
     permit: health.Permit
+    number: int | None = None
+    error: VenueError | None = None
 
 
 def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[Moved]:
-    """Write what attempts came to, for their orders and for their venues' circuits."""
+    """Write what attempts came to, for their orders and for their venues' circuits: all of them or, if one cannot
+    be written, none."""
     steps = [attempt.step for attempt in attempts]
     with transaction.atomic():
         recorded = _record(steps, actor=actor)
@@ -440,13 +469,16 @@ def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[Moved]:
 
 
 def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
-    """One answer among them says that the venue is alive."""
-    silent = [attempt for attempt in attempts if not attempt.answered]
-    if len(silent) == len(attempts):
-        probe = any(attempt.permit.probe for attempt in silent)
-        health.record_silence(code, requests=len(silent), probe=probe, error=silent[-1].step.reason)
-    elif silent or any(attempt.permit.troubled for attempt in attempts):
-        health.record_answer(code)
+    """The venue's own word that it takes nothing counts most; else one answer says that it is alive."""
+    sent = [attempt for attempt in attempts if attempt.answered is not None]
+    answered = [attempt for attempt in sent if attempt.answered]
+    probe = any(attempt.permit.probe for attempt in sent)
+    if errors := [attempt.error for attempt in sent if attempt.error and attempt.error.trouble]:
+        health.record_trouble(code, errors, probe=probe)
+    elif sent and not answered:
+        health.record_silence(code, requests=len(sent), probe=probe, error=sent[-1].step.reason)
+    elif len(answered) < len(sent) or any(attempt.permit.troubled for attempt in sent):
+        health.record_answer(code, probe=any(attempt.permit.probe for attempt in answered))
 
 
 def sweep_orders(*, limit: int = 1000) -> int:

@@ -20,6 +20,7 @@ from orders.admin import cells
 from orders.attention import Counts
 from quiktrade.admin import node_state
 from quiktrade.models import WorkerNode
+from quiktrade.recent import recent_actions
 
 NEEDS_SHOWN = 10
 NODES_SHOWN = 10
@@ -130,6 +131,7 @@ def first_page(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         context["venues"] = _venues()
     if may("quiktrade.view_workernode"):
         context["nodes"] = _nodes()
+    context["recent"] = recent_actions(request)
     return context
 
 

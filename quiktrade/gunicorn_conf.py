@@ -27,8 +27,15 @@ workers = _count("QUIKTRADE_WEB_WORKERS", 2)
 threads = _count("QUIKTRADE_WEB_THREADS", 4)
 Worker.most_in_hand = max(threads, _count("QUIKTRADE_WEB_IN_HAND", Worker.most_in_hand))
 sendfile = False  # an answer leaves in one piece, from memory
-keepalive = 5  # seconds an idle connection stays open, for a client's next order
+# Seconds an idle connection stays open: longer than clients and proxies keep one (a minute or two as a rule, ten in
+# some clouds), so that it is they who close it, and no close of ours crosses a request. If there are too many
+# connections, those that have been idle longest go first.
+keepalive = 620
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
+# gunicorn would believe these headers of whoever connects from this machine, or by a Unix socket. What a proxy says is
+# for Django to believe, where QUIKTRADE_BEHIND_PROXY is on.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 control_socket_disable = True  # else gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed

@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 
 from quiktrade import health
@@ -36,6 +38,21 @@ def optional_trailing_slash(
         if request.path_info.startswith("/api/") and request.path_info.endswith("/"):
             request.path_info = request.path_info.rstrip("/")
             request.path = request.path.rstrip("/")
+        return get_response(request)
+
+    return middleware
+
+
+def no_nul_in_the_console(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer 400 where the address of a page has a NUL: no text in PostgreSQL holds one, and none can be asked for."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path_info.startswith("/admin/") and "\0" in request.path_info + unquote(
+            request.META["QUERY_STRING"]
+        ):
+            raise BadRequest("The address of the page holds a NUL.")
         return get_response(request)
 
     return middleware

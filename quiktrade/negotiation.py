@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -21,3 +22,10 @@ class JSONFirst(DefaultContentNegotiation):
 
 
 _JSON_WILL_DO = ("*/*", "application/json")
+
+
+class NoMetadata(BaseMetadata):
+    """OPTIONS is answered by the Allow header alone; the OpenAPI document describes what a method takes."""
+
+    def determine_metadata(self, request: Request, view: Any) -> None:
+        return None

@@ -1,5 +1,6 @@
 """JSON from clients, read without mercy: exact numbers, no repeated names, bounded size."""
 
+import codecs
 import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -13,13 +14,20 @@ from rest_framework.parsers import BaseParser
 DRAIN_LIMIT = 16 * 1024 * 1024
 """An oversized body is read to its end, up to this, so that the client gets to read the refusal."""
 
+LONGEST_NAME = 64
+"""Of a name that is quoted from a body."""
+
 
 class PayloadTooLarge(APIException):
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_code = "payload_too_large"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than {limit} bytes.")
+        super().__init__(f"The body is larger than the {limit} bytes that are taken here.")
+
+
+class _NotTaken(ValueError):
+    """It is JSON by the letter; the message says what is wrong with it."""
 
 
 class StrictJSONParser(BaseParser):
@@ -45,20 +53,24 @@ class StrictJSONParser(BaseParser):
             while left > 0 and (chunk := stream.read(65_536)):
                 left -= len(chunk)
             raise PayloadTooLarge(limit)
+        if body.startswith(codecs.BOM_UTF8):
+            raise ParseError("The body begins with a byte-order mark (EF BB BF). Send JSON without one.")
         try:
             return _DECODER.decode(body.decode("utf-8"))
         except UnicodeDecodeError:
-            raise ParseError("The body is not UTF-8 text.") from None
+            raise ParseError("The body is not UTF-8 text. Send JSON in UTF-8.") from None
         except RecursionError:
             raise ParseError("The body is nested too deeply.") from None
         except InvalidOperation:
             raise ParseError("The body has a number that is too large or too small to be one.") from None
-        except ValueError as error:
+        except (json.JSONDecodeError, _NotTaken) as error:
             raise ParseError(f"The body is not valid JSON: {error}") from None
+        except ValueError:  # int()'s own limit of digits
+            raise ParseError("The body has a whole number of more than 4300 digits.") from None
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+    raise _NotTaken(f"{name} is not a JSON number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is given twice")
+        raise _NotTaken(f"{twice[:LONGEST_NAME]!r} is given twice")
     return result
 
 

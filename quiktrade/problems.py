@@ -4,7 +4,8 @@
      "detail": "…", "errors": [{"pointer": "#/quantity", "code": "min_value", "detail": "…"}]}
 
 `type` is stable: programs branch on it. `errors` names what to change: `pointer` into the body, or
-`parameter` of the query, or `header`. A 5xx carries `incident`, which the log has too.
+`parameter` of the query, or `header`; so many at most that a refusal stays small. A 5xx carries
+`incident`, which the log has too.
 """
 
 import http
@@ -14,7 +15,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.conf import settings
+from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation, TooManyFieldsSent
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -26,12 +28,18 @@ from rest_framework.views import exception_handler as standard_handler
 
 from orders import services
 from orders.durability import NotDurable
+from quiktrade.auth.tokens import InvalidToken
+from quiktrade.parsers import LONGEST_NAME
+from quiktrade.renderers import FastJSONRenderer
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
 """A database restart or failover takes seconds; a client that asks again sooner finds it still away."""
+
+MOST_ERRORS = 50
+"""Named in one problem; fewer, where the handler's context has a lower `most_errors`."""
 
 DATABASE_TROUBLE = (OperationalError, InterfaceError, NotDurable)
 _SEND_AGAIN = (
@@ -57,11 +65,17 @@ def problem(status: int, kind: str, detail: str, **more: Any) -> dict[str, Any]:
 def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Response:
     """Django REST framework's handler: whatever a view raised becomes a problem."""
     request: Request = context["request"]
+    request.accepted_renderer, request.accepted_media_type = FastJSONRenderer(), MEDIA_TYPE  # a page's view, too
+    if isinstance(exception, SuspiciousOperation):
+        return _response(_from_suspicion(exception))
     if isinstance(exception, Http404 | PermissionDenied | exceptions.APIException):
         standard = standard_handler(exception, dict(context))  # it knows the status and the headers
         assert standard is not None
-        body = _from_api_exception(exception, standard.status_code)
+        body = _from_api_exception(exception, standard.status_code, context)
         headers = {name: value for name, value in standard.items() if name in ("WWW-Authenticate", "Retry-After")}
+        if "WWW-Authenticate" in headers and isinstance(exception, InvalidToken):
+            # RFC 6750, 3.1; where no token was given there is to be no error.
+            headers["WWW-Authenticate"] += f', error="invalid_token", error_description="{body["detail"]}"'
         return _response(body, headers)
     if isinstance(exception, services.InvalidOrder):
         errors = [{"pointer": f"#/{exception.field}", "code": exception.code, "detail": exception.detail}]
@@ -114,22 +128,63 @@ _KINDS = {
 }
 
 
-def _from_api_exception(exception: Exception, status: int) -> dict[str, Any]:
+_KINDS_BY_CODE = {
+    "invalid_token": "invalid-token",
+    "expired_token": "expired-token",
+    "no_active_account": "wrong-credentials",
+    "not_a_client": "not-a-client",
+}
+
+
+def _from_api_exception(exception: Exception, status: int, context: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(exception, exceptions.ValidationError):
         errors = list(_field_errors(exception.get_full_details(), "#"))
         where = {key: error[key] for error in errors for key in ("parameter", "header") if key in error}
         what = "query" if "parameter" in where else "header" if "header" in where else "body"
-        return problem(400, "validation-error", f"The {what} has {_count(len(errors))}.", errors=errors)
+        detail = f"The {what} has {_count(len(errors))}."
+        most = min(MOST_ERRORS, context.get("most_errors", MOST_ERRORS))
+        if len(errors) > most:
+            detail += f" {len(errors) - most} of them are left out here."
+        return problem(400, "validation-error", detail, errors=errors[:most])
     if isinstance(exception, exceptions.ParseError):
         return problem(400, "malformed-body", str(exception.detail), errors=[_error("#", "malformed", exception)])
     if isinstance(exception, exceptions.APIException):
-        detail: Any = exception.detail
-        if isinstance(detail, dict):  # simplejwt's
-            detail = detail.get("detail", detail)
-        return problem(status, _KINDS.get(status, "error"), str(detail))
+        kind = _KINDS_BY_CODE.get(str(exception.get_codes())) or _KINDS.get(status, "error")
+        return problem(status, kind, _said_better(exception, context))
     return problem(
         status, _KINDS[status], "There is nothing here for you." if status == 404 else "You may not do this."
     )
+
+
+def _said_better(exception: exceptions.APIException, context: Mapping[str, Any]) -> str:
+    """What happened and what to do, where Django REST framework says the first alone or repeats the request."""
+    match exception:
+        case exceptions.NotAuthenticated():
+            return (
+                "A token is required, in a header: Authorization: Bearer TOKEN. POST /api/v1/auth/token gives one for "
+                "a name and a password."
+            )
+        case exceptions.MethodNotAllowed():
+            view, method = context["view"], context["request"].method
+            hint = getattr(view, "instead_of", {}).get(method, "")
+            return f"This is not offered here; {', '.join(view.allowed_methods)} are. {hint}".strip()
+        case exceptions.NotAcceptable():
+            return "Answers are JSON: send Accept: application/json, or no Accept at all."
+        case exceptions.UnsupportedMediaType():
+            return "The body is to be JSON, with the header Content-Type: application/json."
+        case exceptions.Throttled():
+            return "That was too often. Send it again after as many seconds as Retry-After says."
+        case _:
+            return str(exception.detail)
+
+
+def _from_suspicion(exception: Exception) -> dict[str, Any]:
+    detail = "The request cannot be understood."
+    if isinstance(exception, DisallowedHost):
+        detail = "The Host header names a host that this server does not answer for."
+    elif isinstance(exception, TooManyFieldsSent):
+        detail = f"The query has more than {settings.DATA_UPLOAD_MAX_NUMBER_FIELDS} parameters."
+    return problem(400, "bad-request", detail)
 
 
 def _error(pointer: str, code: str, exception: exceptions.APIException) -> dict[str, str]:
@@ -160,18 +215,25 @@ def _where(pointer: str) -> dict[str, str]:
 
 
 def _escape(name: object) -> str:
-    return str(name).replace("~", "~0").replace("/", "~1")
+    """A name as a part of a JSON pointer; of one that is longer than any of ours, the beginning."""
+    text = str(name)
+    if len(text) > LONGEST_NAME:
+        text = f"{text[:LONGEST_NAME]}…"
+    return text.replace("~", "~0").replace("/", "~1")
 
 
 # ---- Errors outside the API's views: Django's own handlers, named in urls.py ----
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _page(request, problem(404, "not-found", "There is nothing at this address."))
+    detail = "There is nothing at this address."
+    if request.path.startswith("/api"):
+        detail += " GET /api/v1/ lists what there is, and /api/v1/docs describes it."
+    return _page(request, problem(404, "not-found", detail))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _page(request, problem(400, "bad-request", "The request cannot be understood."))
+    return _page(request, _from_suspicion(exception))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:

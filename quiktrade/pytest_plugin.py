@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.db import connection
 
 from quiktrade import children, file_lock, local_database
@@ -59,7 +60,10 @@ def quick_settings() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a process keeps for a second would outlive the rows of a test; its connections, its database."""
+    """What a process keeps for a second would outlive the rows of a test; its connections, its database.
+
+    So would the count of log-ins from one address.
+    """
     from exchanges import directory
     from orders import doorbell
     from quiktrade.auth import authentication
@@ -71,6 +75,7 @@ def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     else:
         directory.listings.cache_clear()
         authentication.forget()
+    cache.clear()
     yield
     doorbell.hang_up()
 

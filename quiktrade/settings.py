@@ -164,6 +164,7 @@ MIDDLEWARE = [
     "quiktrade.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "quiktrade.middleware.no_nul_in_the_console",
     "quiktrade.middleware.ConsoleSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -241,12 +242,16 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+_ACCESS_TOKEN_MINUTES = env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)
+LOGIN_REDIRECT_URL = "admin:index"  # a log-in that names no page: only the console has one
 SIMPLE_JWT = {
-    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)),
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=_ACCESS_TOKEN_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=env_number("QUIKTRADE_REFRESH_TOKEN_DAYS", 7, minimum=1)),
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "UPDATE_LAST_LOGIN": False,  # a write per token for nothing we read
+    "CHECK_REVOKE_TOKEN": True,  # a changed password ends the tokens that were issued before
+    "LEEWAY": 5,  # seconds: a token is not refused because the node that made it has a clock that is ahead
 }
 
 # ---- API ----
@@ -260,6 +265,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["quiktrade.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["quiktrade.renderers.FastJSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "quiktrade.negotiation.JSONFirst",
+    "DEFAULT_METADATA_CLASS": "quiktrade.negotiation.NoMetadata",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "quiktrade.problems.exception_handler",
     "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address: slows guessing down
@@ -275,7 +281,20 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1.0.0",
     "DESCRIPTION": (
         "Submit orders for shares; QuikTrade stores each one durably and places it at its venue exactly once in effect."
+        "\n\n**To begin**, get a token: `POST /api/v1/auth/token` with your name and password answers with `access`, "
+        f"valid for {_ACCESS_TOKEN_MINUTES:g} minutes, and with `refresh`, which "
+        "`POST /api/v1/auth/token/refresh` takes for a new pair. Every other request carries the former in the header "
+        "`Authorization: Bearer …`. To try requests out on a page with the *Authorize* button, press it and paste the "
+        "token there.\n\n"
+        "Accounts are made by an operator, in the console. On an empty database `manage.py up` makes two to try it, "
+        "`alice` and `bob`, and prints their passwords once; `docker compose up` has them in the log of `migrate`."
     ),
+    "SERVERS": [{"url": "/", "description": "Where this document came from."}],
+    "TAGS": [
+        {"name": "auth", "description": "Tokens: the first step."},
+        {"name": "orders", "description": "Submit, list, read and cancel orders; your own alone."},
+        {"name": "venues", "description": "Where orders can go, and what is taken there."},
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -285,9 +304,12 @@ SPECTACULAR_SETTINGS = {
     "SORT_OPERATIONS": False,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "quiktrade.openapi.name_enums",
         "quiktrade.openapi.add_problems",
     ],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,  # it would say "`buy` - Buy"
     "ENUM_NAME_OVERRIDES": {
+        "Actor": ["client", "operator", "system"],
         "OrderType": "orders.models.OrderType",
         "Side": "orders.models.Side",
         "Status": "orders.models.Status",

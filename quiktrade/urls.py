@@ -1,24 +1,44 @@
 """Every address QuikTrade answers at, but for the probes: those are in health.py."""
 
+from typing import Any
+
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, reverse
 from django.views.generic import RedirectView
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
+from rest_framework.decorators import api_view, authentication_classes, permission_classes
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from exchanges.api.urls import router as venues
 from orders.api.urls import router as orders
 
 admin.autodiscover()
 
+PUBLIC: dict[str, Any] = {"permission_classes": [], "authentication_classes": [], "http_method_names": ["get", "head"]}
+
+
+@extend_schema(exclude=True)
+@api_view(["GET"])
+@authentication_classes([])
+@permission_classes([])
+def index(request: Request) -> Response:
+    """Where to begin, for who has nothing but the address of the API."""
+    names = {"docs": "docs", "schema": "schema", "token": "token", "orders": "order-list", "venues": "venue-list"}
+    return Response({name: request.build_absolute_uri(reverse(of)) for name, of in names.items()})
+
+
 v1: list[URLPattern | URLResolver] = [
     *orders.urls,  # first, and not another level down: each level takes time in every request
     *venues.urls,
     path("auth/", include("quiktrade.auth.urls")),
-    path("schema", SpectacularJSONAPIView.as_view(permission_classes=[], authentication_classes=[]), name="schema"),
-    path("docs", SpectacularSwaggerView.as_view(permission_classes=[], authentication_classes=[]), name="docs"),
-    path("redoc", SpectacularRedocView.as_view(permission_classes=[], authentication_classes=[]), name="redoc"),
+    path("schema", SpectacularJSONAPIView.as_view(**PUBLIC), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(**PUBLIC), name="docs"),
+    path("redoc", SpectacularRedocView.as_view(**PUBLIC), name="redoc"),
 ]
 urlpatterns = [
+    path("api/v1", index),
     path("api/v1/", include(v1)),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="docs")),

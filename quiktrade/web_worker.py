@@ -38,7 +38,9 @@ from quiktrade.admission import Admission
 
 RETRY_SECONDS = 1
 SLOW_CLIENT_SECONDS = 5.0
-"""For the rest of a request that has begun to come, and for reading an answer."""
+"""For the rest of a request that has begun to come, and for any part of an answer to be read."""
+MOST_UNSENT = 64 * 1024 * 1024
+"""Bytes of answers that clients have yet to read, in one process. One that does not read is closed beyond that."""
 LONG_REQUEST_SECONDS = 30.0
 """For one that the serving thread reads."""
 STOPPING_SECONDS = 2.0
@@ -53,7 +55,7 @@ MOST_ACCEPTED = 4
 MOST_BUFFERED = 1024 * 1024 + 65_536
 """A request that is longer, or does not say how long it is, is read by the thread that serves it."""
 
-_BY_TURNS = re.compile(rb"(POST /api/v1/orders|GET /api/v1/orders/[^/? ]+) ")
+_BY_TURNS = re.compile(rb"(POST /api/v1/orders|GET /api/v1/orders/[0-9a-fA-F-]{36}) ")
 """What is done with a single look-up or statement, that may be of many orders: no client can make it last."""
 READS_SECONDS = 0.002
 """Then it is the turn of the orders that have come meanwhile."""
@@ -86,7 +88,13 @@ class Connection:
         self.by_turns = False
         """Its request in hand is served by the reading thread."""
         self.ended = False
-        """Its last answer has been sent; what comes after that is not read as a request."""
+        """Its last answer is there; what comes after that is not read as a request."""
+        self.unsent = memoryview(b"")
+        """What the client has yet to read of its answer. It is busy until then."""
+        self.no_more_comes = False
+        """The client has said all that it had to say. What it has sent ahead is answered."""
+        self.watched = 0
+        """What the selector is to tell of it."""
         self.counted = False
         """Its request in hand has a place of those that there are."""
         self.since = time.monotonic()
@@ -209,6 +217,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._waiters = Crew(4, _wait_for)
         self._reads: deque[Connection] = deque()
         """To be served by turns, when the orders that have come are under way."""
+        self._unsent = 0
+        """Bytes, of all connections."""
         self._places = 0
         """Of requests served by turns, free again at the end of the turn: a turn takes no more than there are."""
         # gunicorn asks for some twenty settings in every request, and looks up each in a table of its own.
@@ -227,7 +237,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             listener.setblocking(False)
         while self.alive and self.ppid == os.getppid():
             pause = self._accept_at - time.monotonic()
-            self._accept_if(pause <= 0 and len(self._connections) < self.cfg.worker_connections)
+            self._accept_if(pause <= 0 and self._has_place())
             self._turn(min(1.0, pause) if pause > 0 else 1.0)
             self._close_idle(self.cfg.keepalive)
         self._accept_if(False)
@@ -264,16 +274,28 @@ class Worker(BaseWorker):  # type: ignore[misc]
             else:
                 self._selector.unregister(listener)
 
+    def _has_place(self) -> bool:
+        """Whether another connection can be taken, if need be in the place of those that have been idle longest."""
+        if len(self._connections) >= self.cfg.worker_connections:
+            self._make_place()
+        return len(self._connections) < self.cfg.worker_connections
+
+    def _make_place(self) -> None:
+        idle = [c for c in self._connections if not (c.busy or c.received)]
+        for connection in sorted(idle, key=lambda c: c.since)[:MOST_ACCEPTED]:
+            self._close(connection)
+
     def _accept(self, listener: Any) -> None:
         pause, taken = 0.0, 0
         try:
-            while taken < self._accept_most and len(self._connections) < self.cfg.worker_connections:
+            while taken < self._accept_most and self._has_place():
                 self._welcome(listener, *listener.accept())
                 pause, taken = ACCEPT_PAUSE_SECONDS, taken + 1
         except (BlockingIOError, ConnectionAbortedError):
             pass
         except OSError as error:  # no file descriptor is left, for one
             self.log.error("Connection not accepted: %s", error)
+            self._make_place()
             pause = 0.1
         self._accept_most = min(taken + 1, MOST_ACCEPTED)
         self._accept_at = max(self._accept_at, time.monotonic() + pause)
@@ -283,7 +305,18 @@ class Worker(BaseWorker):  # type: ignore[misc]
         sock.setblocking(False)
         connection = Connection(sock, client, listener.getsockname())
         self._connections.add(connection)
-        self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(connection))
+        self._watch(connection, selectors.EVENT_READ)
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        """Be told from now on when there is something to read, when there is room to write, or of nothing (0)."""
+        if events == connection.watched:
+            return
+        if connection.watched:
+            self._selector.unregister(connection.sock)
+        if events:
+            call = self._read if events == selectors.EVENT_READ else self._write
+            self._selector.register(connection.sock, events, lambda _: call(connection))
+        connection.watched = events
 
     def _read(self, connection: Connection) -> None:
         if connection not in self._connections:  # closed by what came before it in this turn
@@ -295,7 +328,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         except OSError:
             data = b""
         if not data:
-            self._close(connection)
+            self._watch(connection, 0)
+            connection.no_more_comes = True
+            self._close_if_done(connection)
             return
         with self._lock:
             if not connection.received:
@@ -307,12 +342,44 @@ class Worker(BaseWorker):  # type: ignore[misc]
         else:
             self._hand_over(connection)
 
+    def _write(self, connection: Connection) -> None:
+        """Go on with an answer that the client did not read at once."""
+        try:
+            sent = connection.sock.send(connection.unsent)
+        except (BlockingIOError, TimeoutError):
+            return
+        except OSError:
+            self._close(connection)
+            return
+        connection.since = time.monotonic()
+        with self._lock:
+            self._unsent -= sent
+            connection.unsent = connection.unsent[sent:]
+            connection.busy = bool(connection.unsent)
+        if connection.busy:
+            return
+        if connection.ended:
+            self._finish_sending(connection)
+        self._watch(connection, 0 if connection.no_more_comes else selectors.EVENT_READ)
+        self._hand_over(connection)
+        self._close_if_done(connection)
+
+    def _close_if_done(self, connection: Connection) -> None:
+        if connection.no_more_comes and not connection.busy and connection in self._connections:
+            self._close(connection)
+
+    @staticmethod
+    def _finish_sending(connection: Connection) -> None:
+        """The client reads to the end of it, and hangs up in turn; the reading thread sees that."""
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_WR)
+
     def _hand_over(self, connection: Connection) -> None:
         """Have a request served, if one has come in full; or refuse it, and look at the next."""
         while self._take(connection):
             if connection.busy:
                 if not connection.in_full:
-                    self._selector.unregister(connection.sock)  # the serving thread reads on
+                    self._watch(connection, 0)  # the serving thread reads on
                     connection.sock.settimeout(SLOW_CLIENT_SECONDS)
                 request = connection.request
                 short = connection.in_full and len(request) < MOST_BY_TURNS
@@ -365,19 +432,23 @@ class Worker(BaseWorker):  # type: ignore[misc]
             connection = self._left_over.popleft()
             if connection not in self._connections:
                 continue
-            if connection.in_full:
-                self._hand_over(connection)
-            else:
+            if not connection.in_full:
                 self._close(connection)
+            elif connection.unsent:
+                self._watch(connection, selectors.EVENT_WRITE)
+            else:
+                self._hand_over(connection)
+                self._close_if_done(connection)
 
     def _close(self, connection: Connection) -> None:
         """Forget a connection. A thread that still answers on it closes its socket when that is done."""
         self._connections.discard(connection)
-        if connection.in_full:
-            self._selector.unregister(connection.sock)
+        self._watch(connection, 0)
         with self._lock:
-            if connection.busy:
+            if connection.busy and not connection.unsent:
                 return
+            self._unsent -= len(connection.unsent)
+            connection.unsent = memoryview(b"")
         connection.sock.close()
 
     def _close_idle(self, seconds: float) -> None:
@@ -385,10 +456,11 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if now < self._look_at:
             return
         self._look_at = now + 0.25
-        for connection in [c for c in self._connections if not c.busy]:
-            limit = SLOW_CLIENT_SECONDS if connection.received else seconds
+        for connection in [c for c in self._connections if c.unsent or not c.busy]:
+            slow = bool(connection.received or connection.unsent)
+            limit = SLOW_CLIENT_SECONDS if slow else min(seconds, SLOW_CLIENT_SECONDS) if connection.ended else seconds
             if now - connection.since >= limit:
-                if connection.received:
+                if slow:
                     self.log.warning("Client too slow: connection closed")
                 self._close(connection)
 
@@ -418,17 +490,16 @@ class Worker(BaseWorker):  # type: ignore[misc]
             elif connection.counted:
                 self._admission.done()
             connection.since = time.monotonic()
-            connection.busy = False
+            connection.busy = bool(connection.unsent)
             connection.ended = not keep
             connection.request = b""
             more = bool(connection.received) or not connection.in_full
         if connection not in self._connections:
             connection.sock.close()
-        elif not keep and connection.in_full:
-            # The client reads to the end of it, and hangs up in turn; the reading thread sees that.
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_WR)
-        elif more:
+            return
+        if not keep and connection.in_full and not connection.busy:
+            self._finish_sending(connection)
+        if more or connection.busy or connection.no_more_comes:
             self._left_over.append(connection)
             self._ring()
 
@@ -468,7 +539,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             for part in body:
                 response.write(part)
             response.close()
-            send(connection.sock, b"".join(outbox.parts), patiently=not connection.by_turns)
+            self._send(connection, b"".join(outbox.parts))
         finally:
             if hasattr(body, "close"):
                 body.close()
@@ -476,20 +547,21 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self.log.access(response, request, environ, timedelta(seconds=time.monotonic() - began))
         return not response.should_close()
 
+    def _send(self, connection: Connection, answer: bytes) -> None:
+        """At once, as a rule. What the client does not take is left to the reading thread: no place is held for it.
 
-def send(sock: socket.socket, data: bytes, *, patiently: bool = True) -> None:
-    """At once, as a rule. Raises: TimeoutError, where the client does not read; OSError, where it is gone."""
-    try:
-        sent = sock.send(data)
-    except BlockingIOError:
-        sent = 0
-    if sent == len(data):
-        return
-    if not patiently:
-        raise TimeoutError
-    sock.settimeout(SLOW_CLIENT_SECONDS)
-    sock.sendall(memoryview(data)[sent:])
-    sock.setblocking(False)
+        Raises: TimeoutError, where too much waits for clients that do not read; OSError, where the client is gone.
+        """
+        try:
+            sent = connection.sock.send(answer)
+        except BlockingIOError:
+            sent = 0
+        if rest := answer[sent:]:
+            with self._lock:
+                if self._unsent + len(rest) > MOST_UNSENT:
+                    raise TimeoutError
+                self._unsent += len(rest)
+                connection.unsent = memoryview(rest)
 
 
 def _wait_for(call: Callable[[], None]) -> None:

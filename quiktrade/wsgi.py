@@ -2,10 +2,12 @@
 
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
 
 from quiktrade.database import WEB, bound_waits
+from quiktrade.handler import Handler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
-application = get_wsgi_application()
+django.setup(set_prefix=False)
+application = Handler()
 bound_waits(WEB)

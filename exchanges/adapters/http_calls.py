@@ -13,13 +13,14 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from exchanges import crash
-from exchanges.texts import storable
 from exchanges.venue import NotSent, OutcomeUnknown
 
 MAX_REPLY_BYTES = 64 * 1024
@@ -55,13 +56,30 @@ class HttpReply:
             raise OutcomeUnknown("unreadable_reply", f"HTTP {self.status}, {content_type[:100]!r}")
         return content
 
+    @property
+    def asks_for_a_pause(self) -> bool:
+        """429, or 503 with the header that says when to come back: about the venue, and not about the request."""
+        return self.status == 429 or (self.status == 503 and "Retry-After" in self.headers)
+
     def retry_after(self) -> float | None:
-        """Retry-After in seconds; None if it is absent, or a date."""
+        """Retry-After, a number or a date (RFC 9110, 10.2.3), in seconds; None if it is absent or makes no sense."""
+        text = self.headers.get("Retry-After", "")
         try:
-            seconds = float(self.headers.get("Retry-After", ""))
+            seconds = float(text)
         except ValueError:
-            return None
-        return seconds if math.isfinite(seconds) and seconds >= 0 else None
+            if (until := _date(text)) is None:
+                return None
+            # By the venue's clock, if it says what that shows: ours may be an hour off.
+            seconds = max((until - (_date(self.headers.get("Date", "")) or datetime.now(UTC))).total_seconds(), 0.0)
+        return seconds if seconds >= 0 else None
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 class HttpCalls:
@@ -91,7 +109,7 @@ class HttpCalls:
         except aiohttp.ClientPayloadError as error:
             raise OutcomeUnknown("reply_cut_short", _text_of(error)) from error
         except aiohttp.ClientResponseError as error:
-            raise OutcomeUnknown("unreadable_reply", storable(error.message)) from error
+            raise OutcomeUnknown("unreadable_reply", error.message) from error
         except (aiohttp.ClientError, OSError) as error:
             raise OutcomeUnknown("connection_lost", _text_of(error)) from error
         except OutcomeUnknown:
@@ -178,7 +196,7 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 
 
 def _text_of(error: Exception) -> str:
-    return storable(str(error) or type(error).__name__)
+    return str(error) or type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,7 +1,6 @@
 """The simulated exchange as a venue. What it promises is written in `exchanges/simulator/__init__.py`."""
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from decimal import Decimal
@@ -11,7 +10,6 @@ from urllib.parse import quote
 from yarl import URL
 
 from exchanges.adapters.http_calls import HttpCalls, HttpReply
-from exchanges.texts import storable
 from exchanges.venue import (
     Acknowledgement,
     Capabilities,
@@ -24,6 +22,7 @@ from exchanges.venue import (
     RequestVenue,
     ResendSafety,
     VenueError,
+    VenueTrouble,
 )
 
 TIMEOUT_SECONDS = 5.0
@@ -50,8 +49,6 @@ ORDER_TYPES = frozenset({"market", "limit", "stop", "stop_limit"})
 TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok", "gtd"})
 
 REPORTED = {"working": ReportStatus.WORKING, "rejected": ReportStatus.REJECTED}
-
-logger = logging.getLogger(__name__)
 
 
 class SimulatorVenue(RequestVenue):
@@ -155,12 +152,22 @@ def _place_error(reply: HttpReply) -> VenueError:
 
 def _unanswered(reply: HttpReply) -> VenueError:
     """What any call makes of a reply that is not an answer to it."""
-    if reply.status == 429 and reply.json_object().get("code") == "rate_limited":
-        return NotSent("rate_limited", answered=True, retry_after=reply.retry_after())
     if reply.status in (401, 403):
-        logger.error("The venue does not let us in: HTTP %d", reply.status)
-        return NotSent("not_authorized", f"HTTP {reply.status}", answered=True)
+        return NotSent("not_authorized", f"HTTP {reply.status}", answered=True, trouble=VenueTrouble.LOCKED_OUT)
+    if reply.asks_for_a_pause:
+        pause: dict[str, Any] = {"trouble": VenueTrouble.PAUSED, "retry_after": reply.retry_after()}
+        if reply.status == 429 and _says(reply, "rate_limited"):
+            return NotSent("rate_limited", answered=True, **pause)
+        # Somebody on the way may have said so. The pause holds, and proves nothing about this request.
+        return OutcomeUnknown(f"http_{reply.status}", **pause)
     return OutcomeUnknown(f"http_{reply.status}")
+
+
+def _says(reply: HttpReply, code: str) -> bool:
+    try:
+        return reply.json_object().get("code") == code
+    except OutcomeUnknown:
+        return False
 
 
 def _about(client_order_id: str, reply: HttpReply) -> dict[str, Any]:
@@ -173,14 +180,14 @@ def _about(client_order_id: str, reply: HttpReply) -> dict[str, Any]:
 
 def _venue_order_id(content: Mapping[str, Any]) -> str:
     value = content.get("venue_order_id")
-    if not isinstance(value, str) or not 0 < len(value) <= 64 or not value.isprintable():
+    if not isinstance(value, str) or not value:
         raise OutcomeUnknown("unreadable_reply", "no venue_order_id")
     return value
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:
     value = content.get(name)
-    return storable(value) if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""
 
 
 _SETTINGS = frozenset(

@@ -20,10 +20,11 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
-from exchanges.console.pages import ConsoleAdmin
+from exchanges.console.pages import ConsoleAdmin, StyledAdmin
 from exchanges.services import REASON_LENGTH
 from exchanges.texts import storable
 
@@ -58,7 +59,7 @@ class ReasonForm(forms.Form):
 class Intent:
     """`act(keys, actor, answers)` gives one outcome for each key; `most` bounds how many rows it takes at once.
 
-    The answers are those of `form`: a reason always, and whatever else an intent must ask for.
+    The answers are those of `form`: a reason, where the history keeps one, and whatever else an intent must ask for.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Intent:
     permission: str
     explanation: str
     act: Callable[[Sequence[str], str, Mapping[str, str]], Sequence[Outcome]]
-    form: type[ReasonForm] = ReasonForm
+    form: type[forms.Form] = ReasonForm
     most: int = 1000
     grave: bool = False
 
@@ -100,10 +101,23 @@ class IntentAdmin(ConsoleAdmin):
             if request.user.has_perm(intent.permission)
         }
 
+    def action_checkbox(self, obj: Model) -> SafeString:
+        """The box to tick, with the intents that its row would not refuse: the buttons count them."""
+        names = " ".join(intent.name for intent in self.intents_for(obj))
+        box = {"class": "action-select", "aria-label": f"Select {obj}", "data-intents": names}
+        return SafeString(UnfoldBooleanWidget(box, lambda value: False).render(ACTION_CHECKBOX_NAME, str(obj.pk)))
+
+    action_checkbox.short_description = StyledAdmin.action_checkbox.short_description  # type: ignore[attr-defined]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        offered = [intent for intent in self.intents if request.user.has_perm(intent.permission)]
+        return super().changelist_view(request, {"intents": offered, **(extra_context or {})})
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         buttons = []
+        extra_context = {"show_history": False, **(extra_context or {})}  # the page itself has it
         if obj := self.get_object(request, object_id):
             query = urlencode({"keys": obj.pk, "next": request.get_full_path()})
             buttons = [
@@ -112,6 +126,19 @@ class IntentAdmin(ConsoleAdmin):
                 if request.user.has_perm(intent.permission)
             ]
         return super().change_view(request, object_id, form_url, {"intents": buttons, **(extra_context or {})})
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The history is on the page itself; Django's own knows but what was done in the console."""
+        return HttpResponseRedirect(f"{self._page_of(object_id)}#history")
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Read once for each request: all parts of a page show the same moment."""
+        read = request.__dict__.setdefault("_read", {})
+        if (object_id, from_field) not in read:
+            read[object_id, from_field] = super().get_object(request, object_id, from_field)
+        return read[object_id, from_field]
 
     def _url_name(self, intent: Intent) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{intent.name}"
@@ -122,7 +149,7 @@ class IntentAdmin(ConsoleAdmin):
     def _list_action(self, intent: Intent) -> Callable[..., HttpResponse | None]:
         def ask(admin: IntentAdmin, request: HttpRequest, found: QuerySet[Any]) -> HttpResponse | None:
             # Ticked rows are taken as ticked: the filter may not find a row any more that changed since.
-            keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
+            keys = list(filter(self._is_key, request.POST.getlist(ACTION_CHECKBOX_NAME)))
             if request.POST.get("select_across") == "1":
                 keys = [str(key) for key in found.values_list("pk", flat=True)[: intent.most + 1]]
             return self._page(request, intent, keys, intent.form(), back=request.get_full_path())
@@ -146,7 +173,7 @@ class IntentAdmin(ConsoleAdmin):
 
     def _is_key(self, text: str) -> bool:
         try:
-            return bool(text) and self.opts.pk.to_python(text) is not None
+            return bool(text) and self.opts.pk.clean(text, None) is not None
         except ValidationError:
             return False
 
@@ -156,7 +183,7 @@ class IntentAdmin(ConsoleAdmin):
         return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_changelist")
 
     def _page(
-        self, request: HttpRequest, intent: Intent, keys: Sequence[str], form: ReasonForm, *, back: str
+        self, request: HttpRequest, intent: Intent, keys: Sequence[str], form: forms.Form, *, back: str
     ) -> HttpResponse | None:
         """The page that asks for the reason; None, with a message, where there is nothing to ask about."""
         if not keys:
@@ -192,7 +219,7 @@ class IntentAdmin(ConsoleAdmin):
                 user_id=request.user.pk,
                 queryset=self.model._default_manager.filter(pk__in=done),
                 action_flag=CHANGE,
-                change_message=f"{capfirst(intent.done)}: {answers['reason']}",
+                change_message=": ".join(filter(None, (capfirst(intent.done), answers.get("reason", "")))),
             )
             messages.success(request, f"{capfirst(intent.done)} {self._counted(len(done))}.")
         if refused:

@@ -3,16 +3,36 @@
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
+from django.contrib.admin.views.main import ChangeList as PlainChangeList
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
 if TYPE_CHECKING:  # unfold's classes have these interfaces, and no type information of their own
     StyledAdmin = admin.ModelAdmin[Any]
+    StyledList = PlainChangeList
 else:
     from unfold.admin import ModelAdmin as StyledAdmin
+    from unfold.views import ChangeList as StyledList
+
+
+class ConsoleList(StyledList):
+    """A list that can be asked for what its filters offer, and for nothing else.
+
+    Django's own lets the address name any column, in any way: by a regular expression, a year that there is not,
+    without an index.
+    """
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        found = super().get_filters(request)
+        left = found[2]  # what no filter took
+        if left:
+            raise DisallowedModelAdminLookup(f"No filter of this list is called {', '.join(sorted(left))[:200]}")
+        return found
 
 
 class ConsoleAdmin(StyledAdmin):
@@ -27,6 +47,13 @@ class ConsoleAdmin(StyledAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ConsoleList]:
+        return ConsoleList
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, {**title, **(extra_context or {})})
+
 
 class ReadOnlyAdmin(ConsoleAdmin):
     """A page to look at: nobody adds or changes anything on it, superusers included."""
@@ -38,6 +65,15 @@ class ReadOnlyAdmin(ConsoleAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+def who(actor: str) -> SafeString:
+    """The actor of an event by name, with what kind of one it is: `operator:olga` is olga, in the console."""
+    kind, _, name = actor.partition(":")
+    if kind == "operator" and name.endswith(" (command)"):
+        return format_html("{}", name)
+    said = {"operator": "console", "client": "client", "system": "system"}.get(kind)
+    return format_html("{} ({})", name, said) if said else format_html("{}", actor)
 
 
 def label(text: object, kind: str, *, title: str = "") -> SafeString:
@@ -57,7 +93,12 @@ def muted(text: object) -> SafeString:
 
 def two(first: SafeString | str, second: SafeString | str) -> SafeString:
     """A cell of two lines."""
-    return format_html('<span class="console-two"><span>{}</span><small>{}</small></span>', first, second)
+    return lines(first, second)
+
+
+def lines(first: SafeString | str, *others: SafeString | str) -> SafeString:
+    small = format_html_join("", "<small>{}</small>", ((line,) for line in others))
+    return format_html('<span class="console-two"><span>{}</span>{}</span>', first, small)
 
 
 def clipped(text: str) -> SafeString:

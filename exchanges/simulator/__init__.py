@@ -24,8 +24,9 @@ what does not apply is null or left out, what is not listed is refused. It answe
          `quantity_above_maximum` and `trading_halted` it keeps a record under the id, of the others none
     409  code `duplicate_client_order_id`: this id was received before, working or refused; look it up
     422  code `stale_request` (where valid_until is enforced): this request came too late and is void
-    429  code `rate_limited`, with Retry-After in seconds: this request was discarded unread
-    5xx, or no reply: nothing is promised; look it up
+    429  code `rate_limited`, with Retry-After: this request was discarded unread, and so will be what comes sooner
+    401, 403  your credentials are not valid, whatever you ask for: this request was discarded unread
+    5xx, or no reply: nothing is promised; look it up. A 503 may say with Retry-After for how long
 
 GET /orders/{client_order_id} answers for the order last received under the id: 200 with {"client_order_id",
 "venue_order_id", "status": "working" or "rejected", "code", "text"}, or 404 with code `unknown_order`; the 404

@@ -4,7 +4,7 @@ There is no matching yet: an order that is accepted works for ever.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from exchanges.simulator.journal import Journal
 from exchanges.simulator.ledger import REJECTED, WORKING, Ledger, VenueOrder
@@ -28,6 +28,7 @@ class Conduct:
     duplicate_window_seconds: float | None = None
     forget_rejections: bool = False
     enforce_valid_until: bool = False
+    clock_ahead: float = 0.0
 
 
 PROPER = Conduct()
@@ -48,7 +49,7 @@ class Exchange:
             self.duplicates_refused += 1
             await self.journal.settle()  # a refusal as a duplicate promises that the first is on record
             raise Refusal(409, "duplicate_client_order_id", f"received before, as {earlier.venue_order_id}")
-        if conduct.enforce_valid_until and _is_stale(request, now):
+        if conduct.enforce_valid_until and _is_stale(request, now + timedelta(seconds=conduct.clock_ahead)):
             raise Refusal(422, "stale_request", f"was valid until {request.valid_until}")
         refusal = self._refusal_of(request, conduct)
         if refusal is None:

@@ -38,11 +38,15 @@ KINDS: dict[str, Kind] = {
     "hold":       Kind("it waits so many seconds, then counts, come what may", _BOTH, _PLACE, ("seconds",)),
     "stall":      Kind("never answered; cut off after so many seconds (30)", _BOTH, _BOTH, ("seconds",)),
     "reset":      Kind("the connection is reset, the request not looked at", _BOTH, _BOTH),
-    "rate_limit": Kind("429 with Retry-After, the request not looked at", _BOTH, _PLACE, ("retry_after",)),
-    "http_5xx":   Kind("a 5xx answer; recorded=true: but it counted", _BOTH, _BOTH, ("status", "recorded")),
+    "rate_limit": Kind("429 with Retry-After, as a date with date=true; the request not looked at", _BOTH, _PLACE,
+                       ("retry_after", "date")),
+    "http_5xx":   Kind("a 5xx answer; recorded=true: but it counted; retry_after: with Retry-After", _BOTH, _BOTH,
+                       ("status", "recorded", "retry_after")),
+    "lock_out":   Kind("401, our credentials are refused; the request not looked at", _BOTH, _BOTH),
     # in dealing with an order
     "reject":              Kind("a definite refusal, trading_halted", _PLACE, _PLACE),
-    "enforce_valid_until": Kind("an order after its valid_until is refused as stale", _PLACE, _PLACE),
+    "enforce_valid_until": Kind("an order after its valid_until is refused as stale, by a clock that is ahead by so "
+                                "many seconds (0)", _PLACE, _PLACE, ("clock_ahead",)),
     "forget_duplicates":   Kind("a known client_order_id becomes a further live order", _PLACE, _PLACE),
     "duplicate_window":    Kind("likewise, once so many seconds have passed", _PLACE, _PLACE, ("seconds",)),
     "forget_rejections":   Kind("a refused client_order_id may be used again", _PLACE, _PLACE),
@@ -68,7 +72,9 @@ class Fault:
     seconds: tuple[float, float] = (30.0, 30.0)
     status: int = 503
     recorded: bool = False
-    retry_after: float = 1.0
+    retry_after: float | None = None
+    date: bool = False
+    clock_ahead: float = 0.0
     struck: int = 0
 
     def strikes(self) -> bool:
@@ -90,7 +96,8 @@ class Fault:
         if kind.aims:
             view = {"on": sorted(self.aims), "probability": self.probability, "count": self.count}
             view["struck"] = self.struck
-        return view | {name: getattr(self, name) for name in kind.parameters}
+        given = {name: getattr(self, name) for name in kind.parameters}
+        return view | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(slots=True)
@@ -148,6 +155,8 @@ def read_fault(name: str, value: Any, seed: int) -> Fault:
     if name in _NEEDS_SECONDS and "seconds" not in value:
         raise FaultError(f"{name}: seconds is required")
     read = {key: _READERS[key](f"{name}: {key}", content) for key, content in value.items() if key != "on"}
+    if name == "rate_limit":
+        read.setdefault("retry_after", 1.0)
     aims = _aims(name, kind, value["on"]) if "on" in value else kind.default_aims
     dice = random.Random(f"{seed}/{name}")  # noqa: S311 - to be repeatable is the point
     return Fault(name=name, aims=aims, dice=dice, **read)
@@ -200,4 +209,6 @@ _READERS: dict[str, Any] = {
     "status": lambda what, value: _whole(what, value, 500, 599),
     "recorded": _flag,
     "retry_after": lambda what, value: _number(what, value, 0, MAX_SECONDS),
+    "date": _flag,
+    "clock_ahead": lambda what, value: _number(what, value, 0, MAX_SECONDS),
 }

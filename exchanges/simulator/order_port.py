@@ -1,8 +1,10 @@
 """POST /orders and GET /orders/{client_order_id} over HTTP, with the faults that strike them."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from email.utils import formatdate
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -100,11 +102,10 @@ async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fau
     if "reset" in struck:
         return cut(request, reset=True)
     if limit := struck.get("rate_limit"):
-        return answer(
-            429,
-            {"code": "rate_limited", "text": "too many requests: this one was discarded"},
-            {"Retry-After": f"{limit.retry_after:g}"},
-        )
+        text = "too many requests: this one was discarded"
+        return answer(429, {"code": "rate_limited", "text": text}, _retry_after(limit))
+    if "lock_out" in struck:
+        return answer(401, {"code": "not_authorized", "text": "the credentials are not valid here"})
     failure = struck.get("http_5xx")
     if failure and not failure.recorded:
         return _failed(failure)
@@ -121,15 +122,24 @@ async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fau
 
 
 def _failed(failure: Fault) -> web.Response:
-    return answer(failure.status, {"code": "internal_error", "text": "the exchange is in trouble"})
+    text = "the exchange is in trouble"
+    return answer(failure.status, {"code": "internal_error", "text": text}, _retry_after(failure))
+
+
+def _retry_after(fault: Fault) -> dict[str, str]:
+    seconds = fault.retry_after
+    if seconds is None:
+        return {}
+    return {"Retry-After": formatdate(time.time() + seconds, usegmt=True) if fault.date else f"{seconds:g}"}
 
 
 def _conduct(struck: Mapping[str, Fault]) -> Conduct:
-    window = struck.get("duplicate_window")
+    window, fence = struck.get("duplicate_window"), struck.get("enforce_valid_until")
     return Conduct(
         halted="reject" in struck,
         forget_duplicates="forget_duplicates" in struck,
         duplicate_window_seconds=window.duration() if window else None,
         forget_rejections="forget_rejections" in struck,
-        enforce_valid_until="enforce_valid_until" in struck,
+        enforce_valid_until=fence is not None,
+        clock_ahead=fence.clock_ahead if fence else 0.0,
     )

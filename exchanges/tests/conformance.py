@@ -6,7 +6,6 @@ suite speaks HTTP; that is the only thing in it that is not true of every venue.
 
 import asyncio
 import gzip
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,6 +30,7 @@ from exchanges.venue import (
     Report,
     ReportStatus,
     Venue,
+    VenueTrouble,
 )
 
 QUICK = 0.3
@@ -187,25 +187,70 @@ class VenueConformance:
                 await venue.place(ORDER)
         assert raised.value.code == "duplicate_client_order_id"
 
-    @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("0", 0.0), ("soon", None), ("-1", None)])
+    @pytest.mark.parametrize(
+        ("header", "seconds"),
+        [
+            ("7", 7.0),
+            ("0", 0.0),
+            ("soon", None),
+            ("-1", None),
+            ("nan", None),
+            ("1e15", 86_400.0),
+            ("9" * 400, 86_400.0),
+            ("Wed, 21 Oct 2015 07:28:09 GMT", 9.0),
+            ("Wednesday, 21-Oct-15 07:28:09 GMT", 9.0),
+            ("Wed Oct 21 07:28:09 2015", 9.0),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
+            ("Wed, 21 Oct 99999 07:28:09 GMT", None),
+        ],
+    )
     @asynchronous
-    async def test_a_request_discarded_by_a_rate_limit_was_not_sent(self, header: str, seconds: float | None) -> None:
-        async with Peer(wire.send(self.limited(header))) as peer, self.open(peer.url) as venue:
-            with pytest.raises(NotSent) as raised:
-                await venue.place(ORDER)
-            assert raised.value.retry_after == seconds
-            with pytest.raises(NotSent):
-                await venue.find(ORDER.client_order_id)
-
-    @pytest.mark.parametrize("status", [401, 403])
-    @asynchronous
-    async def test_a_request_not_let_in_was_not_sent_and_somebody_must_act(
-        self, status: int, caplog: pytest.LogCaptureFixture
+    async def test_a_request_discarded_by_a_rate_limit_was_not_sent_and_pauses_the_venue(
+        self, header: str, seconds: float | None
     ) -> None:
-        async with Peer(wire.send(reply(status, {}))) as peer, self.open(peer.url) as venue:
-            with pytest.raises(NotSent):
+        limited = self.limited(header).replace(b"\r\n", b"\r\nDate: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 1)
+        async with Peer(wire.send(limited)) as peer, self.open(peer.url) as venue:
+            for call in (venue.place(ORDER), venue.find(ORDER.client_order_id)):
+                with pytest.raises(NotSent) as raised:
+                    await call
+                assert raised.value.trouble is VenueTrouble.PAUSED
+                assert raised.value.retry_after == seconds
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "seconds"),
+        [(429, {}, None), (429, {"retry_after": "8"}, 8.0), (503, {"retry_after": "8"}, 8.0)],
+    )
+    @asynchronous
+    async def test_a_pause_that_somebody_asks_for_holds_and_proves_nothing_of_the_request(
+        self, status: int, headers: dict[str, str], seconds: float | None
+    ) -> None:
+        page = reply(status, body=b"<html>busy</html>", content_type="text/html", **headers)
+        async with Peer(wire.send(page)) as peer, self.open(peer.url) as venue:
+            for call in (venue.place(ORDER), venue.find(ORDER.client_order_id)):
+                with pytest.raises(OutcomeUnknown) as raised:
+                    await call
+                assert (raised.value.trouble, raised.value.retry_after) == (VenueTrouble.PAUSED, seconds)
+
+    @asynchronous
+    async def test_trouble_within_the_venue_is_no_pause(self) -> None:
+        async with Peer(wire.send(reply(503, {}))) as peer, self.open(peer.url) as venue:
+            with pytest.raises(OutcomeUnknown) as raised:
                 await venue.place(ORDER)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        assert raised.value.trouble is None
+
+    def not_let_in(self) -> list[bytes]:
+        """Its replies to credentials that it refuses, whatever is asked of it."""
+        raise NotImplementedError
+
+    @asynchronous
+    async def test_a_request_not_let_in_was_not_sent_and_the_venue_is_locked(self) -> None:
+        for refused in self.not_let_in():
+            async with Peer(wire.send(refused)) as peer, self.open(peer.url) as venue:
+                for call in (venue.place(ORDER), venue.find(ORDER.client_order_id)):
+                    with pytest.raises(NotSent) as raised:
+                        await call
+                    assert raised.value.trouble is VenueTrouble.LOCKED_OUT
 
     # What proves that nothing arrived.
 

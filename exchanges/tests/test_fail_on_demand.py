@@ -16,7 +16,7 @@ from exchanges.simulator.faults import FIND, KINDS, PLACE, FaultError, Faults
 from exchanges.tests.conformance import ORDER, QUICK
 from exchanges.tests.loops import asynchronous
 from exchanges.tests.running import RunningExchange
-from exchanges.venue import NewOrder, NotSent, OrderRejected, OutcomeUnknown, ReportStatus
+from exchanges.venue import NewOrder, NotSent, OrderRejected, OutcomeUnknown, ReportStatus, VenueTrouble
 
 
 def order(client_order_id: str, **changes: Any) -> NewOrder:
@@ -142,6 +142,30 @@ async def test_a_rate_limit_discards_the_request_and_says_how_long(exchange: Run
             await venue.place(order("limited"))
         assert raised.value.retry_after == 2.5
         assert await venue.find("limited") is None
+        exchange.set_faults(rate_limit={"retry_after": 60, "date": True})
+        with pytest.raises(NotSent) as raised:
+            await venue.place(order("limited"))
+    assert raised.value.retry_after is not None
+    assert 50 < raised.value.retry_after <= 60
+
+
+@asynchronous
+async def test_a_5xx_answer_may_ask_for_a_pause(exchange: RunningExchange) -> None:
+    exchange.set_faults(http_5xx={"retry_after": 8})
+    async with adapter(exchange) as venue:
+        with pytest.raises(OutcomeUnknown) as raised:
+            await venue.place(order("maintenance"))
+    assert (raised.value.trouble, raised.value.retry_after) == (VenueTrouble.PAUSED, 8.0)
+
+
+@asynchronous
+async def test_a_lock_out_refuses_everything_unread(exchange: RunningExchange) -> None:
+    exchange.set_faults(lock_out=True)
+    async with adapter(exchange) as venue:
+        for call in (venue.place(order("locked-out")), venue.find("locked-out")):
+            with pytest.raises(NotSent, match="not_authorized"):
+                await call
+    assert copies(exchange, "locked-out") == []
 
 
 @asynchronous
@@ -178,6 +202,9 @@ async def test_a_stale_request_is_void_where_valid_until_is_enforced(exchange: R
         assert await venue.find("stale") is None
         exchange.set_faults()
         await venue.place(late)
+        exchange.set_faults(enforce_valid_until={"clock_ahead": 60})
+        with pytest.raises(NotSent, match="stale_request"):
+            await venue.place(order("too-late", valid_until=datetime.now(UTC) + timedelta(seconds=30)))
 
 
 @asynchronous

@@ -35,6 +35,9 @@ class TestSimulatorVenue(VenueConformance):
     def limited(self, retry_after: str) -> bytes:
         return reply(429, {"code": "rate_limited", "text": "discarded"}, retry_after=retry_after)
 
+    def not_let_in(self) -> list[bytes]:
+        return [reply(401, {"code": "not_authorized"}), reply(401, body=b"", content_type="text/html"), reply(403, {})]
+
     def reported(self, order: NewOrder, status: ReportStatus, code: str = "", text: str = "") -> bytes:
         content = {"client_order_id": order.client_order_id, "venue_order_id": "V-1", "status": status.value}
         return reply(200, content | {"code": code, "text": text})

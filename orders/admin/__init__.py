@@ -13,12 +13,12 @@ from psycopg.errors import QueryCanceled
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RelatedCheckboxFilter
 
 from exchanges.console.intents import Intent, IntentAdmin
-from exchanges.console.pages import ReadOnlyAdmin, clipped, two
+from exchanges.console.pages import ReadOnlyAdmin, clipped, lines
 from exchanges.console.times import age, exact
 from orders import selectors
 from orders.admin import cells
-from orders.admin.filters import AgeFilter, CreatedFilter, NeedsOperatorFilter
-from orders.admin.intents import INTENTS, applies
+from orders.admin.filters import AgeFilter, ClientFilter, CreatedFilter, NeedsOperatorFilter, StatusFilter
+from orders.admin.intents import INTENTS, REQUEUE, applies
 from orders.admin.listing import BoundedPaginator, OrderList
 from orders.admin.search import HELP, search
 from orders.models import Order
@@ -47,7 +47,8 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
     list_select_related = ("owner", "venue__health")
     list_filter = (
         NeedsOperatorFilter,
-        ("status", ChoicesCheckboxFilter),
+        ("status", StatusFilter),
+        ClientFilter,
         ("venue", RelatedCheckboxFilter),
         ("side", ChoicesCheckboxFilter),
         ("type", ChoicesCheckboxFilter),
@@ -89,13 +90,15 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
     ) -> HttpResponse:
         context: dict[str, Any] = {"title": "Order", "subtitle": None}
         if order := self.get_object(request, object_id):
-            events = selectors.history(order.pk)[:EVENTS_SHOWN]
+            # None that came after the order was read: the table ends where the head says that the order stands.
+            events = selectors.history(order.pk).filter(sequence__lte=order.version)[:EVENTS_SHOWN]
             context |= {
+                "title": cells.title(order),
                 "standing": cells.standing(order),
                 "terms": cells.terms(order),
                 "last_error": order.last_error,
                 "facts": cells.facts(order),
-                "history": {"headers": cells.HISTORY, "rows": [cells.history_row(event) for event in events]},
+                "history": {"headers": cells.HISTORY, "rows": [cells.history_row(event, order) for event in events]},
             }
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
@@ -107,7 +110,9 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
         orders = Order.objects.filter(pk__in=keys).select_related("venue").order_by("-pk")
         return {
             "headers": ["Order", "Venue", "Terms", "Status", "Last error", ""],
-            "rows": [cells.chosen_row(order, applies=applies(intent, order)) for order in orders],
+            "rows": [
+                cells.chosen_row(order, applies=applies(intent, order), requeues=intent is REQUEUE) for order in orders
+            ],
         }
 
     @admin.display(description="status")
@@ -140,7 +145,7 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
 
     @admin.display(description="terms")
     def terms(self, order: Order) -> SafeString:
-        return two(cells.trade(order), cells.conditions(order))
+        return lines(cells.trade(order), cells.conditions(order), *cells.deadlines(order))
 
     @admin.display(description="client")
     def client(self, order: Order) -> SafeString:

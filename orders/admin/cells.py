@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from exchanges.console.pages import clipped, code, label, muted, two
+from exchanges.console.pages import clipped, code, label, muted, two, who
 from exchanges.console.times import age, ahead, exact, stamp
 from orders.models import Order, OrderEvent, Status
 
@@ -32,8 +33,8 @@ STANDING: Mapping[str, str] = {
     Status.SUBMITTING: "Being sent at this moment. If its process dies, it becomes unconfirmed when the lease ends.",
     Status.UNCONFIRMED: "Sent, but the venue's answer is missing: it may be working there. It is looked up at the "
     "venue by itself, and is never sent again on a guess.",
-    Status.FAILED: "Every attempt is proved not to have reached the venue, so nothing of it is there. Requeue it to "
-    "have it tried again with a fresh count of attempts, or cancel it.",
+    Status.FAILED: "Nothing of it is at the venue: its attempts were turned away or did not arrive, or an operator "
+    "has said so. Requeue it to have it tried again with a fresh count of attempts, or cancel it.",
     Status.PLACED: "The venue has it and it is working there.",
     Status.PARTIALLY_FILLED: "The venue has it and executed a part.",
     Status.PENDING_CANCEL: "The venue was asked to cancel it and has not confirmed that yet.",
@@ -43,10 +44,13 @@ STANDING: Mapping[str, str] = {
     Status.EXPIRED: "Its time ran out. Final.",
     Status.REJECTED: "The venue refused it for good; its word is the last error. Final: a new order is needed.",
 }
+TROUBLED = {"silent": "silent", "paused": "paused", "locked_out": "locked"}
 PARKED = (
-    "Parked: it was sent, its outcome is unknown, and no answer of the venue can decide it. Find out from the venue "
-    "itself, on its screen or by telephone, whether it has the order by this id. Reconcile asks once more."
+    "Parked: it was sent, its outcome is unknown, and what the venue has answered so far does not decide it; the last "
+    "error says why. Find out from the venue itself, on its screen or by telephone, whether it has the order by this "
+    "id, and mark it placed or not placed. Reconcile asks the venue now."
 )
+EXPIRES_AT_ONCE = "Its place-by time has passed: requeued, it expires at once and is not sent."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +65,31 @@ def standing(order: Order) -> Standing:
     return Standing(
         status_label(order),
         exact(age(order.updated_at), order.updated_at),
-        PARKED if is_parked(order) else STANDING[order.status],
+        meaning(order),
         waits_for(order),
     )
 
 
-def is_parked(order: Order) -> bool:
-    return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
+def meaning(order: Order) -> str:
+    if order.parked:
+        return PARKED
+    late = f" {EXPIRES_AT_ONCE}" if order.status == Status.FAILED and is_late(order) else ""
+    return STANDING[order.status] + late
+
+
+def is_late(order: Order) -> bool:
+    return order.place_by is not None and order.place_by <= timezone.now()
 
 
 def status_label(order: Order) -> SafeString:
-    if is_parked(order):
+    if order.parked:
         return label("Parked", "danger", title=PARKED)
     return label(order.get_status_display(), KINDS.get(order.status, "default"), title=STANDING[order.status])
 
 
 def waits_for(order: Order) -> SafeString:
     """What happens to it next, and when."""
-    if order.status == Status.FAILED or is_parked(order):
+    if order.status == Status.FAILED or order.parked:
         return SafeString("an operator")
     if order.status == Status.SUBMITTING and order.lease_expires_at:
         return exact("its answer", order.lease_expires_at)
@@ -88,7 +99,9 @@ def waits_for(order: Order) -> SafeString:
         return SafeString("its halted venue")
     circuit = order.venue.open_circuit if order.status == Status.PENDING else None
     if circuit and circuit.retry_at and circuit.retry_at > order.next_attempt_at:
-        return exact(f"its silent venue, probed {ahead(circuit.retry_at)}", circuit.retry_at)
+        return exact(
+            f"its {TROUBLED.get(circuit.trouble, 'silent')} venue, probed {ahead(circuit.retry_at)}", circuit.retry_at
+        )
     step = "look-up" if order.status == Status.UNCONFIRMED else "attempt"
     return exact(f"{step} {ahead(order.next_attempt_at)}", order.next_attempt_at)
 
@@ -100,6 +113,13 @@ def name(order: Order) -> SafeString:
     if order.client_order_id == ours:
         return short
     return two(clipped(order.client_order_id), short)
+
+
+def title(order: Order) -> str:
+    """For the browser's tab: which order, and where it stands."""
+    ours = str(order.pk)
+    name = order.client_order_id if order.client_order_id != ours else f"{ours[:8]}…{ours[-12:]}"
+    return f"{order.stands.replace('_', ' ').capitalize()} – {name}"
 
 
 def link(order: Order) -> SafeString:
@@ -126,22 +146,30 @@ def conditions(order: Order) -> str:
 
 
 def terms(order: Order) -> str:
-    return f"{trade(order)} {conditions(order)}"
+    return ", ".join([f"{trade(order)} {conditions(order)}", *deadlines(order)])
+
+
+def deadlines(order: Order) -> list[str]:
+    """The times that it is good till and to be placed by, to the minute."""
+    times = [("until", order.expires_at), ("place by", order.place_by)]
+    if order.place_by == order.expires_at:  # an order that is good till a date is placed by then
+        times.pop()
+    return [f"{word} {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for word, at in times if at]
 
 
 def error(order: Order) -> SafeString:
     return clipped(order.last_error)
 
 
-def chosen_row(order: Order, *, applies: bool) -> list[SafeString | str]:
-    return [link(order), order.venue_id, terms(order), status_label(order), error(order)] + (
-        [""] if applies else [label("will be refused", "warning")]
-    )
+def chosen_row(order: Order, *, applies: bool, requeues: bool = False) -> list[SafeString | str]:
+    what: SafeString | str = "" if applies else label("will be refused", "warning")
+    if applies and requeues and is_late(order):
+        what = label("expires at once", "warning", title=EXPIRES_AT_ONCE)
+    return [link(order), order.venue_id, terms(order), status_label(order), error(order), what]
 
 
 def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
     """All of the order but its standing, in groups."""
-    until = f", until {stamp(order.expires_at)}" if order.expires_at else ""
     return [
         (
             "Terms",
@@ -152,7 +180,9 @@ def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
                 ("Type", order.get_type_display()),
                 ("Limit price", decimal(order.limit_price)),
                 ("Stop price", decimal(order.stop_price)),
-                ("Time in force", order.get_time_in_force_display() + until),
+                ("Time in force", order.get_time_in_force_display()),
+                ("Expires at", moment(order.expires_at)),
+                ("Place by", moment(order.place_by)),
             ],
         ),
         (
@@ -180,7 +210,9 @@ def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
 
 
 def moment(at: datetime | None) -> SafeString:
-    return format_html("{} <small>{} ago</small>", stamp(at), age(at)) if at else SafeString("")
+    if at is None:
+        return SafeString("")
+    return format_html("{} <small>{}</small>", stamp(at), f"{age(at)} ago" if at <= timezone.now() else ahead(at))
 
 
 def venue_link(order: Order) -> SafeString:
@@ -192,16 +224,19 @@ def venue_link(order: Order) -> SafeString:
 HISTORY = ["#", "Time (UTC)", "Event", "Status", "Attempt", "Actor", "Reason", "Detail"]
 
 
-def history_row(event: OrderEvent) -> list[SafeString | str]:
+def history_row(event: OrderEvent, order: Order) -> list[SafeString | str]:
+    """The last event's outcome is where the order stands, in the word that the page's head has."""
     before = format_html("{} → ", event.get_from_status_display()) if event.from_status else ""
     after = label(event.get_to_status_display(), KINDS.get(event.to_status, "default"))
+    if event.sequence == order.version:
+        after = status_label(order)
     return [
         str(event.sequence),
         exact(event.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.at),
         event.event.replace("_", " "),
         format_html('<span class="whitespace-nowrap">{}{}</span>', before, after),
         str(event.attempt or ""),
-        event.actor,
+        who(event.actor),
         event.reason,
         detail(event.detail),
     ]

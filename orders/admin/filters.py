@@ -4,30 +4,33 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.contrib.auth.models import User
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_time
-from unfold.contrib.filters.admin import RadioFilter, RangeDateTimeFilter
+from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RadioFilter, RangeDateTimeFilter, TextFilter
 
 from orders.attention import FAILED, PARKED
-from orders.models import Order
+from orders.models import Order, Status
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=1)
 """An id is made by a web process, `created_at` by the database: their clocks may differ by this much."""
 
 
 def created_between(orders: QuerySet[Order], start: datetime | None, end: datetime | None) -> QuerySet[Order]:
     if start is not None:
-        orders = orders.filter(pk__gte=_first_id(start - SKEW), created_at__gte=start)
+        orders = orders.filter(pk__gte=_first_id(start, -SKEW), created_at__gte=start)
     if end is not None:
-        orders = orders.filter(pk__lte=_first_id(end + SKEW), created_at__lte=end)
+        orders = orders.filter(pk__lte=_first_id(end, SKEW), created_at__lte=end)
     return orders
 
 
-def _first_id(at: datetime) -> UUID:
-    """The least UUIDv7 of that millisecond."""
-    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
+def _first_id(at: datetime, later: timedelta) -> UUID:
+    """The least UUIDv7 of the millisecond so much later; its clock has 48 bits, and begins in 1970."""
+    milliseconds = (at - EPOCH + later) // timedelta(milliseconds=1)
+    return UUID(int=min(max(0, milliseconds), 2**48 - 1) << 80)
 
 
 class NeedsOperatorFilter(RadioFilter):  # type: ignore[misc]
@@ -70,6 +73,41 @@ class AgeFilter(RadioFilter):  # type: ignore[misc]
             if asked == f"gt{key}":
                 return created_between(queryset, None, at)
         return queryset
+
+
+class StatusFilter(ChoicesCheckboxFilter):  # type: ignore[misc]
+    """By the word that the list shows: what is parked is not among what is being looked up."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            form = choice["form"]
+            form.fields["status__exact"].choices += [("parked", "Parked")]
+            yield choice
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        asked = set(self.value() or ())
+        if not asked:
+            return queryset
+        found = Q(status__in=asked & set(Status.values) - {Status.UNCONFIRMED})
+        if "parked" in asked:
+            found |= PARKED
+        if Status.UNCONFIRMED in asked:
+            found |= Q(status=Status.UNCONFIRMED) & ~PARKED
+        return queryset.filter(found)
+
+
+class ClientFilter(TextFilter):  # type: ignore[misc]
+    """By the client's name, in full: its orders are found by the index that its own list uses."""
+
+    title = "client"
+    parameter_name = "client"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        name = (self.value() or "").strip()
+        if not name:
+            return queryset
+        owner = User.objects.filter(username=name).values_list("pk", flat=True).first()
+        return queryset.none() if owner is None else queryset.filter(owner_id=owner)
 
 
 class CreatedFilter(RangeDateTimeFilter):  # type: ignore[misc]

@@ -26,7 +26,7 @@ def _cancel(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list
 
 
 def _reconcile(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
-    # The history tells who asked and what the venue said; why it was asked is kept in the console's own log.
+    # The history tells who asked and what the venue said. Nobody is asked why: an order that stays has no event.
     return _outcomes(reconcile_orders([UUID(key) for key in keys], actor=actor))
 
 
@@ -36,8 +36,9 @@ REQUEUE = Intent(
     done="requeued",
     icon="replay",
     permission="orders.operate_order",
-    explanation="Failed orders are tried again at once, with a fresh count of attempts. That is safe: all their "
-    "attempts are proved not to have reached the venue. Orders that have not failed are left as they are.",
+    explanation="Failed orders are tried again at once, with a fresh count of attempts. That is safe: nothing of them "
+    "is at the venue. One whose place-by time has passed expires instead. Orders that have not failed are left as "
+    "they are.",
     act=_requeue,
 )
 CANCEL = Intent(
@@ -60,6 +61,7 @@ RECONCILE = Intent(
     explanation="The venue is asked now what became of these unconfirmed orders, parked ones too. They move only on "
     "its word; without it they stay unconfirmed.",
     act=_reconcile,
+    form=forms.Form,
     most=100,  # each may wait for as long as the venue may take, and the page waits for all
 )
 
@@ -114,7 +116,7 @@ INTENTS = (REQUEUE, RECONCILE, MARK_PLACED, MARK_NOT_PLACED, CANCEL)
 def applies(intent: Intent, order: Order) -> bool:
     """Whether the order as it stands would not be refused."""
     if intent in (MARK_PLACED, MARK_NOT_PLACED):
-        return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
+        return order.parked
     if intent is RECONCILE:
         return order.status == Status.UNCONFIRMED
     event = Event.REQUEUED if intent is REQUEUE else Event.CANCEL_REQUESTED

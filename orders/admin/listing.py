@@ -1,20 +1,15 @@
 """The list of orders, made for a table of any size: a bounded count, one order of rows, and a time limit."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.contrib.admin.views.main import ChangeList as PlainChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
+from exchanges.console.pages import ConsoleList
 from orders.models import Order
-
-if TYPE_CHECKING:
-    ChangeList = PlainChangeList
-else:
-    from unfold.views import ChangeList
 
 MOST = 10_000
 
@@ -27,17 +22,20 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
     @cached_property
     def count(self) -> int:
-        return self.object_list.order_by()[:MOST].count()
+        return self.object_list[:MOST].count()  # in the list's order: what serves the page serves the count
 
     @property
     def shown_count(self) -> str:
         return f"{MOST:,}+" if self.count >= MOST else f"{self.count:,}"
 
 
-class OrderList(ChangeList):
+class OrderList(ConsoleList):
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
-        """Newest first, whatever the address asks for: the primary key is the one index that orders them all."""
-        return ["-pk"]
+        """Newest first, whatever the address asks for: the primary key is the one index that orders them all.
+
+        One client's are in the order of that client's own index; by the key, all others' would be read too.
+        """
+        return ["-created_at", "-pk"] if request.GET.get("client", "").strip() else ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

@@ -1,19 +1,29 @@
 """Fields that take a JSON value of the one right type, and say which that is."""
 
 import re
-from decimal import Decimal
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
+from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from orders.models import CLIENT_ORDER_ID_PATTERN
 
 PRICE_DIGITS, PRICE_DECIMALS = 18, 8
+PRICE_PATTERN = r"^(?=.*[1-9])0*[0-9]{1,10}(\.[0-9]{1,8}0*)?$"
+"""Of a price in a string, for the OpenAPI document: above zero; zeros before and after it change nothing."""
+PRICE_LENGTH = 61
+PRICE_HELP = "A string of up to 10 digits before the point and 8 after it, above zero; a JSON number will do."
 LARGEST_QUANTITY = 10**12
 
 
 class TextField(serializers.CharField):
     """A JSON string, as it is: a number is not made into one, spaces are not cut off."""
+
+    default_error_messages = {"invalid": "A JSON string is required."}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -21,6 +31,8 @@ class TextField(serializers.CharField):
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
+        if data.isspace() and not self.allow_blank:
+            self.fail("blank")
         return str(data)
 
     def run_validators(self, value: str) -> None:
@@ -29,6 +41,23 @@ class TextField(serializers.CharField):
             super().run_validators(value)
 
 
+class ChoiceField(serializers.ChoiceField):
+    """One of a few strings. The error lists them, and repeats nothing of what was sent."""
+
+    default_error_messages = {
+        "invalid_choice": "Allowed are: {allowed}.",
+        "letter_case": "Allowed are: {allowed}; in lower case.",
+    }
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, str) and data in self.choices:
+            return data
+        known = isinstance(data, str) and data.lower() in self.choices
+        message = self.error_messages["letter_case" if known else "invalid_choice"]
+        raise serializers.ValidationError(message.format(allowed=", ".join(self.choices)), "invalid_choice")
+
+
+@extend_schema_field({"type": "string", "pattern": f"^{CLIENT_ORDER_ID_PATTERN}$"})
 class ClientOrderIdField(TextField):
     """A client's own id of an order."""
 
@@ -40,6 +69,19 @@ class ClientOrderIdField(TextField):
         if not self._PATTERN.fullmatch(value):
             self.fail("invalid")
         return value
+
+
+_INSTRUMENT_PATTERN = "^[A-Z]{2}[A-Z0-9]{9}[0-9]$" if settings.ORDER_ISIN_CHECK else "^[A-Z0-9]{12}$"
+
+
+@extend_schema_field({"type": "string", "pattern": _INSTRUMENT_PATTERN})
+class InstrumentField(TextField):
+    """An ISIN, or a venue's own code of as many characters: `ORDER_ISIN_CHECK` says which."""
+
+
+@extend_schema_field({"type": "string", "pattern": "^[A-Z0-9]{4}$"})
+class VenueCodeField(TextField):
+    """A market identifier code (ISO 10383)."""
 
 
 class QuantityField(serializers.IntegerField):
@@ -60,6 +102,7 @@ class QuantityField(serializers.IntegerField):
             super().run_validators(value)
 
 
+@extend_schema_field({"type": "string", "format": "decimal", "pattern": PRICE_PATTERN, "maxLength": PRICE_LENGTH})
 class PriceField(serializers.DecimalField):
     """A JSON number or a string of digits, above zero; answered as a string, so that no reader rounds it."""
 
@@ -79,10 +122,26 @@ class PriceField(serializers.DecimalField):
             self.fail("invalid")
         if isinstance(data, int) and abs(data) >= 10**PRICE_DIGITS:
             self.fail("max_digits", max_digits=self.max_digits)
-        price = self.validate_precision(Decimal(data))
+        try:
+            price = self.validate_precision(Decimal(data))
+        except serializers.ValidationError:
+            price = self.validate_precision(_without_zeros(Decimal(data)))
         if price <= 0:
             self.fail("not_positive")
         return price
+
+
+_SMALLEST_STEP = Decimal(1).scaleb(-PRICE_DECIMALS)
+_EXACT = Context(prec=61, traps=[Inexact, InvalidOperation])
+
+
+def _without_zeros(price: Decimal) -> Decimal:
+    """The same price without the zeros beyond its last decimal place; as it is where those are not all zeros."""
+    exponent = price.as_tuple().exponent
+    with suppress(Inexact, InvalidOperation):
+        if isinstance(exponent, int) and exponent < -PRICE_DECIMALS:
+            return price.quantize(_SMALLEST_STEP, context=_EXACT)
+    return price
 
 
 def price_text(price: Decimal | None) -> str | None:
@@ -91,14 +150,39 @@ def price_text(price: Decimal | None) -> str | None:
 
 
 class MomentField(serializers.DateTimeField):
-    """An RFC 3339 time that says its offset: a time without one means something else on every machine."""
+    """A time as RFC 3339 writes it. One without an offset would mean something else on every machine."""
 
     default_error_messages = {
         "invalid": "A time such as 2030-01-31T09:30:00Z is required, with Z or an offset such as +02:00."
     }
-    _OFFSET = re.compile(r".*T.*(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+            self.fail("invalid")
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except ValueError:  # the 30th of February, the year 0
+            self.fail("invalid")
+        except OverflowError:  # in UTC it is before the year 1, or after 9999
+            self.fail("overflow")
+
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
+"""`date-time` of RFC 3339, section 5.6, whole, but for leap seconds: no clock of ours has any, and a time that only
+looks like one is a mistake. Digits beyond the microsecond are taken and do not count."""
+
+
+class QueryMomentField(MomentField):
+    """The same in a query, where a + that is not escaped arrives as a blank."""
+
+    default_error_messages = {
+        "blank_for_plus": "There is a blank where the offset's + is to be. In a query a + is written %2B; or use Z."
+    }
+    _BLANK = re.compile(r".*T.* \d\d:\d\d", re.ASCII)
 
     def to_internal_value(self, value: Any) -> Any:
-        if not isinstance(value, str) or not self._OFFSET.fullmatch(value):
-            self.fail("invalid")
+        if isinstance(value, str) and self._BLANK.fullmatch(value):
+            raise serializers.ValidationError(self.error_messages["blank_for_plus"], "invalid")
         return super().to_internal_value(value)

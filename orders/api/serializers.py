@@ -2,17 +2,30 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from orders.api.fields import ClientOrderIdField, MomentField, PriceField, QuantityField, TextField, price_text
-from orders.isin import is_isin
+from orders.api.fields import (
+    PRICE_HELP,
+    ChoiceField,
+    ClientOrderIdField,
+    InstrumentField,
+    MomentField,
+    PriceField,
+    QuantityField,
+    QueryMomentField,
+    TextField,
+    VenueCodeField,
+    price_text,
+)
+from orders.isin import is_isin, why_not
 from orders.models import (
-    CLIENT_ORDER_ID_PATTERN,
     LIMIT_TYPES,
     STOP_TYPES,
     OrderEvent,
@@ -31,17 +44,21 @@ CLIENT_ORDER_ID_HELP = "Your own id of the order, 1 to 64 characters A-Z a-z 0-9
 class KnownFieldsSerializer(serializers.Serializer[Any]):
     """Refuses what it does not know: a misspelt field must not be a silently ignored one.
 
-    Fields that are absent and may be are passed over, not asked one by one: most of an order's are.
+    Fields that are absent and may be are passed over, not asked one by one: most of an order's are. Null means absent.
     """
+
+    default_error_messages = {"invalid": "A JSON object is required."}
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, Mapping):
             super().to_internal_value(data)  # raises
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
-        for name, run_validation, may_be_absent, check in self._writable:
+        for name, run_validation, required, default, check in self._writable:
             given = data.get(name, empty)
-            if given is empty and may_be_absent:
+            if not required and (given is empty or given is None):
+                if default is not empty:
+                    values[name] = default
                 continue
             try:
                 value = run_validation(given)
@@ -50,8 +67,8 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
                 errors[name] = error.detail
         if not data.keys() <= self._names:
             allowed = ", ".join(name for name, *_ in self._writable)
-            for name in sorted(data.keys() - self._names, key=str):
-                errors[str(name)] = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
+            unknown = serializers.ErrorDetail(f"Unknown. Allowed are: {allowed}.", "unknown")
+            errors |= dict.fromkeys(sorted(map(str, data.keys() - self._names)), unknown)
         if errors:
             raise serializers.ValidationError(errors)
         return values
@@ -65,13 +82,16 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
         return frozenset(self.fields)
 
     @cached_property
-    def _writable(self) -> list[tuple[str, Callable[[Any], Any], bool, Callable[[Any], Any] | None]]:
-        """Of each field how to check its value, and whether it may be absent; this serializer's own check, if any."""
+    def _writable(self) -> list[tuple[str, Callable[[Any], Any], bool, Any, Callable[[Any], Any] | None]]:
+        """Of each field how to check its value, whether it may not be absent, and what it is then; this serializer's
+        own check, if any.
+        """
         return [
             (
                 name,
                 field.run_validation,
-                not field.required and field.default is empty,
+                field.required,
+                field.default,
                 getattr(self, f"validate_{name}", None),
             )
             for name, field in self.fields.items()
@@ -79,23 +99,57 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
         ]
 
 
+class KnownFieldsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Says in the OpenAPI document what `KnownFieldsSerializer` does with a body. Registered by being there."""
+
+    target_class = KnownFieldsSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        mapped = auto_schema._map_serializer(self.target, direction, True)  # type: ignore[no-untyped-call]
+        schema = cast(dict[str, Any], mapped)
+        if auto_schema.method == "GET":  # its fields are parameters of the query, of which none can be null
+            return schema
+        for name in schema["properties"].keys() - set(schema.get("required", ())):
+            field = schema["properties"][name]
+            field["nullable"] = True
+            field.pop("default", None)  # else clients are generated that require the field
+            if "enum" in field:
+                field["enum"] = [*field["enum"], None]
+        return {**schema, "additionalProperties": False}
+
+
 @extend_schema_serializer(component_name="NewOrder")
 class NewOrderSerializer(KnownFieldsSerializer):
     """An order as a client submits it."""
 
-    type = serializers.ChoiceField(OrderType.choices, help_text="FIX 40.")
-    side = serializers.ChoiceField(Side.choices, help_text="FIX 54.")
-    instrument = TextField(help_text="The share's ISIN: 12 characters, check digit included.")
+    default_error_messages = {
+        "invalid": "A JSON object is required: one order. Several at once go to /api/v1/orders/batch, as "
+        '{{"orders": [...]}}.'
+    }
+
+    type = ChoiceField(OrderType.choices, help_text="FIX 40.")
+    side = ChoiceField(Side.choices, help_text="FIX 54.")
+    instrument = InstrumentField(help_text="The share's ISIN: 12 characters, check digit included.")
     quantity = QuantityField(help_text="Whole shares.")
-    limit_price = PriceField(required=False, help_text="Required for limit and stop_limit, forbidden otherwise.")
-    stop_price = PriceField(required=False, help_text="Required for stop and stop_limit, forbidden otherwise.")
-    time_in_force = serializers.ChoiceField(TimeInForce.choices, default=TimeInForce.DAY, help_text="FIX 59.")
+    limit_price = PriceField(
+        required=False, help_text=f"Required for limit and stop_limit, forbidden otherwise. {PRICE_HELP}"
+    )
+    stop_price = PriceField(
+        required=False, help_text=f"Required for stop and stop_limit, forbidden otherwise. {PRICE_HELP}"
+    )
+    time_in_force = ChoiceField(
+        TimeInForce.choices,
+        default=TimeInForce.DAY,
+        help_text="FIX 59: day, gtc (good till cancel), ioc (immediate or cancel), fok (fill or kill) or gtd (good "
+        "till date); day if absent.",
+    )
     expires_at = MomentField(required=False, help_text="Required for gtd, forbidden otherwise; in the future.")
     place_by = MomentField(
         required=False,
         help_text="Not sent to the venue after this time, but expired: a long outage must not end in a late order.",
     )
-    venue = TextField(required=False, help_text="Market identifier code; the default venue if absent.")
+    venue = VenueCodeField(required=False, help_text="Market identifier code; the default venue if absent.")
     client_order_id = ClientOrderIdField(
         required=False,
         help_text=CLIENT_ORDER_ID_HELP + "; the Idempotency-Key header means the same. Send the order again under "
@@ -105,11 +159,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
     def validate_instrument(self, value: str) -> str:
         if settings.ORDER_ISIN_CHECK:
             if not is_isin(value):
-                raise serializers.ValidationError(
-                    "An ISIN is required: 12 characters, two letters, nine letters or digits, and a check digit that "
-                    "fits, such as US0378331005.",
-                    "invalid_isin",
-                )
+                raise serializers.ValidationError(why_not(value), "invalid_isin")
         elif not (len(value) == 12 and value.isascii() and value.isalnum() and value == value.upper()):
             raise serializers.ValidationError("12 characters A-Z 0-9 are required.", "invalid_instrument")
         return value
@@ -133,12 +183,22 @@ class NewOrderSerializer(KnownFieldsSerializer):
 class EachByItself(serializers.ListField):
     """A list whose items are checked later, one by one: an error in one is to keep no other out."""
 
+    default_error_messages = {
+        "not_a_list": "A JSON array of orders is required.",
+        "min_length": "At least one order is required.",
+        "max_length": "At most {max_length} orders are taken at once. Send several batches.",
+    }
+
     def run_child_validation(self, data: list[Any]) -> list[Any]:
         return data
 
 
 @extend_schema_serializer(component_name="NewOrderBatch")
 class NewOrderBatchSerializer(KnownFieldsSerializer):
+    """Orders to be stored or refused each by itself."""
+
+    default_error_messages = {"invalid": 'A JSON object is required: {{"orders": [...]}}.'}
+
     orders = EachByItself(child=NewOrderSerializer(), min_length=1, max_length=MOST_IN_A_BATCH)
 
 
@@ -152,7 +212,7 @@ class OrderSerializer(serializers.Serializer[Any]):
     instrument = serializers.CharField()
     side = serializers.ChoiceField(Side.choices)
     type = serializers.ChoiceField(OrderType.choices)
-    quantity = serializers.IntegerField()
+    quantity = QuantityField()
     limit_price = PriceField(allow_null=True)
     stop_price = PriceField(allow_null=True)
     time_in_force = serializers.ChoiceField(TimeInForce.choices)
@@ -192,12 +252,26 @@ class OrderSerializer(serializers.Serializer[Any]):
         }
 
 
+@extend_schema_serializer(many=False)  # else a list's answer counts as an array
+class OrderPageSerializer(serializers.Serializer[Any]):
+    """Some of a client's orders, and where there are more."""
+
+    next = serializers.URLField(allow_null=True, help_text="The next page; null on the last.")
+    next_cursor = serializers.CharField(allow_null=True, help_text="The same, for the parameter `cursor`.")
+    results = OrderSerializer(many=True)
+
+
+@extend_schema_field({"$ref": "#/components/schemas/Problem"})
+class ProblemField(serializers.DictField):
+    """A problem document."""
+
+
 class OutcomeSerializer(serializers.Serializer[Any]):
     """What became of one order of a batch."""
 
     status = serializers.IntegerField(help_text="As of a single order: 201 stored, 200 stored before, 4xx refused.")
     order = OrderSerializer(required=False, help_text="Where it is stored.")
-    problem = serializers.DictField(required=False, help_text="Where it was refused: a problem document.")
+    problem = ProblemField(required=False, help_text="Where it was refused.")
 
 
 class OrderBatchSerializer(serializers.Serializer[Any]):
@@ -209,37 +283,45 @@ class OrderEventSerializer(serializers.Serializer[Any]):
 
     sequence = serializers.IntegerField()
     event = serializers.CharField()
-    from_status = serializers.CharField(allow_blank=True)
-    to_status = serializers.CharField()
+    from_status = serializers.CharField(allow_blank=True, help_text="Empty at the first step.")
+    to_status = serializers.ChoiceField(Status.choices)
     attempt = serializers.IntegerField()
-    by = serializers.SerializerMethodField(help_text="client, operator or system")
+    by = serializers.SerializerMethodField(help_text="A client, an operator or the system.")
     reason = serializers.CharField(allow_blank=True)
     at = serializers.DateTimeField()
 
-    @extend_schema_field(str)
+    @extend_schema_field({"type": "string", "enum": ["client", "operator", "system"]})
     def get_by(self, event: OrderEvent) -> str:
         """The kind of actor: which of our people or machines it was is not the client's to know."""
         return event.actor.partition(":")[0]
 
 
 class CancelSerializer(KnownFieldsSerializer):
+    """Why an order is canceled. The body may be left out."""
+
     reason = TextField(required=False, max_length=500, help_text="Kept in the order's history.")
 
 
 class OrderListQuerySerializer(KnownFieldsSerializer):
     """What a list of orders can be narrowed by."""
 
-    status = serializers.CharField(required=False, help_text="One status, or several separated by commas.")
-    side = serializers.ChoiceField(Side.choices, required=False)
-    type = serializers.ChoiceField(OrderType.choices, required=False)
-    instrument = serializers.RegexField(r"\A[A-Z0-9]{12}\Z", required=False)
-    venue = serializers.RegexField(r"\A[A-Z0-9]{4}\Z", required=False)
-    client_order_id = serializers.RegexField(rf"\A{CLIENT_ORDER_ID_PATTERN}\Z", required=False)
-    created_from = MomentField(required=False, help_text="Created at this time or later.")
-    created_before = MomentField(required=False, help_text="Created before this time.")
-    ordering = serializers.ChoiceField(["-created_at", "created_at"], default="-created_at")
+    status = serializers.CharField(required=False)
+    side = ChoiceField(Side.choices, required=False)
+    type = ChoiceField(OrderType.choices, required=False)
+    instrument = serializers.RegexField(
+        r"\A[A-Z0-9]{12}\Z", required=False, error_messages={"invalid": "12 characters A-Z 0-9 are required."}
+    )
+    venue = serializers.RegexField(
+        r"\A[A-Z0-9]{4}\Z",
+        required=False,
+        error_messages={"invalid": "A venue's code is required, four characters A-Z 0-9. GET /api/v1/venues has them."},
+    )
+    client_order_id = ClientOrderIdField(required=False)
+    created_from = QueryMomentField(required=False, help_text="Created at this time or later.")
+    created_before = QueryMomentField(required=False, help_text="Created before this time.")
+    ordering = ChoiceField(["-created_at", "created_at"], default="-created_at")
     limit = serializers.IntegerField(default=50, min_value=1, max_value=500, help_text="Orders on a page.")
-    cursor = serializers.CharField(required=False, max_length=200, help_text="From `next` of the page before.")
+    cursor = serializers.CharField(required=False, max_length=200, help_text="`next_cursor` of the page before.")
 
     def validate_status(self, value: str) -> list[str]:
         chosen = value.split(",")

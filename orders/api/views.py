@@ -4,7 +4,8 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
@@ -23,9 +24,10 @@ from orders.api.serializers import (
     OrderBatchSerializer,
     OrderEventSerializer,
     OrderListQuerySerializer,
+    OrderPageSerializer,
     OrderSerializer,
 )
-from orders.models import Order
+from orders.models import CLIENT_ORDER_ID_PATTERN, Order, Status
 from orders.selectors import ClientOrder
 
 LIMIT_ORDER = OpenApiExample(
@@ -42,7 +44,13 @@ LIMIT_ORDER = OpenApiExample(
 )
 MARKET_ORDER = OpenApiExample(
     "Market order",
-    value={"type": "market", "side": "sell", "instrument": "DE0007164600", "quantity": 25},
+    value={
+        "type": "market",
+        "side": "sell",
+        "instrument": "DE0007164600",
+        "quantity": 25,
+        "client_order_id": "desk-7-000124",
+    },
     request_only=True,
 )
 GOOD_TILL_DATE = OpenApiExample(
@@ -56,50 +64,95 @@ GOOD_TILL_DATE = OpenApiExample(
         "quantity": 10,
         "time_in_force": "gtd",
         "expires_at": "2030-01-31T21:00:00Z",
+        "client_order_id": "desk-7-000125",
     },
     request_only=True,
 )
-AN_ORDER = OpenApiExample(
-    "Order",
-    value={
-        "id": "019a1c2e-7b1f-7c3d-9a55-0242ac120002",
-        "client_order_id": "desk-7-000123",
-        "status": "placed",
-        "venue": "XSIM",
-        "instrument": "US0378331005",
-        "side": "buy",
-        "type": "limit",
-        "quantity": 100,
-        "limit_price": "187.5",
-        "stop_price": None,
-        "time_in_force": "day",
-        "expires_at": None,
-        "place_by": None,
-        "venue_order_id": "S-1",
-        "attempts": 1,
-        "next_attempt_at": None,
-        "last_error": "",
-        "created_at": "2026-01-31T09:30:00.120450Z",
-        "updated_at": "2026-01-31T09:30:00.131207Z",
-        "placed_at": "2026-01-31T09:30:00.131207Z",
-    },
-    response_only=True,
-)
+_ACCEPTED: dict[str, Any] = {
+    "id": "019a1c2e-7b1f-7c3d-9a55-0242ac120002",
+    "client_order_id": "desk-7-000123",
+    "status": "pending",
+    "venue": "XSIM",
+    "instrument": "US0378331005",
+    "side": "buy",
+    "type": "limit",
+    "quantity": 100,
+    "limit_price": "187.5",
+    "stop_price": None,
+    "time_in_force": "day",
+    "expires_at": None,
+    "place_by": None,
+    "venue_order_id": "",
+    "attempts": 0,
+    "next_attempt_at": "2026-01-31T09:30:00.120450Z",
+    "last_error": "",
+    "created_at": "2026-01-31T09:30:00.120450Z",
+    "updated_at": "2026-01-31T09:30:00.120450Z",
+    "placed_at": None,
+}
+_PLACED = _ACCEPTED | {
+    "status": "placed",
+    "venue_order_id": "S-1",
+    "attempts": 1,
+    "next_attempt_at": None,
+    "updated_at": "2026-01-31T09:30:00.131207Z",
+    "placed_at": "2026-01-31T09:30:00.131207Z",
+}
+_CANCELED = _ACCEPTED | {
+    "status": "canceled",
+    "next_attempt_at": None,
+    "updated_at": "2026-01-31T09:30:07.402118Z",
+}
+ACCEPTED = OpenApiExample("Stored, to be placed", value=_ACCEPTED, response_only=True, status_codes=["201"])
+PLACED = OpenApiExample("Placed", value=_PLACED, response_only=True, status_codes=["200"])
+CANCELED = OpenApiExample("Canceled", value=_CANCELED, response_only=True)
 BATCH = OpenApiExample(
     "Two orders",
     value={
         "orders": [
-            {**LIMIT_ORDER.value, "client_order_id": "desk-7-000124"},
-            {**MARKET_ORDER.value, "client_order_id": "desk-7-000125"},
+            LIMIT_ORDER.value,
+            MARKET_ORDER.value,
         ]
     },
     request_only=True,
 )
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": f'^"?{CLIENT_ORDER_ID_PATTERN}"?$'},
+    OpenApiParameter.HEADER,
+    description=CLIENT_ORDER_ID_HELP + "; the same as `client_order_id` in the body.",
+)
+ORDER_ID = OpenApiParameter("id", UUID, OpenApiParameter.PATH, description="QuikTrade's id of the order: its `id`.")
+OWN = "One of your own; any other order is as good as not there."
 REPLAYED = OpenApiParameter(
     "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
 )
-LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="The order's URL.")
+LOCATION = OpenApiParameter(
+    "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The order's URL."
+)
 
+MOST_ERRORS = 1000
+"""Named in the answer to a batch, shared out among the orders that have some."""
+
+STATUSES = OpenApiParameter(
+    "status",
+    {"type": "array", "items": {"type": "string", "enum": Status.values}, "minItems": 1},
+    style="form",
+    explode=True,
+    description="Orders that stand at any of these. Several: repeat the parameter, or separate them by commas.",
+)
+ORDERING = OpenApiParameter(
+    "ordering",
+    {
+        "type": "string",
+        "enum": ["-created_at", "created_at"],
+        "default": "-created_at",
+        "x-enum-varnames": ["NEWEST_FIRST", "OLDEST_FIRST"],  # else generated clients number them
+    },
+    description="By the time of creation: the newest first, or the oldest.",
+)
+LISTS = {STATUSES.name}
+"""The parameters of a query that may be given more than once."""
 
 # Made once: making a serializer's fields takes longer than using them, and using them changes nothing in them.
 CLIENT_ORDER_ID, LIST_QUERY = ClientOrderIdField(), OrderListQuerySerializer()
@@ -113,6 +166,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     lookup_value_converter = "str"
     pagination_class = None
     max_body_bytes = settings.API_MAX_BODY_BYTES
+    instead_of = dict.fromkeys(("DELETE", "PUT", "PATCH"), "An order is canceled by POST /api/v1/orders/{id}/cancel.")
 
     def order(self) -> ClientOrder:
         try:
@@ -141,7 +195,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         ),
         request=NewOrderSerializer,
         parameters=[
-            OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description=CLIENT_ORDER_ID_HELP),
+            IDEMPOTENCY_KEY,
             LOCATION,
             REPLAYED,
         ],
@@ -149,7 +203,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             201: OpenApiResponse(OrderSerializer, "Stored."),
             200: OpenApiResponse(OrderSerializer, "Stored before, by a request with this id and content."),
         },
-        examples=[LIMIT_ORDER, MARKET_ORDER, GOOD_TILL_DATE, AN_ORDER],
+        examples=[LIMIT_ORDER, MARKET_ORDER, GOOD_TILL_DATE, ACCEPTED, PLACED],
     )
     def create(self, request: Request) -> Response:
         values = NEW_ORDER.run_validation(request.data)
@@ -186,13 +240,16 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         orders = NEW_ORDER_BATCH.run_validation(request.data)["orders"]
         wanted: dict[int, services.NewOrderRequest] = {}
         results: dict[int, dict[str, Any]] = {}
+        wrong: dict[int, Any] = {}
         for index, order in enumerate(orders):
             try:
                 values = NEW_ORDER.run_validation(order)
             except serializers.ValidationError as error:
-                results[index] = self._refused(_of_order(index, error.detail))
+                wrong[index] = error.detail
             else:
                 wanted[index] = services.NewOrderRequest(**values)
+        for index, details in wrong.items():
+            results[index] = self._refused(_of_order(index, details), most_errors=max(1, MOST_ERRORS // len(wrong)))
         outcomes = services.submit_orders(list(wanted.values()), owner_id=self.owner_id, actor=self.actor)
         for index, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, services.Submission):
@@ -205,22 +262,23 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
                 results[index] = self._refused(outcome)
         return Response({"results": [results[index] for index in range(len(orders))]})
 
-    def _refused(self, error: Exception) -> dict[str, Any]:
+    def _refused(self, error: Exception, **more: Any) -> dict[str, Any]:
         """The result of an order that would have been answered with this error by itself."""
-        answer = self.get_exception_handler()(error, self.get_exception_handler_context())
+        answer = self.get_exception_handler()(error, {**self.get_exception_handler_context(), **more})
         assert answer is not None
         return {"status": answer.status_code, "problem": answer.data}
 
     @extend_schema(
         summary="List your orders",
-        parameters=[OrderListQuerySerializer],
-        responses=inline_serializer(
-            "OrderPage",
-            {
-                "next": serializers.URLField(allow_null=True, help_text="The next page; null on the last."),
-                "results": OrderSerializer(many=True),
-            },
+        description=(
+            "A page of them: newest first, every order that is stored when it is read. `next` is the address of the "
+            "page after it, `next_cursor` the `cursor` of that. To follow your orders, read `ordering=created_at` from "
+            "its beginning or from a `created_from`, to the last `next`, and go on with the `created_at` of the last "
+            "order as `created_from`, which gives that order again: no order is missed. Such a page ends before an "
+            "order that is just being stored, so the newest may be on the next only."
         ),
+        parameters=[OrderListQuerySerializer, STATUSES, ORDERING],
+        responses=OrderPageSerializer,
     )
     def list(self, request: Request) -> Response:
         query = _validated_query(LIST_QUERY, request)
@@ -232,19 +290,25 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             newest_first=query["ordering"] == "-created_at",
             limit=limit + 1,
         )
-        link = None
+        link = cursor = None
         if len(page) > limit:
             page = page[:limit]
             parameters = request.query_params.copy()
-            parameters["cursor"] = Cursor.of(page[-1]).encode()
+            parameters["cursor"] = cursor = Cursor.of(page[-1]).encode()
             link = request.build_absolute_uri(f"{request.path}?{parameters.urlencode()}")
-        return Response({"next": link, "results": [ORDER.to_representation(order) for order in page]})
+        orders = [ORDER.to_representation(order) for order in page]
+        return Response({"next": link, "next_cursor": cursor, "results": orders})
 
-    @extend_schema(summary="Read an order", examples=[AN_ORDER])
+    @extend_schema(summary="Read an order", description=OWN, parameters=[ORDER_ID], examples=[PLACED])
     def retrieve(self, request: Request, pk: str) -> Response:
         return Response(ORDER.to_representation(self.order()))
 
-    @extend_schema(summary="Read an order's history", responses=OrderEventSerializer(many=True))
+    @extend_schema(
+        summary="Read an order's history",
+        description="Every step of the order, the oldest first.",
+        parameters=[ORDER_ID],
+        responses=OrderEventSerializer(many=True),
+    )
     @action(detail=True)
     def events(self, request: Request, pk: str) -> Response:
         history = selectors.history(self.order().id)
@@ -252,9 +316,14 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
 
     @extend_schema(
         summary="Cancel an order that has not been sent",
-        description="409 with the reason for an order that is at the venue, may be there, or is final.",
+        description=(
+            "409 with the reason for an order that is at the venue, may be there, or is final. An order that is "
+            "canceled already is answered as it stands: send the request again as often as you like."
+        ),
+        parameters=[ORDER_ID],
         request=CancelSerializer,
         responses=OrderSerializer,
+        examples=[CANCELED],
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
@@ -295,8 +364,15 @@ def _client_order_id(request: Request, in_body: str | None) -> str | None:
 
 
 def _validated_query(serializer: serializers.Serializer[Any], request: Request) -> dict[str, Any]:
+    given = dict(request.query_params.lists())
+    if repeated := {name: len(values) for name, values in given.items() if len(values) > 1 and name not in LISTS}:
+        raise serializers.ValidationError(
+            {f"query:{name}": f"Given {times} times; once is allowed." for name, times in repeated.items()}, "repeated"
+        )
     try:
-        return cast(dict[str, Any], serializer.run_validation(request.query_params.dict()))
+        return cast(
+            dict[str, Any], serializer.run_validation({name: ",".join(values) for name, values in given.items()})
+        )
     except serializers.ValidationError as error:
         errors = cast(dict[str, Any], error.detail)
         raise serializers.ValidationError({f"query:{name}": each for name, each in errors.items()}) from None

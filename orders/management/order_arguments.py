@@ -19,7 +19,14 @@ from orders.models import Order, OrderEvent
 from orders.reconciliation import checked_venue_order_id
 from orders.services import Result
 
-COLOURS = {"failed": "red", "rejected": "red", "unconfirmed": "yellow", "placed": "green", "filled": "green"}
+COLOURS = {
+    "failed": "red",
+    "parked": "red",
+    "rejected": "red",
+    "unconfirmed": "yellow",
+    "placed": "green",
+    "filled": "green",
+}
 
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -81,7 +88,7 @@ def order_table(orders: Iterable[Order], *, title: str) -> Table:
             str(order.pk),
             order.venue_id,
             terms,
-            status_text(order.status),
+            status_text(order.stands),
             str(order.attempt),
             foreign(order.last_error),
         )

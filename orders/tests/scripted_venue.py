@@ -1,9 +1,13 @@
 """A venue inside the test, of any class, whose network, clock and answers the test decides on."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from exchanges import registry
+from exchanges.models import Venue
 from exchanges.venue import (
     Acknowledgement,
     Capabilities,
@@ -14,6 +18,8 @@ from exchanges.venue import (
     RequestVenue,
     ResendSafety,
 )
+from orders.engine import Engine
+from orders.tests.factories import VenueFactory
 
 DEADLINE_SECONDS = 5.0
 SETTLE_SECONDS = 10.0
@@ -86,3 +92,36 @@ class ScriptedVenue(RequestVenue):
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+@contextmanager
+def answering(
+    place: Callable[[NewOrder], Awaitable[Acknowledgement]],
+    find: Callable[[str], Awaitable[Report | None]] | None = None,
+) -> Iterator[Venue]:
+    """The default venue, which answers as the test says."""
+
+    class Answering(ScriptedVenue):
+        async def place(self, order: NewOrder) -> Acknowledgement:
+            return await place(order)
+
+        async def find(self, client_order_id: str) -> Report | None:
+            return await (find or super().find)(client_order_id)
+
+    registry.ADAPTERS["scripted"] = lambda values: Answering(Book(ResendSafety.REFUSES_DUPLICATES), values)
+    try:
+        yield VenueFactory(adapter="scripted", settings={"settle_seconds": 0.01})
+    finally:
+        del registry.ADAPTERS["scripted"]
+
+
+def run_engine(seconds: float = 20.0, **options: Any) -> None:
+    engine = Engine()
+
+    async def run() -> None:
+        try:
+            await engine.run(seconds=seconds, **options)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())

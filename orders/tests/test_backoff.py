@@ -16,7 +16,3 @@ def test_the_wait_is_drawn_from_zero_to_a_doubling_and_bounded_ceiling(failures:
 
     assert backoff_seconds(failures, base=0.5, cap=60.0, uniform=uniform) == ceiling
     assert drawn == [(0.0, ceiling)]
-
-
-def test_it_is_never_earlier_than_the_venue_asked_for() -> None:
-    assert backoff_seconds(1, base=0.5, cap=60.0, retry_after=30.0, uniform=lambda low, high: low) == 30.0

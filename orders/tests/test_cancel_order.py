@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
 from orders import selectors
-from orders.models import Order
+from orders.models import Order, OrderEvent
 from orders.tests.factories import OrderFactory
 from orders.tests.test_submit_order import errors
 
@@ -34,7 +34,6 @@ def test_an_order_that_is_not_at_the_venue_is_canceled(alice: APIClient, status:
         ("unconfirmed", "may be working there"),
         ("placed", "at the venue"),
         ("rejected", "rejected, which is final"),
-        ("canceled", "already"),
     ],
 )
 def test_any_other_is_refused_with_the_reason(alice: APIClient, status: str, why: str) -> None:
@@ -46,6 +45,17 @@ def test_any_other_is_refused_with_the_reason(alice: APIClient, status: str, why
     assert response.json()["type"] == "urn:quiktrade:problem:cannot-cancel"
     assert why in response.json()["detail"]
     assert Order.objects.get(pk=order.pk).status == status
+
+
+def test_canceling_again_answers_with_the_canceled_order(alice: APIClient) -> None:
+    path = f"/api/v1/orders/{order_of_alice('pending').pk}/cancel"
+    first = alice.post(path, {"reason": "Fat finger."})
+
+    again = alice.post(path, {"reason": None})
+
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert first.json()["status"] == "canceled"
+    assert OrderEvent.objects.filter(event="cancel_requested").count() == 1
 
 
 def test_a_wrong_body_is_refused(alice: APIClient) -> None:

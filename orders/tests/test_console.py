@@ -6,7 +6,7 @@ from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib import admin as django_admin
@@ -22,7 +22,7 @@ from exchanges import health
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.tests.running import running_exchange
 from orders import admin as orders_admin
-from orders import selectors
+from orders import selectors, services
 from orders.admin import listing
 from orders.models import Order, OrderEvent, Status
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, silent_venue
@@ -256,13 +256,30 @@ def test_an_administrator_cannot_become_a_superuser(login: Login) -> None:
 @pytest.fixture
 def wanted(db: None) -> Order:
     OrderFactory(status="placed", client_order_id="hedge-1", instrument="FR0000120271", venue_order_id="PAR-1")
-    return OrderFactory(status="placed", client_order_id="mom-2026-0042", venue_order_id="NYC-77")
+    walt = UserFactory(username="walther")
+    return OrderFactory(status="placed", client_order_id="mom-2026-0042", venue_order_id="NYC-77", owner=walt)
 
 
-@pytest.mark.parametrize("text", ["{id}", "{hex}", "{start}", "mom-2026-0042", "mom-20", "NYC-77", "us0378331005"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{id}",
+        "{hex}",
+        "{start}",
+        "{short}",
+        "{dots}",
+        "{end}",
+        "mom-2026-0042",
+        "mom-20",
+        "NYC-77",
+        "us0378331005",
+        "walt",
+    ],
+)
 def test_search_finds_an_order_by_what_is_in_hand(operator: Client, wanted: Order, text: str) -> None:
     key = str(wanted.pk)
-    assert listed(operator, f"q={text.format(id=key, hex=key.replace('-', '').upper(), start=key[:24])}") == {wanted.pk}
+    ends = {"start": key[:24], "end": key[-12:], "short": f"{key[:8]}…{key[-12:]}", "dots": f"{key[:8]}...{key[-12:]}"}
+    assert listed(operator, f"q={text.format(id=key, hex=key.replace('-', '').upper(), **ends)}") == {wanted.pk}
 
 
 @pytest.mark.parametrize("text", ["nothing", "2026-0042", "NYC", "' OR 1=1 --", "%", "ffffffff-ffff", "é"])
@@ -278,9 +295,16 @@ def test_filters_find_what_needs_an_operator(operator: Client) -> None:
     elsewhere = OrderFactory(venue=VenueFactory(code="XPAR"))
     assert listed(operator, "needs=operator") == {failed.pk, parked.pk}
     assert listed(operator, "needs=parked") == {parked.pk}
-    assert listed(operator, "status__exact=unconfirmed&status__exact=placed") == {parked.pk, looked_up.pk, placed.pk}
+    assert listed(operator, "status__exact=unconfirmed&status__exact=placed") == {looked_up.pk, placed.pk}
+    assert listed(operator, "status__exact=parked&status__exact=failed") == {parked.pk, failed.pk}
     assert listed(operator, "venue__code__exact=XPAR") == {elsewhere.pk}
     assert listed(operator, "side__exact=sell&type__exact=market") == {placed.pk}
+
+
+def test_a_filter_finds_the_orders_of_one_client(operator: Client, wanted: Order) -> None:
+    assert listed(operator, "client=walther") == {wanted.pk}
+    assert listed(operator, "client=walther&status__exact=failed") == set()
+    assert listed(operator, "client=walt") == set()
 
 
 def test_filters_find_orders_by_their_time(operator: Client) -> None:
@@ -346,7 +370,7 @@ def test_an_orders_page_tells_what_it_waits_for_and_what_happened(operator: Clie
     answer = page(operator, f"{LIST}{order.pk}/change/")
     assert re.search(r"attempt in (29|30) s", answer)
     assert "connection_refused: nobody listens" in answer
-    assert answer.count("system:factory") == OrderEvent.objects.filter(order=order, actor="system:factory").count()
+    assert answer.count("factory (system)") == OrderEvent.objects.filter(order=order, actor="system:factory").count()
     assert "Cancel …" in answer
     assert "Requeue …" not in answer
 
@@ -376,6 +400,81 @@ def test_the_first_page_shows_what_needs_an_operator(operator: Client) -> None:
     assert "1 failed · 1 parked" in answer
     assert "connection_refused: nobody listens" in answer
     assert reverse("admin:orders_order_change", args=[order.pk]) in answer
+
+
+def test_the_tab_names_the_order_and_where_it_stands(operator: Client) -> None:
+    order = OrderFactory(status="unconfirmed", parked=True, client_order_id="mom-1")
+    assert "<title> Parked – mom-1 |" in page(operator, f"{LIST}{order.pk}/change/").replace("\n", "")
+    assert re.search(r"<title>\s*Orders \|", page(operator, LIST))
+
+
+def test_a_parked_order_is_called_so_wherever_it_stands(operator: Client) -> None:
+    order = OrderFactory(status="unconfirmed", parked=True)
+
+    def shown(client: Client, url: str) -> str:
+        return page(client, url).partition('id="content"')[2].partition('id="changelist-filter"')[0]
+
+    for url in (LIST, f"{LIST}{order.pk}/change/", f"{LIST}reconcile/?keys={order.pk}"):
+        labels = re.findall(r">\s*(Parked|Unconfirmed)\s*<", shown(operator, url))
+        assert set(labels) - {"Parked"} == set(), url
+
+
+def test_the_head_and_the_history_of_a_page_tell_of_the_same_moment(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = OrderFactory(status="failed")
+    history = selectors.history
+
+    def requeued_meanwhile(order_id: UUID) -> Any:
+        services.requeue_orders([order_id], actor="operator:adam", reason="meanwhile")
+        return history(order_id)
+
+    monkeypatch.setattr(selectors, "history", requeued_meanwhile)
+    answer = page(operator, f"{LIST}{order.pk}/change/")
+    assert "Requeue it to have it tried again" in answer
+    assert "Requeue …" in answer
+    assert "meanwhile" not in answer
+
+
+def test_a_requeue_that_would_expire_at_once_says_so_before(operator: Client) -> None:
+    late = OrderFactory(status="failed", place_by=timezone.now() - timedelta(minutes=1))
+    fresh = OrderFactory(status="failed", place_by=timezone.now() + timedelta(days=1))
+    assert page(operator, f"{LIST}requeue/?keys={late.pk},{fresh.pk}").count("expires at once") == 2  # label and title
+    assert "expires at once" in page(operator, f"{LIST}{late.pk}/change/")
+    assert "expires at once" not in page(operator, f"{LIST}{fresh.pk}/change/")
+
+
+def test_an_orders_deadlines_are_shown_wherever_it_is(operator: Client) -> None:
+    order = OrderFactory(
+        status="failed", time_in_force="gtd", expires_at="2031-05-06T07:08:09Z", place_by="2031-01-02T03:04:05Z"
+    )
+    for url in (LIST, f"{LIST}{order.pk}/change/", f"{LIST}requeue/?keys={order.pk}"):
+        assert re.search(r"2031-05-06 07:08.*2031-01-02 03:04", page(operator, url), re.DOTALL), url
+
+
+def test_reconcile_asks_for_no_reason_that_nothing_keeps(operator: Client) -> None:
+    order = OrderFactory(status="unconfirmed")
+    assert 'name="reason"' not in page(operator, f"{LIST}reconcile/?keys={order.pk}")
+    answer = operator.post(f"{LIST}reconcile/", {"keys": str(order.pk)}, follow=True)
+    assert "1 order not reconciled:" in text_of(answer.content)
+
+
+def test_there_is_one_history_and_it_is_on_the_page(login: Login) -> None:
+    client, order = login("Administrator"), OrderFactory(status="failed")
+    for path in (f"{LIST}{order.pk}/", "/admin/exchanges/venue/XSIM/"):
+        assert client.get(f"{path}history/").headers["Location"] == f"{path}change/#history"
+        assert f"{path}history/" not in page(client, f"{path}change/")
+    change = {**VENUE, "enabled": "on", "is_default": "on", "max_in_flight": "7"}
+    assert client.post("/admin/exchanges/venue/XSIM/change/", change).status_code == 302
+    shown = page(client, "/admin/exchanges/venue/XSIM/change/")
+    assert re.search(r"olga \(console\).*Changed.*[Mm]ax in flight", shown, re.DOTALL)
+
+
+def test_the_first_page_tells_who_did_what_to_which_order_and_why(login: Login) -> None:
+    send(login("Operator"), "requeue", OrderFactory(status="failed", client_order_id="mom-1", quantity=7))
+    OrderFactory(status="placed")
+    shown = text_of(login("Viewer", username="vera").get("/admin/").content)
+    assert re.search(r"olga\s+Requeued: venue is back\s+mom-1.*Buy 7 US0378331005", shown, re.DOTALL)
 
 
 # ---- Venues ----
@@ -408,18 +507,40 @@ def test_a_venues_page_shows_its_circuit(operator: Client) -> None:
 
     silent_venue(times=4)
     closed = page(operator, url)
-    assert re.search(r"Closed.*4 requests since its last answer.*no answer in 5 s", closed, re.DOTALL)
+    assert re.search(r"Takes orders.*Yes.*4 requests since its last answer.*no answer in 5 s", closed, re.DOTALL)
     assert "Not answering" not in closed
 
     silent_venue(times=3, error="<b>refused</b>")
     shown = page(operator, url)
     assert "Not answering" in shown
-    assert re.search(r"Open.*for \d s.*Next probe.*7 requests since its last answer", shown, re.DOTALL)
+    assert re.search(r"Takes orders.*No.*for \d s.*Next probe.*7 requests since its last answer", shown, re.DOTALL)
     assert "&lt;b&gt;refused&lt;/b&gt;" in shown
     assert "wait until it answers again" in shown
 
     health.record_answer("XSIM")
-    assert "Orders for it are accepted and sent." in page(operator, url)
+    answering = page(operator, url)
+    assert "Orders for it are accepted and sent." in answering
+    # What was wrong before is told once, in the history, with its time.
+    assert re.findall(r"\S[^<>\n]*&lt;b&gt;refused&lt;/b&gt;", answering) == [
+        "It does not answer: &lt;b&gt;refused&lt;/b&gt;"
+    ]
+
+
+def test_a_venues_page_tells_a_pause_and_refused_credentials_from_silence(operator: Client) -> None:
+    order, url = OrderFactory(), "/admin/exchanges/venue/XSIM/change/"
+    health.permit("XSIM", 1)
+    health.record_pause("XSIM", seconds=3600.0, probe=False, error="rate_limited")
+    shown = page(operator, url)
+    assert "It asked for a pause" in shown
+    assert re.search(r"Trouble.*Paused.*Paused until.*Next probe.*Paused by the venue.*stay away", shown, re.DOTALL)
+    assert "its paused venue, probed in" in page(operator, f"{LIST}{order.pk}/change/")
+
+    health.record_lock_out("XSIM", probe=False, error="not_authorized: HTTP 401")
+    shown = page(operator, url)
+    assert re.search(r"It refuses our credentials.*not_authorized: HTTP 401.*Renew them", shown, re.DOTALL)
+    for list_url in ("/admin/exchanges/venue/", "/admin/"):
+        assert "Credentials refused" in page(operator, list_url)
+    assert "its locked venue, probed in" in page(operator, f"{LIST}{order.pk}/change/")
 
 
 def test_lists_show_circuits_in_one_query(operator: Client) -> None:
@@ -435,7 +556,7 @@ def test_lists_show_circuits_in_one_query(operator: Client) -> None:
     for code in ("XAAA", "XBBB", "XCCC"):
         silent_venue(code)
     assert [queries(url) for url in urls] == few
-    assert re.search(r"open for \d s.*probe", page(operator, urls[0]), re.DOTALL)
+    assert re.search(r"not for \d s.*probe", page(operator, urls[0]), re.DOTALL)
     assert "no answer in 5 s" in page(operator, "/admin/")
 
 
@@ -478,6 +599,31 @@ def test_a_venues_code_stays_and_its_halt_cannot_be_edited(login: Login) -> None
     venue = Venue.objects.get()
     assert (venue.code, venue.name, venue.halted_by) == ("XSIM", "Paris", "")
     assert client.post("/admin/exchanges/venue/XSIM/delete/", {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "settings", ["null", "", "[]", '{"url": "\\u0000"}', '{"url": "\\ud800"}', '{"url": NaN}', "[" * 9_999]
+)
+def test_settings_that_cannot_be_stored_are_refused_with_a_word(login: Login, settings: str) -> None:
+    assert errors(login("Administrator"), "/admin/exchanges/venue/add/", code="XPAR", settings=settings)["settings"]
+
+
+def test_a_venues_settings_are_seen_by_who_may_change_it_and_its_secrets_by_nobody(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchanges.admin.open_venue", lambda adapter, settings: None)  # a broker's adapter has keys
+    stored = {"url": "http://127.0.0.1:9", "api_key": "k-4711", "login": {"user": "qt", "password": "s3cret"}}
+    VenueFactory(settings=stored)
+    url, client = "/admin/exchanges/venue/XSIM/change/", login("Operator")
+    assert not re.search("127.0.0.1:9|k-4711|s3cret|api_key", page(client, url))
+    administrator = login("Administrator", username="adam")
+    shown = administrator.get(url).context["adminform"].form["settings"].value()
+    assert "127.0.0.1:9" in shown
+    assert not re.search("k-4711|s3cret", page(administrator, url))
+    changed = {**VENUE, "settings": shown.replace("127.0.0.1:9", "127.0.0.1:10"), "enabled": "on", "is_default": "on"}
+    assert administrator.post(url, changed).status_code == 302
+    assert Venue.objects.get().settings == {**stored, "url": "http://127.0.0.1:10"}
+    assert "dots" in errors(administrator, "/admin/exchanges/venue/add/", code="XPAR", settings=shown)["settings"][0]
 
 
 def test_an_operator_cannot_edit_a_venue(operator: Client) -> None:

@@ -13,7 +13,7 @@ from pytest_django.live_server_helper import LiveServer
 from exchanges.models import Venue
 from orders import selectors
 from orders.models import Order
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, silent_venue
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, console_group, silent_venue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,14 +66,19 @@ def page(request: pytest.FixtureRequest, browser: Browser, live_server: LiveServ
     page.on("response", answered)
     page.on("console", written)
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
-    page.goto("/admin/")
-    page.get_by_label("Username").fill("olga")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    expect(page).to_have_title(re.compile("Overview"))
+    log_in(page, "olga", PASSWORD)
     yield page
     context.close()
     assert wrong == []
+
+
+def log_in(page: Page, name: str, password: str) -> None:
+    page.context.clear_cookies()
+    page.goto("/admin/login/")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_title(re.compile("Overview"))
 
 
 def row(page: Page, order: Order) -> Locator:
@@ -103,14 +108,26 @@ def test_ticked_orders_are_requeued_with_a_reason_and_the_refused_one_is_explain
     page.goto("/admin/orders/order/")
     for order in (failed, placed):
         row(page, order).locator("input.action-select").check()
-    page.locator("select[name=action]").select_option("requeue")
-    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("button", name="Cancel 1 …")).to_be_enabled()
+    expect(page.get_by_role("button", name="Reconcile 0 …")).to_be_disabled()
+    page.get_by_role("button", name="Requeue 1 …").click()
     expect(page.get_by_role("heading", name="Requeue 2 orders")).to_be_visible()
     expect(page.get_by_text("will be refused")).to_have_count(1)
     give_reason(page, "venue is back", "Requeue 2 orders")
     expect(page.get_by_text("Requeued 1 order.")).to_be_visible()
     expect(page.get_by_text(f"{placed.pk}: It is at the venue.")).to_be_visible()
     expect(row(page, failed)).to_contain_text("Pending")
+
+
+def test_all_that_match_are_chosen_by_a_link(page: Page) -> None:
+    for _ in range(51):
+        OrderFactory(status="failed")
+    page.goto("/admin/orders/order/?status__exact=failed")
+    page.locator("#action-toggle").check()
+    expect(page.get_by_role("button", name="Requeue 50 …")).to_be_enabled()
+    page.get_by_role("link", name="Choose all 51 that match").click()
+    page.get_by_role("button", name="Requeue all that can be …").click()
+    expect(page.get_by_role("heading", name="Requeue 51 orders")).to_be_visible()
 
 
 def test_an_orders_page_shows_its_history_and_requeues_it(page: Page) -> None:
@@ -122,7 +139,7 @@ def test_an_orders_page_shows_its_history_and_requeues_it(page: Page) -> None:
     expect(page.get_by_label("Reason")).to_be_focused()
     give_reason(page, "venue is back", "Requeue order")
     history = page.locator(".console-history")
-    expect(history).to_contain_text(re.compile(r"requeued.*operator:olga.*venue is back", re.DOTALL))
+    expect(history).to_contain_text(re.compile(r"requeued.*olga \(console\).*venue is back", re.DOTALL))
     expect(page.get_by_role("link", name="Requeue …")).to_have_count(0)
     event = selectors.history(order.pk).last()
     assert event is not None
@@ -134,7 +151,7 @@ def test_a_venue_is_halted_and_resumed_with_reasons(page: Page) -> None:
     page.get_by_role("link", name="XSIM").click()
     page.get_by_role("link", name="Halt …").click()
     give_reason(page, "wrong prices", "Halt venue")
-    expect(page.get_by_text("by operator:olga")).to_be_visible()
+    expect(page.get_by_text("by olga (console)")).to_be_visible()
     expect(page.get_by_text("Halted", exact=True).first).to_be_visible()
     assert Venue.objects.get().halt_reason == "wrong prices"
     page.get_by_role("link", name="Resume …").click()
@@ -171,3 +188,66 @@ def test_every_page_works_without_another_host(page: Page, tmp_path: Path) -> No
         page.goto(f"/admin/{path}")
         expect(page.locator("#site-name")).to_contain_text("QuikTrade")
         page.screenshot(path=tmp_path / f"{number}.png")
+
+
+# ---- Accounts ----
+
+
+def make_account(page: Page, name: str, access: str) -> str:
+    """As a superuser does it. Returns the password that is shown."""
+    log_in(page, "root", PASSWORD)
+    page.locator("#nav-sidebar-apps").get_by_role("link", name="Users").click()
+    page.get_by_role("link", name="Add user").click()
+    page.get_by_label("Username").fill(name)
+    page.get_by_label(access).check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("heading", name=f"Account {name} is made")).to_be_visible()
+    return page.locator("#password").inner_text()
+
+
+@pytest.fixture
+def root(page: Page) -> None:
+    UserFactory(username="root", is_superuser=True, is_staff=True, password=PASSWORD)
+
+
+@pytest.mark.usefixtures("root")
+def test_an_api_client_that_was_made_here_submits_an_order(page: Page) -> None:
+    password = make_account(page, "alice", "API client")
+    said = page.request.post("/api/v1/auth/token", data={"username": "alice", "password": password})
+    order = {"instrument": "US0378331005", "side": "buy", "type": "market", "quantity": 1}
+    token = {"Authorization": f"Bearer {said.json()['access']}"}
+    assert page.request.post("/api/v1/orders", data=order, headers=token).status == 201
+    assert Order.objects.get().owner.username == "alice"
+
+
+@pytest.mark.usefixtures("root")
+def test_an_operator_who_was_made_here_requeues_and_changes_the_password(page: Page) -> None:
+    order = OrderFactory(status="failed")
+    console_group("Operator")
+    password = make_account(page, "oscar", "Operator")
+    log_in(page, "oscar", password)
+    page.goto(f"/admin/orders/order/{order.pk}/change/")
+    page.get_by_role("link", name="Requeue …").click()
+    give_reason(page, "venue is back", "Requeue order")
+    expect(page.get_by_text("Requeued 1 order.")).to_be_visible()
+    event = selectors.history(order.pk).last()
+    assert event is not None
+    assert event.actor == "operator:oscar"
+
+    page.goto("/admin/password_change/")
+    page.get_by_label("Old password").fill(password)
+    page.get_by_label("New password", exact=False).first.fill("day-shift-8")
+    page.get_by_label("New password confirmation").fill("day-shift-8")
+    page.get_by_role("button", name="Change password").click()
+    expect(page.get_by_text("Your password was changed.")).to_be_visible()
+    log_in(page, "oscar", "day-shift-8")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_lost_password_is_replaced(page: Page) -> None:
+    log_in(page, "root", PASSWORD)
+    page.goto("/admin/auth/user/")
+    page.get_by_role("link", name="olga").click()
+    page.get_by_role("link", name="New password …").click()
+    page.get_by_role("button", name="Make a new password").click()
+    log_in(page, "olga", page.locator("#password").inner_text())

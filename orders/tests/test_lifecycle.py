@@ -35,11 +35,13 @@ LEGAL = {
     ("expired", "acknowledged"): "placed",
     ("rejected", "acknowledged"): "placed",
     ("submitting", "venue_unreachable"): "pending",
+    ("submitting", "turned_away"): "pending",
     ("pending", "place_by_passed"): "expired",
     ("pending", "resend_window_passed"): "unconfirmed",
     ("pending", "resend_given_up"): "unconfirmed",
     ("unconfirmed", "not_sent"): "pending",
     ("unconfirmed", "venue_unreachable"): "pending",
+    ("unconfirmed", "turned_away"): "pending",
     ("unconfirmed", "marked_placed"): "placed",
     ("unconfirmed", "marked_not_placed"): "failed",
 }
@@ -88,9 +90,10 @@ def test_only_an_operators_word_makes_a_doubtful_order_failed() -> None:
     assert ways == {("pending", "attempts_exhausted"), ("unconfirmed", "marked_not_placed")}
 
 
-def test_a_venue_that_was_not_there_costs_no_attempt() -> None:
+@pytest.mark.parametrize("event", [Event.VENUE_UNREACHABLE, Event.TURNED_AWAY])
+def test_a_venue_that_was_not_there_or_takes_nothing_costs_no_attempt(event: Event) -> None:
     order = OrderFactory(status="submitting")
-    lifecycle.advance([step_for(order, Event.VENUE_UNREACHABLE, attempt=1)], actor="system:test")
+    lifecycle.advance([step_for(order, event, attempt=1)], actor="system:test")
     assert Order.objects.get(pk=order.pk).failures == 0
 
 
@@ -121,6 +124,15 @@ def test_an_order_in_doubt_whose_place_by_passes_waits_for_an_operator() -> None
     (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
     assert (moved.event, moved.status) == ("resend_given_up", "unconfirmed")
     assert Order.objects.get(pk=order.pk).next_attempt_at is None
+
+
+def test_doubt_lasts_from_one_event_to_the_next() -> None:
+    order = order_in_doubt()
+    lifecycle.claim("XSIM", limit=10, in_flight=100, lease=30, actor="system:test")
+    lifecycle.advance([step_for(order, Event.NOT_SENT, attempt=2)], actor="system:test")
+
+    assert Order.objects.get(pk=order.pk).in_doubt
+    assert lifecycle.advance([step_for(order, Event.CANCEL_REQUESTED)], actor="system:test").stale
 
 
 def test_an_operators_word_ends_the_doubt() -> None:

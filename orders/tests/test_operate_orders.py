@@ -342,6 +342,20 @@ def test_orders_that_could_not_be_placed_make_the_exit_code_1(exchange: RunningE
 
 
 @pytest.mark.django_db(transaction=True)
+def test_orders_of_a_venue_that_is_not_there_or_takes_nothing_are_counted_as_not_sent(
+    exchange: RunningExchange,
+) -> None:
+    OrderFactory(venue=VenueFactory(code="XDED", settings={"url": "http://127.0.0.1:9"}))
+    OrderFactory()
+    exchange.set_faults(lock_out=True)
+    code, output, _ = run("place_orders", "--seconds", "1", "--json")
+    assert code == REFUSED
+    counted = json.loads(output)
+    assert counted["not_sent"] >= 2
+    assert (counted["placed"], counted["unconfirmed"]) == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_unconfirmed_orders_move_on_the_venues_word(exchange: RunningExchange) -> None:
     known, unknown = OrderFactory(status="unconfirmed"), OrderFactory(status="unconfirmed", parked=True)
     pending = OrderFactory()

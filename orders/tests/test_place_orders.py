@@ -78,7 +78,7 @@ def test_attempts_that_never_arrive_end_in_failed_and_a_requeue_places_the_order
     settings.PLACEMENT_MAX_ATTEMPTS = 3  # type: ignore[attr-defined]
     settings.PLACEMENT_BACKOFF_BASE_SECONDS = 0.001  # type: ignore[attr-defined]
     order = OrderFactory()
-    exchange.set_faults(rate_limit={"retry_after": 0})
+    exchange.set_faults(enforce_valid_until={"clock_ahead": 3600})  # every order comes too late for it
 
     run_engine(linger=0.3)
 

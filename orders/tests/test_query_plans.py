@@ -13,6 +13,7 @@ import pytest
 from django.db import connection
 
 from orders import attention, lifecycle, selectors
+from orders.models import Order
 from orders.selectors import Position
 from orders.tests.factories import UserFactory, VenueFactory
 
@@ -73,6 +74,14 @@ def page(**asked: Any) -> str:
     return said[0]
 
 
+def console(client: str | None = None) -> str:
+    """The statements of the console's list, its count and its search by a client's name: the shapes are the same."""
+    orders = (
+        Order.objects.filter(owner_id=1).order_by("-created_at", "-pk") if client else Order.objects.order_by("-pk")
+    )
+    return str(orders[:50].query).replace("%", "%%")
+
+
 POSITION = Position(None, None)  # type: ignore[arg-type]
 STATEMENTS = {
     "accept one": (lifecycle._ACCEPT_ONE, {"order_client_order_id_unique"}),
@@ -92,7 +101,10 @@ STATEMENTS = {
     "first page": (page(), {"order_list"}),
     "next page": (page(after=POSITION), {"order_list"}),
     "oldest first": (page(newest_first=False, after=POSITION), {"order_list"}),
+    "at any of some statuses": (page(filters={"status": 1}, after=POSITION), {"order_list"}),
     "by the client's id": (page(filters={"client_order_id": 1}), {"order_client_order_id_unique"}),
+    "the console's list": (console(), {"orders_order_pkey"}),
+    "the console's list of a client": (console("alice"), {"order_list"}),
     "what needs an operator": (
         attention._COUNTS,
         {"order_failed", "order_unconfirmed", "order_due", "order_leased"},

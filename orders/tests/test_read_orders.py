@@ -57,6 +57,15 @@ def test_pages_follow_one_another_without_gap_or_repetition(alice: APIClient) ->
         assert seen == (expected if ordering == "created_at" else expected[::-1])
 
 
+def test_the_next_page_keeps_every_status_that_was_asked_for(alice: APIClient) -> None:
+    made = [make("alice", status=status) for status in ("failed", "placed", "failed", "rejected")]
+    first = alice.get(f"{ORDERS}?limit=1&status=failed&status=placed")
+    second = alice.get(first.json()["next"])
+    third = alice.get(second.json()["next"])
+    assert ids(first) + ids(second) + ids(third) == [made[2], made[1], made[0]]
+    assert third.json()["next"] is None
+
+
 def test_orders_that_arrive_meanwhile_do_not_shift_the_next_page(alice: APIClient) -> None:
     made = [make("alice") for _ in range(4)]
     first = alice.get(f"{ORDERS}?limit=2")
@@ -70,6 +79,7 @@ def test_orders_that_arrive_meanwhile_do_not_shift_the_next_page(alice: APIClien
     [
         ("status=failed", {"failed"}),
         ("status=failed,placed", {"failed", "placed"}),
+        ("status=failed&status=placed", {"failed", "placed"}),
         ("side=sell", {"sell"}),
         ("type=market", {"market"}),
         ("instrument=DE0007164600", {"sap"}),
@@ -123,6 +133,10 @@ def forged(text: str) -> str:
         ("cursor=" + forged("2026-01-01T00:00:00+00:00 x"), ("cursor", "invalid_cursor")),
         ("cursor=" + forged("2026-01-01T00:00:00 019a1c2e-7b1f-7c3d-9a55-0242ac120002"), ("cursor", "invalid_cursor")),
         ("colour=red", ("colour", "unknown")),
+        ("status=failed&status=lost", ("status", "invalid_choice")),
+        ("side=buy&side=sell", ("side", "repeated")),
+        ("limit=1&limit=1", ("limit", "repeated")),
+        ("cursor=x&cursor=y", ("cursor", "repeated")),
     ],
 )
 def test_a_wrong_query_is_refused_naming_the_parameter(alice: APIClient, query: str, expected: tuple[str, str]) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -211,6 +212,48 @@ def test_an_order_can_be_marked_placed_under_the_id_that_the_venue_confirms(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(("age", "done"), [(20, False), (40, True)])
+def test_an_operators_word_waits_until_no_request_can_be_on_its_way(
+    parked: tuple[Order, RunningExchange], age: int, done: bool
+) -> None:
+    """A lease is 30 s: a request of the last attempt may leave as late as its end."""
+    order, _ = parked
+    Order.objects.update(updated_at=timezone.now() - timedelta(seconds=age))
+    assert mark_not_placed(order.pk, actor="operator:olga", reason="Not on the screen.").done is done
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("reason", ["", " ", "\t\n"])
+def test_whoever_decides_says_why(parked: tuple[Order, RunningExchange], reason: str) -> None:
+    order, _ = parked
+    olga = {"actor": "operator:olga", "reason": reason}
+    verbs = {
+        "mark_placed": lambda: mark_placed(order.pk, venue_order_id="V1", **olga),
+        "mark_not_placed": lambda: mark_not_placed(order.pk, **olga),
+        "requeue": lambda: services.requeue_orders([OrderFactory(status="failed").pk], **olga),
+        "cancel": lambda: services.cancel_orders([OrderFactory().pk], **olga),
+    }
+    for verb in verbs.values():
+        with pytest.raises(ValueError, match="reason"):
+            verb()
+    statuses = Order.objects.values_list("status", flat=True)
+    assert sorted(statuses) == ["failed", "pending", "unconfirmed"]
+
+
+@pytest.mark.django_db
+def test_a_swept_order_is_looked_up_only_after_the_settle_time() -> None:
+    VenueFactory(settings={"url": "http://127.0.0.1:9", "settle_seconds": 12})
+    order = OrderFactory(status="submitting")
+    Order.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
+
+    assert services.sweep_orders() == 1
+
+    swept = Order.objects.get(pk=order.pk)
+    assert swept.next_attempt_at is not None
+    assert swept.next_attempt_at - swept.updated_at == timedelta(seconds=12)
+
+
+@pytest.mark.django_db
 def test_an_order_that_the_venue_denies_is_not_marked_placed(parked: tuple[Order, RunningExchange]) -> None:
     order, _ = parked
     result = mark_placed(order.pk, venue_order_id="V1", actor="operator:olga", reason="On the screen.")
@@ -226,6 +269,16 @@ def test_only_a_parked_order_can_be_marked(status: str) -> None:
     result = mark_not_placed(order.pk, actor="operator:olga", reason="x")
     assert not result.done
     assert Order.objects.get(pk=order.pk).status == status
+
+
+@pytest.mark.django_db
+def test_an_order_that_is_still_being_looked_up_cannot_be_marked_however_old(
+    parked: tuple[Order, RunningExchange],
+) -> None:
+    order = OrderFactory(status="unconfirmed")
+    Order.objects.update(updated_at="2020-01-01T00:00:00Z")
+    result = mark_not_placed(order.pk, actor="operator:olga", reason="x")
+    assert (result.done, "not parked" in result.explanation) == (False, True)
 
 
 @pytest.mark.django_db

@@ -1,5 +1,6 @@
 """Each safeguard is needed: the same history is harmless with it and ends in a violation without it."""
 
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from orders import engine, lifecycle, reconciliation
 from orders.lifecycle import Event, Moved, Step
 from orders.models import Order
 from orders.tests.test_histories import Histories
+from quiktrade.private_server import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -229,3 +231,10 @@ def test_without_the_safeguard_it_ends_in_a_violation(case: Case) -> None:
     history, removal, venue, change = case
     with removal(), pytest.raises(AssertionError):
         run(history, {**venue, **change})
+
+
+def test_every_safeguard_that_the_mutants_take_out_is_in_the_code() -> None:
+    mutants = tomllib.loads((ROOT / "orders/tests/mutants.toml").read_text())["mutant"]
+    absent = [m["name"] for m in mutants if (ROOT / m["file"]).read_text().count(m["text"]) != 1]
+    assert absent == []
+    assert all((ROOT / test.split("::")[0]).exists() for mutant in mutants for test in mutant["tests"])

@@ -1,16 +1,22 @@
 """POST /api/v1/orders."""
 
+import re
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.db import OperationalError, connection
+from hypothesis import given
+from hypothesis import strategies as st
+from rest_framework import serializers
 from rest_framework.test import APIClient
 
 from exchanges.models import Venue
+from exchanges.statements import fetch
 from orders import selectors
+from orders.api.fields import PRICE_LENGTH, PRICE_PATTERN, PriceField
 from orders.models import Order, OrderEvent
-from orders.tests.factories import VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 
 ORDERS = "/api/v1/orders"
 LIMIT = {"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": "187.50", "quantity": 100}
@@ -75,6 +81,8 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
         LIMIT | {"limit_price": 187},
         LIMIT | {"limit_price": "0.00000001"},
         LIMIT | {"limit_price": "9999999999.99999999"},
+        LIMIT | {"limit_price": "10.250000000"},
+        LIMIT | {"limit_price": "000000010.25"},
         LIMIT | {"quantity": 10**12},
         MARKET | {"type": "stop", "stop_price": "10"},
         LIMIT | {"type": "stop_limit", "stop_price": "10"},
@@ -88,6 +96,111 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
 def test_every_kind_of_order_is_accepted(alice: APIClient, order: dict[str, Any]) -> None:
     response = alice.post(ORDERS, order)
     assert response.status_code == 201, response.content
+
+
+@pytest.mark.parametrize("price", ["10.25", "10.250000000", "10.25" + "0" * 28, "00010.25"])
+def test_zeros_at_either_end_do_not_change_a_price(alice: APIClient, price: str) -> None:
+    order = LIMIT | {"limit_price": price, "client_order_id": "a"}
+    assert alice.post(ORDERS, order).json()["limit_price"] == "10.25"
+    number = post_bytes(alice, (RAW_LIMIT % price.lstrip("0")).encode())
+    assert number.json()["limit_price"] == "10.25"
+    assert alice.post(ORDERS, order | {"limit_price": 10.25}).status_code == 200
+
+
+OPTIONAL = ("limit_price", "stop_price", "time_in_force", "expires_at", "place_by", "venue", "client_order_id")
+
+
+def test_null_for_an_optional_field_is_the_same_as_leaving_it_out(alice: APIClient) -> None:
+    nulls = MARKET | dict.fromkeys(OPTIONAL)
+    header = {"Idempotency-Key": "desk-1"}
+    first = alice.post(ORDERS, nulls, headers=header)
+    again = alice.post(ORDERS, MARKET, headers=header)
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert (first.json()["time_in_force"], first.json()["venue"]) == ("day", "XSIM")
+    assert alice.post(ORDERS, nulls).json()["client_order_id"] != "desk-1"
+    (stored,) = alice.post(f"{ORDERS}/batch", {"orders": [nulls | {"client_order_id": "desk-1"}]}).json()["results"]
+    assert stored["status"] == 200
+
+
+# Times as RFC 3339 writes them; each with what is stored.
+TIMES = [
+    ("2100-01-31T21:00:00Z", "2100-01-31T21:00:00Z"),
+    ("2100-01-31t21:00:00z", "2100-01-31T21:00:00Z"),
+    ("2100-01-31T21:00:00-00:00", "2100-01-31T21:00:00Z"),
+    ("2100-01-31T21:00:00+02:00", "2100-01-31T19:00:00Z"),
+    ("2100-01-31T21:00:00+23:59", "2100-01-30T21:01:00Z"),
+    ("2100-01-31T21:00:00-23:59", "2100-02-01T20:59:00Z"),
+    ("2100-01-31T21:00:00.5Z", "2100-01-31T21:00:00.500000Z"),
+    ("2100-01-31T21:00:00.123456789Z", "2100-01-31T21:00:00.123456Z"),
+    ("2096-02-29T00:00:00Z", "2096-02-29T00:00:00Z"),
+    ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+]
+
+
+@pytest.mark.parametrize("field", ["expires_at", "place_by"])
+@pytest.mark.parametrize(("time", "stored"), TIMES)
+def test_a_time_is_taken_as_rfc_3339_writes_it(alice: APIClient, field: str, time: str, stored: str) -> None:
+    order = LIMIT | {field: time, "time_in_force": "gtd" if field == "expires_at" else "day"}
+    assert alice.post(ORDERS, order).json()[field] == stored
+
+
+# What ISO 8601, Python or a person takes for a time, and RFC 3339 does not; each with the code.
+NO_TIMES = [
+    ("2100-01-31T21:00:00+02:60", "invalid"),
+    ("2100-01-31T21:00:00+24:00", "invalid"),
+    ("2100-01-31T21:00:00+02", "invalid"),
+    ("2100-01-31T21:00:00+0200", "invalid"),
+    ("2100-01-31T21:00:00+2:00", "invalid"),
+    ("2100-01-31T21:00:00+02:00:30", "invalid"),
+    ("2100-01-31T21:00:00\u221202:00", "invalid"),  # a minus sign that is no hyphen
+    ("2100-01-31T21:00:00", "invalid"),
+    ("2100-01-31T21:00:00 Z", "invalid"),
+    ("2100-01-31 21:00:00Z", "invalid"),
+    ("2100-01-31", "invalid"),
+    ("2100-01-31T21:00Z", "invalid"),
+    ("2100-01-31T21Z", "invalid"),
+    ("2100-01-31T9:00:00Z", "invalid"),
+    ("2100-1-31T09:00:00Z", "invalid"),
+    ("20100-01-31T09:00:00Z", "invalid"),
+    ("21000131T210000Z", "invalid"),
+    ("2100-W04-7T21:00:00Z", "invalid"),
+    ("2100-031T21:00:00Z", "invalid"),
+    ("2100-01-31T21:00:00,5Z", "invalid"),
+    ("2100-01-31T21:00:00.Z", "invalid"),
+    ("\u0662\u0661\u0660\u0660-01-31T21:00:00Z", "invalid"),  # Arabic digits
+    ("2100-01-31T24:00:00Z", "invalid"),
+    ("2100-01-31T21:60:00Z", "invalid"),
+    ("2100-12-31T23:59:60Z", "invalid"),
+    ("2100-02-29T21:00:00Z", "invalid"),
+    ("2100-13-01T21:00:00Z", "invalid"),
+    ("0000-01-01T00:00:00Z", "invalid"),
+    (" 2100-01-31T21:00:00Z", "invalid"),
+    ("2100-01-31T21:00:00Z\n", "invalid"),
+    ("0001-01-01T00:00:00+00:01", "overflow"),
+    ("9999-12-31T23:59:59-00:01", "overflow"),
+    (4102444800, "invalid"),
+    ([], "invalid"),
+]
+
+
+@pytest.mark.parametrize(("time", "code"), NO_TIMES)
+def test_a_time_that_is_not_rfc_3339_is_refused(alice: APIClient, time: Any, code: str) -> None:
+    order = LIMIT | {"time_in_force": "gtd", "expires_at": time, "place_by": time}
+    response = alice.post(ORDERS, order)
+    assert (response.status_code, errors(response)) == (400, {("#/expires_at", code), ("#/place_by", code)})
+    query = alice.get(ORDERS, {"created_from": str(time), "created_before": str(time)})
+    assert (query.status_code, errors(query)) == (400, {("created_from", code), ("created_before", code)})
+
+
+@given(st.from_regex(re.compile(r"0{0,20}[0-9]{1,12}(\.[0-9]{1,10}0{0,21})?", re.ASCII), fullmatch=True))
+def test_the_documented_pattern_of_a_price_is_what_is_taken(price: str) -> None:
+    try:
+        PriceField().run_validation(price)
+        taken = True
+    except serializers.ValidationError:
+        taken = False
+    assert taken == bool(re.search(PRICE_PATTERN, price) and len(price) <= PRICE_LENGTH)
 
 
 # Everything that a confused, careless or hostile client sends; each with where the answer points, and its code.
@@ -107,7 +220,7 @@ REFUSED: list[tuple[Any, set[tuple[str, str]]]] = [
     (LIMIT | {"limit_price": ""}, {("#/limit_price", "invalid")}),
     (LIMIT | {"limit_price": True}, {("#/limit_price", "invalid")}),
     (LIMIT | {"limit_price": [1]}, {("#/limit_price", "invalid")}),
-    (LIMIT | {"limit_price": None}, {("#/limit_price", "null")}),
+    (LIMIT | {"limit_price": None}, {("#/limit_price", "required")}),
     (LIMIT | {"limit_price": "1.000000001"}, {("#/limit_price", "max_decimal_places")}),
     (LIMIT | {"limit_price": 12345678901}, {("#/limit_price", "max_whole_digits")}),
     (LIMIT | {"limit_price": 10**30}, {("#/limit_price", "max_digits")}),
@@ -149,7 +262,6 @@ REFUSED: list[tuple[Any, set[tuple[str, str]]]] = [
     (LIMIT | {"time_in_force": "gtd", "expires_at": 4102444800}, {("#/expires_at", "invalid")}),
     (LIMIT | {"place_by": "2001-01-01T00:00:00Z"}, {("#/place_by", "past")}),
     (LIMIT | {"place_by": "tomorrow"}, {("#/place_by", "invalid")}),
-    (LIMIT | {"place_by": None}, {("#/place_by", "null")}),
     (LIMIT | {"venue": "XNYS"}, {("#/venue", "unknown_venue")}),
     (LIMIT | {"venue": ""}, {("#/venue", "blank")}),
     (LIMIT | {"client_order_id": ""}, {("#/client_order_id", "blank")}),
@@ -338,6 +450,34 @@ def test_two_clients_may_use_the_same_id(alice: APIClient, bob: APIClient) -> No
     order = LIMIT | {"client_order_id": "order-1"}
     assert alice.post(ORDERS, order).status_code == 201
     assert bob.post(ORDERS, order).status_code == 201
+
+
+def test_a_repeat_finds_no_order_of_another_client(alice: APIClient, bob: APIClient, venue: Venue) -> None:
+    """Not even where the request itself is refused by now, and the other client's order would fit."""
+    order = LIMIT | {"client_order_id": "order-1", "venue": "XSIM"}
+    hers = alice.post(ORDERS, order).json()
+    assert bob.post(ORDERS, order | {"quantity": 7}).status_code == 201
+
+    again = alice.post(ORDERS, order)
+    assert (again.status_code, again.json()["id"]) == (200, hers["id"])
+
+    alice.post(ORDERS, order | {"client_order_id": "only-alices"})
+    Venue.objects.update(enabled=False)
+    assert bob.post(ORDERS, order | {"client_order_id": "only-alices"}).status_code == 400
+
+
+def test_the_statement_that_looks_an_order_up_yields_none_of_another_client(venue: Venue) -> None:
+    order, stranger = OrderFactory(), UserFactory()
+    ids = {"ids": [order.pk], "owners": [stranger.pk]}
+    assert fetch(selectors._LOOK_UP, ids) == []
+    assert len(fetch(selectors._LOOK_UP, ids | {"owners": [order.owner_id]})) == 1
+
+
+def test_a_repeat_with_another_place_by_is_a_conflict(alice: APIClient) -> None:
+    order = LIMIT | {"client_order_id": "a", "place_by": "2100-01-01T00:00:00Z"}
+    assert alice.post(ORDERS, order).status_code == 201
+    assert alice.post(ORDERS, order | {"place_by": "2100-01-01T00:00:01Z"}).status_code == 409
+    assert alice.post(ORDERS, LIMIT | {"client_order_id": "a"}).status_code == 409
 
 
 # ---- When something of ours fails ----

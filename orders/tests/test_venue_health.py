@@ -1,6 +1,7 @@
 """Circuits and limits: rows that all workers share."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from django.db import connection, transaction
 
 from exchanges import health
 from exchanges.models import Venue, VenueEvent, VenueHealth
+from exchanges.services import halt_venue, resume_venue
+from exchanges.venue import NotSent, OutcomeUnknown, VenueTrouble
 from orders import selectors, services
 from orders.lifecycle import Event, Step
 from orders.models import Order
@@ -190,3 +193,170 @@ def test_the_rate_holds_over_all_workers() -> None:
     seconds = time.monotonic() - started
 
     assert 6 <= sum(len(orders) for orders in claims) <= 6 + 6 * seconds
+
+
+# ---- What the venue itself says: paused, locked out ----
+
+
+def standing() -> tuple[str, float]:
+    """The venue's trouble, and the seconds until it is probed."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT trouble, extract(epoch FROM retry_at - statement_timestamp()) FROM exchanges_venuehealth"
+        )
+        trouble, seconds = cursor.fetchone()
+    return trouble, float(seconds)
+
+
+def history() -> list[str]:
+    return list(VenueEvent.objects.order_by("id").values_list("event", flat=True))
+
+
+def pause(seconds: float | None, *, probe: bool = False) -> None:
+    health.record_pause("XSIM", seconds=seconds, probe=probe, error="rate_limited")
+
+
+def lock_out(*, probe: bool = False) -> None:
+    health.record_lock_out("XSIM", probe=probe, error="not_authorized: HTTP 401")
+
+
+def let_the_wait_end() -> None:
+    VenueHealth.objects.update(retry_at="2020-01-01T00:00:00Z", paused_until="2020-01-01T00:00:00Z")
+
+
+def test_a_pause_lasts_as_long_as_the_venue_asked_for_and_no_answer_shortens_it() -> None:
+    permit()
+    pause(290.0)
+    pause(8.0)
+    health.record_answer("XSIM", probe=True)
+    silence(50, probe=True)
+    trouble, seconds = standing()
+    assert trouble == "paused"
+    assert 200 < seconds <= 290
+    assert permit() == health.NONE
+    assert history() == ["paused"]
+    assert VenueEvent.objects.get().reason == "It asked us to stay away for 290 s: rate_limited"
+
+
+def test_after_a_pause_one_probe_is_sent_and_its_answer_lets_all_follow() -> None:
+    permit()
+    pause(60.0)
+    let_the_wait_end()
+    assert permit() == health.Permit(1, 1024, probe=True, troubled=True)
+    assert permit() == health.NONE
+    health.record_answer("XSIM")  # of a request that was under way before the pause
+    assert standing()[0] == "paused"
+    health.record_answer("XSIM", probe=True)
+    assert permit() == health.Permit(10, 1024)
+    assert history() == ["paused", "circuit_closed"]
+
+
+def test_a_probe_that_meets_the_pause_again_sets_the_next_as_asked() -> None:
+    permit()
+    pause(600.0)
+    let_the_wait_end()
+    permit()
+    pause(300.0, probe=True)
+    trouble, seconds = standing()
+    assert trouble == "paused"
+    assert 200 < seconds <= 300
+    assert history() == ["paused"]
+
+
+def test_a_pause_of_unsaid_length_grows_with_each_probe_that_meets_it_again() -> None:
+    permit()
+    waits = []
+    for probe in (False, True, True, True, True, True, True):
+        pause(None, probe=probe)
+        waits.append(standing()[1])
+        let_the_wait_end()
+    for wait, longest in zip(waits, (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0), strict=True):
+        assert 0.3 * longest <= wait <= longest
+
+
+def test_a_pause_is_a_day_at_most_and_a_long_one_calls_a_person(caplog: pytest.LogCaptureFixture) -> None:
+    permit()
+    pause(1e300)
+    assert 86_300 < standing()[1] <= 86_400
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_venue_that_was_silent_and_asks_for_a_pause_is_paused() -> None:
+    permit()
+    silence(5)
+    pause(60.0, probe=True)
+    assert standing()[0] == "paused"
+    let_the_wait_end()
+    silence(1, probe=True)
+    assert standing()[0] == "silent"
+    assert history() == ["circuit_opened", "paused", "circuit_opened"]
+
+
+def test_refused_credentials_stop_the_venue_and_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    permit()
+    for _ in range(3):
+        lock_out()
+    assert permit() == health.NONE
+    let_the_wait_end()
+    assert permit().probe
+    lock_out(probe=True)
+    pause(1.0)
+    silence(9)
+    assert standing()[0] == "locked_out"
+    assert history() == ["locked_out"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_locked_venue_is_probed_ever_more_rarely_until_a_probe_is_let_in() -> None:
+    permit()
+    waits = []
+    for probe in (False, True, True, True, True, True, True, True, True):
+        lock_out(probe=probe)
+        waits.append(standing()[1])
+    for wait, longest in zip(waits, (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0), strict=True):
+        assert 0.3 * longest <= wait <= longest
+    health.record_answer("XSIM")
+    assert standing()[0] == "locked_out"
+    health.record_answer("XSIM", probe=True)
+    assert permit() == health.Permit(10, 1024)
+
+
+def test_the_worst_that_a_batch_says_of_its_venue_counts() -> None:
+    permit()
+    answers = [attempt(True), attempt(False)]
+    limited = NotSent("rate_limited", answered=True, trouble=VenueTrouble.PAUSED, retry_after=30.0)
+    longer = OutcomeUnknown("http_503", trouble=VenueTrouble.PAUSED, retry_after=600.0)
+    troubled = [replace(attempt(True), error=error) for error in (longer, limited)]
+    services.record_attempts([*troubled, *answers], actor="system:test")
+    trouble, seconds = standing()
+    assert trouble == "paused"
+    assert 500 < seconds <= 600
+
+
+def test_what_was_held_back_says_nothing_of_the_venue() -> None:
+    permit()
+    silence(4)
+    services.record_attempts([replace(attempt(False), answered=None)], actor="system:test")
+    assert VenueHealth.objects.get().silences == 4
+
+
+def test_look_ups_wait_for_a_pause_and_for_a_lock_and_not_for_silence() -> None:
+    permit()
+    silence(5)
+    assert health.look_ups("XSIM", 10) == 10
+    for error in (NotSent("a", trouble=VenueTrouble.PAUSED), NotSent("b", trouble=VenueTrouble.LOCKED_OUT)):
+        health.record_look_ups("XSIM", [error])
+        VenueHealth.objects.update(retry_at="2100-01-01T00:00:00Z")
+        assert health.look_ups("XSIM", 10) == 0
+        let_the_wait_end()
+        assert health.look_ups("XSIM", 10) == 1
+
+
+def test_an_operator_who_resumes_a_venue_ends_its_pause() -> None:
+    permit()
+    pause(80_000.0)
+    halt_venue("XSIM", actor="operator:olga", reason="its clock is wrong")
+    resume_venue("XSIM", actor="operator:olga", reason="it says so itself")
+    assert permit().probe
+    health.record_answer("XSIM", probe=True)
+    assert permit() == health.Permit(10, 1024)

@@ -1,7 +1,7 @@
 """The one place where a caller's token is verified.
 
-What was found is kept in the process: a token's signature until the token runs out, and its account for a
-second, so that who deactivates an account in the console waits that long at most.
+What was found is kept in the process: a token's signature until the token runs out, and its account for a second, so
+that who deactivates an account in the console, makes it staff or changes its password waits that long at most.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.tokens import Token
 
 from quiktrade import waiting
+from quiktrade.auth.tokens import LOG_IN, PASSWORD_CLAIM, AccessToken, InvalidToken, account_of
 
 ACCOUNT_SECONDS = 1.0
 MOST = 10_000
@@ -29,20 +30,29 @@ def _digest(self: object, raw_token: bytes) -> Any:
 
 
 def _account(self: object, validated_token: Token) -> Any:
-    return validated_token.get("user_id")
+    """With the password: a token of an earlier one is not to find what a token of this one has left here."""
+    return validated_token["user_id"], validated_token[PASSWORD_CLAIM]
 
 
 class TokenAuthentication(JWTAuthentication):
     """Simple JWT's, with a memory."""
 
+    def get_raw_token(self, header: bytes) -> bytes | None:
+        """The token of `Bearer TOKEN`; None for another scheme. A scheme's name has no case (RFC 9110, 11.1)."""
+        scheme, *rest = header.split() or [b""]
+        if scheme.lower() != b"bearer":
+            return None
+        if len(rest) != 1:
+            raise InvalidToken(f"The Authorization header is to be the word Bearer and one token. {LOG_IN}")
+        return rest[0]
+
     @cached(_tokens, key=_digest, lock=_lock)
     def get_validated_token(self, raw_token: bytes) -> Token:
-        return super().get_validated_token(raw_token)
+        return AccessToken(raw_token)
 
     @cached(_accounts, key=_account, lock=_lock)
     def get_user(self, validated_token: Token) -> Any:
-        read = super().get_user
-        return waiting.aside(lambda: read(validated_token))
+        return waiting.aside(lambda: account_of(validated_token))
 
 
 def forget() -> None:

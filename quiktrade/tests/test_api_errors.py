@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
+from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
@@ -56,44 +56,74 @@ def test_a_session_from_the_first_token_to_the_logout(user: User) -> None:
 
     newer = client.post(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}).json()
     assert bearing(newer["access"]).get("/api/v1/orders").status_code == 200
-    check_problem(client.post(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}), 401, "unauthorized")
+    check_problem(client.post(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}), 401, "invalid-token")
 
     assert client.post("/api/v1/auth/logout", {"refresh": newer["refresh"]}).status_code == 204
-    check_problem(client.post(f"{TOKEN}/refresh", {"refresh": newer["refresh"]}), 401, "unauthorized")
+    check_problem(client.post(f"{TOKEN}/refresh", {"refresh": newer["refresh"]}), 401, "invalid-token")
 
 
-def expired(user: User) -> AccessToken:
-    token = AccessToken.for_user(user)
-    token.set_exp(lifetime=-timedelta(seconds=1))
+def expired(user: User, kind: type[Token] = AccessToken) -> Token:
+    token = kind.for_user(user)
+    token.set_exp(lifetime=-timedelta(minutes=1))
     return token
 
 
+NO_ERROR = 'Bearer realm="api"'
+INVALID_TOKEN = 'Bearer realm="api", error="invalid_token", error_description="'
+
+
 @pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/orders/17", "/api/v1/venues"])
-def test_without_a_valid_token_there_is_a_401_that_says_how_to_authenticate(user: User, path: str) -> None:
-    good = str(AccessToken.for_user(user))
-    header, payload, signature = good.split(".")
-    clients = [
-        APIClient(),
-        bearing(""),
-        bearing("x"),
-        bearing(expired(user)),
-        bearing(RefreshToken.for_user(user)),
-        bearing(f"{header}.{payload}."),
-        bearing(f"{header}.{payload}x.{signature}"),
-        bearing("\xff\xfe"),
-    ]
-    for client in clients:
-        response = client.get(path)
-        check_problem(response, 401, "unauthorized")
-        assert response["WWW-Authenticate"].startswith("Bearer")
-    assert bearing(good).get("/api/v1/venues").status_code == 200
+@pytest.mark.parametrize("header", [None, "", "Basic YWxpY2U6eA==", "Bearer-ish x"])
+def test_without_a_token_the_scheme_that_is_wanted_is_named(user: User, path: str, header: str | None) -> None:
+    response = APIClient().get(path, headers={} if header is None else {"Authorization": header})
+    problem = check_problem(response, 401, "unauthorized")
+    assert response["WWW-Authenticate"] == NO_ERROR
+    assert "Authorization: Bearer TOKEN" in problem["detail"]
+    assert TOKEN in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/orders/17", "/api/v1/venues"])
+def test_with_a_bad_token_the_answer_is_to_log_in(user: User, path: str) -> None:
+    header, payload, signature = str(AccessToken.for_user(user)).split(".")
+    for token in (
+        "",
+        "x",
+        "one two",
+        RefreshToken.for_user(user),
+        f"{header}.{payload}.",
+        f"{header}.{payload}x.{signature}",
+        "\xff\xfe",
+    ):
+        response = bearing(token).get(path)
+        problem = check_problem(response, 401, "invalid-token")
+        assert response["WWW-Authenticate"].startswith(INVALID_TOKEN)
+        assert problem["detail"].endswith("Log in for a new one: POST /api/v1/auth/token.")
+
+
+def test_with_a_token_that_has_run_out_the_answer_is_to_refresh(user: User) -> None:
+    response = bearing(expired(user)).get("/api/v1/orders")
+    problem = check_problem(response, 401, "expired-token")
+    assert response["WWW-Authenticate"] == f'{INVALID_TOKEN}{problem["detail"]}"'
+    assert f"{TOKEN}/refresh" in problem["detail"]
+
+
+def test_with_a_refresh_token_that_has_run_out_the_answer_is_to_log_in(user: User) -> None:
+    response = APIClient().post(f"{TOKEN}/refresh", {"refresh": str(expired(user, RefreshToken))})
+    problem = check_problem(response, 401, "expired-token")
+    assert problem["detail"].endswith("Log in for a new one: POST /api/v1/auth/token.")
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_schemes_name_has_no_case(user: User, scheme: str) -> None:
+    authorization = f"{scheme} {AccessToken.for_user(user)}"
+    assert APIClient().get("/api/v1/venues", headers={"Authorization": authorization}).status_code == 200
 
 
 def test_an_account_that_was_closed_is_shut_out_at_once(user: User) -> None:
     client = bearing(AccessToken.for_user(user))
     user.is_active = False
     user.save()
-    check_problem(client.get("/api/v1/orders"), 401, "unauthorized")
+    check_problem(client.get("/api/v1/orders"), 401, "invalid-token")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +139,7 @@ def test_an_account_that_was_closed_is_shut_out_at_once(user: User) -> None:
 )
 def test_wrong_credentials_are_refused(user: User, body: Any, status: int) -> None:
     response = APIClient().post(TOKEN, body)
-    check_problem(response, status, "unauthorized" if status == 401 else "validation-error")
+    check_problem(response, status, "wrong-credentials" if status == 401 else "validation-error")
 
 
 def test_guessing_passwords_is_slowed_down(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,21 @@
 """Who a token stands for, and for how long that is believed."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
+from rest_framework_simplejwt.state import token_backend
 
 from exchanges import directory
 from exchanges.models import Venue
 from orders.tests.factories import UserFactory, VenueFactory
 from quiktrade.auth import authentication
+from quiktrade.auth.authentication import TokenAuthentication
+from quiktrade.auth.tokens import AccessToken
 
 ORDERS = "/api/v1/orders"
 
@@ -30,17 +33,18 @@ def status_with(token: AccessToken | str) -> int:
 
 
 def test_a_token_is_taken_again_without_being_verified_again(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = AccessToken.for_user(alice)
+    token = str(AccessToken.for_user(alice))
     assert status_with(token) == 200
 
     def verify(*args: Any) -> None:
         raise AssertionError("verified again")
 
-    monkeypatch.setattr("rest_framework_simplejwt.authentication.JWTAuthentication.get_validated_token", verify)
+    monkeypatch.setattr(AccessToken, "__init__", verify)
     assert status_with(token) == 200
 
 
 def test_a_token_is_not_remembered_beyond_its_life(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_backend, "leeway", 0)
     token = AccessToken.for_user(alice)
     token.set_exp(lifetime=timedelta(seconds=-60))
     assert status_with(token) == 401
@@ -59,8 +63,8 @@ def test_a_forged_token_is_refused_however_well_its_like_is_known(alice: User) -
         assert status_with(forged) == 401
 
 
-@pytest.mark.parametrize("change", [{"is_active": False}, {"gone": True}])
-def test_a_closed_account_is_shut_out_at_the_next_look(alice: User, change: dict[str, bool]) -> None:
+@pytest.mark.parametrize("change", [{"is_active": False}, {"gone": True}, {"password": "another"}])
+def test_a_closed_account_is_shut_out_at_the_next_look(alice: User, change: dict[str, Any]) -> None:
     token = AccessToken.for_user(alice)
     assert status_with(token) == 200
     if change.get("gone"):
@@ -78,6 +82,27 @@ def test_an_account_is_looked_at_once_a_second(alice: User) -> None:
     assert status_with(token) == 200
     time.sleep(authentication.ACCOUNT_SECONDS + 0.1)
     assert status_with(token) == 401
+
+
+@pytest.mark.remembers
+def test_a_token_of_an_earlier_password_does_not_find_the_account_that_a_later_one_left(alice: User) -> None:
+    earlier = AccessToken.for_user(alice)
+    alice.set_password("correct horse")
+    alice.save()
+    assert status_with(AccessToken.for_user(alice)) == 200
+    assert status_with(earlier) == 401
+
+
+@pytest.mark.remembers
+def test_an_account_that_is_remembered_costs_no_statement(
+    alice: User, django_assert_num_queries: Callable[[int], Any]
+) -> None:
+    token = AccessToken.for_user(alice)
+    authenticate = TokenAuthentication().get_user
+    with django_assert_num_queries(1):
+        authenticate(token)
+    with django_assert_num_queries(0):
+        authenticate(token)
 
 
 @pytest.mark.remembers

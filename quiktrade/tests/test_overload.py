@@ -1,7 +1,6 @@
 """More requests than can be answered in good time, against a real gunicorn."""
 
 import json
-import os
 import select
 import socket
 import threading
@@ -19,7 +18,6 @@ from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
-from quiktrade import web_worker
 from quiktrade.tests.processes import Process, Processes, wait_until
 from quiktrade.web_worker import Crew
 
@@ -218,41 +216,6 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Proc
         assert talk(web, wrong).startswith(b"HTTP/1.1 4"), wrong
     assert talk(web, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
     assert "Traceback" not in web.output
-
-
-def test_a_long_answer_arrives_in_full_however_slowly_it_is_read() -> None:
-    ours, theirs = socket.socketpair()
-    answer = os.urandom(4 * 1024 * 1024)  # more than there is room for on the way
-    with ours, theirs, ThreadPoolExecutor(1) as client:
-        ours.setblocking(False)
-        arrived = client.submit(lambda: read_all(theirs))
-        web_worker.send(ours, answer)
-        assert not ours.getblocking()
-        ours.shutdown(socket.SHUT_WR)
-        assert arrived.result() == answer
-
-
-def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_worker, "SLOW_CLIENT_SECONDS", 0.05)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        with pytest.raises(TimeoutError):
-            web_worker.send(ours, bytes(4 * 1024 * 1024))
-
-
-def test_a_thread_that_works_by_turns_waits_for_no_client() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        began = time.monotonic()
-        with pytest.raises(TimeoutError):
-            web_worker.send(ours, bytes(4 * 1024 * 1024), patiently=False)
-        assert time.monotonic() - began < web_worker.SLOW_CLIENT_SECONDS
-
-
-def read_all(sock: socket.socket) -> bytes:
-    return b"".join(iter(lambda: sock.recv(65_536), b""))
 
 
 def test_connections_are_shared_out_among_the_processes(processes: Processes) -> None:

@@ -24,8 +24,11 @@ OUTCOMES = {
     Event.ACKNOWLEDGED: "placed",
     Event.REJECTED_BY_VENUE: "rejected",
     Event.NOT_SENT: "not_sent",
+    Event.VENUE_UNREACHABLE: "not_sent",
+    Event.TURNED_AWAY: "not_sent",
     Event.OUTCOME_UNKNOWN: "unconfirmed",
 }
+NAMES = tuple(dict.fromkeys(OUTCOMES.values()))
 
 
 class Command(OperatorCommand):
@@ -57,12 +60,12 @@ venue wait for their next attempt as usual; Ctrl-C finishes what is under way.""
         seconds = round(time.monotonic() - started, 3)
         halted = list(Venue.objects.filter(halted_at__isnull=False).values_list("code", flat=True))
         document = {
-            **{name: outcomes[name] for name in OUTCOMES.values()},
+            **{name: outcomes[name] for name in NAMES},
             "seconds": seconds,
             "still_due": due_orders().count(),
             "halted_venues": halted,
         }
-        counted = ", ".join(f"{outcomes[name]} {name.replace('_', ' ')}" for name in OUTCOMES.values())
+        counted = ", ".join(f"{outcomes[name]} {name.replace('_', ' ')}" for name in NAMES)
         waits = f" Halted, so not served: {', '.join(halted)}." if halted else ""
         self.tell(options, document, f"{counted} in {seconds} s; {document['still_due']} still due.{waits}")
         if trouble := outcomes.total() - outcomes["placed"]:

@@ -31,7 +31,7 @@ SHOWN = 20
 class Command(OperatorCommand):
     help = """Have failed orders tried again, with a fresh count of attempts.
 
-Failed means that every attempt is proved not to have reached the venue, so this cannot place an order twice.
+Failed means that nothing of the order is at the venue, so this cannot place an order twice.
 Choose orders by id, or all failed ones that meet every condition given."""
     examples = """\
   manage.py requeue_orders 01a205ec-fe66-77e0-a5bf-48ec8dd4e003 --reason "venue is back"

@@ -65,11 +65,12 @@ def _facts(order: Order) -> Table:
     facts: list[tuple[str, object]] = [
         ("order", order.pk),
         ("client", f"{order.owner.get_username()}, {order.client_order_id}"),
-        ("status", status_text(order.status)),
+        ("status", status_text(order.stands)),
         ("terms", f"{order.side} {order.quantity} {order.instrument} {order.type} {order.time_in_force}"),
         ("limit price", price_text(order.limit_price)),
         ("stop price", price_text(order.stop_price)),
         ("expires at", order.expires_at and stamp(order.expires_at)),
+        ("place by", order.place_by and stamp(order.place_by)),
         ("venue", f"{order.venue_id} {order.venue_order_id}".strip()),
         ("attempts", order.attempt),
         ("next attempt", order.next_attempt_at and f"{order.next_attempt_at:%H:%M:%S}, {ahead(order.next_attempt_at)}"),

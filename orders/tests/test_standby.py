@@ -1,0 +1,79 @@
+"""An order is not called stored before the standby has it: a real primary, and a real synchronous standby."""
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from rest_framework.test import APIClient
+from rest_framework_simplejwt.tokens import AccessToken
+
+from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade.database import Connection
+from quiktrade.tests.processes import wait_until
+from quiktrade.tests.servers import Server, used_by_this_process
+
+ORDER = {"type": "market", "side": "buy", "instrument": "US0378331005", "quantity": 1, "client_order_id": "a"}
+
+
+@pytest.fixture
+def pair(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Server]]:
+    with tempfile.TemporaryDirectory(prefix="quiktrade-") as folder:
+        Path(folder).chmod(0o711)
+        primary, standby = Server(Path(folder) / "a"), Server(Path(folder) / "b")
+        primary.make()
+        primary.start()
+        try:
+            standby.copy_of(primary)
+            standby.start()
+            with used_by_this_process(primary):
+                # How long an answer may take; a commit that waits for the standby would take for ever.
+                monkeypatch.setattr(Connection, "answer_seconds", 2.0)
+                VenueFactory()
+                with primary.connect() as admin:
+                    admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+                    admin.execute("SELECT pg_reload_conf()")
+                    wait_until(lambda: _synchronous(primary))
+                yield primary, standby
+        finally:
+            standby.stop()
+            primary.stop()
+
+
+def _synchronous(primary: Server) -> bool:
+    with primary.connect() as admin:
+        return admin.execute("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'").rowcount == 1
+
+
+def test_a_repeat_is_a_200_only_when_the_standby_has_the_order(pair: tuple[Server, Server]) -> None:
+    primary, standby = pair
+    token = AccessToken.for_user(UserFactory())
+    assert _post(token).status_code == 201
+
+    standby.stop()
+    order = ORDER | {"client_order_id": "b"}
+    with ThreadPoolExecutor(1) as client, primary.connect() as admin:
+        first = client.submit(_post, token, order)
+        wait_until(lambda: admin.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'").rowcount)
+        admin.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        assert first.result().status_code == 503
+        assert admin.execute("SELECT FROM orders_order WHERE client_order_id = 'b'").rowcount == 1
+    assert _post(token, order).status_code == 503
+
+    standby.start()
+    wait_until(lambda: _synchronous(primary))
+    assert _post(token, order).status_code == 200
+    with standby.connect() as reader:
+        wait_until(lambda: reader.execute("SELECT FROM orders_order WHERE client_order_id = 'b'").rowcount == 1)
+
+
+def _post(token: AccessToken, order: dict[str, Any] = ORDER) -> Any:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
+    try:
+        return client.post("/api/v1/orders", order)
+    finally:
+        connection.close()

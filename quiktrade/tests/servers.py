@@ -1,0 +1,114 @@
+"""PostgreSQL servers of a test's own, of the programs that the private one is made of: a primary, and its standby."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.db import connection
+
+from quiktrade.private_server import NAME, PORT, SERVER_ENVIRONMENT, PrivateServer
+from quiktrade.tests.processes import wait_until
+
+_QUICK = ("--fsync=off", "--listen_addresses=", "--max_connections=30", "--shared_buffers=16MB")
+
+
+class Server:
+    """A server in a folder of its own. Its socket is beside its data; `options` are PostgreSQL's."""
+
+    def __init__(self, base: Path, *options: str) -> None:
+        base.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.private = PrivateServer(base)
+        self.options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return str(self.private.socket_directory)
+
+    def make(self) -> None:
+        self.private.set_up()
+
+    def copy_of(self, primary: "Server") -> None:
+        """Make it a standby of a server that runs."""
+        directory = self.private.directory
+        directory.mkdir(mode=0o711)
+        self.private.make_private(self.private.socket_directory)
+        self.private.make_private(self.private.data)
+        binaries = primary.private.set_up()
+        source = f"host={primary.host} port={PORT} user=postgres application_name=standby"
+        status, said = self.private.run(
+            binaries, "pg_basebackup", "-D", self.private.data, "-d", source, "-R", "-X", "stream", "-c", "fast"
+        )
+        assert status == 0, said
+
+    def start(self) -> None:
+        account = self.private.account()
+        binaries = self.private.set_up()
+        with open(self.private.server_log, "ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(binaries.directory / "postgres", "-D", self.private.data, "-p", str(PORT), *_QUICK),
+                    *(f"--unix_socket_directories={self.host}", *self.options),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=SERVER_ENVIRONMENT,
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+            )
+        wait_until(self._answers)
+
+    def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """At once, unless another signal says otherwise."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait(20)
+
+    def connect(self, **options: Any) -> "psycopg.Connection[Any]":
+        options = {"user": "postgres", "dbname": NAME, "autocommit": True} | options
+        return psycopg.connect(host=self.host, port=PORT, **options)
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def used_by_this_process(server: Server) -> Iterator[None]:
+    """Have Django's connection lead to this server, whose tables are then those of the test database."""
+    binaries = server.private.set_up()
+    given = connection.settings_dict
+    schema = subprocess.run(
+        [
+            *(binaries.directory / "pg_dump", "--schema-only", "--no-owner", "-h", given["HOST"]),
+            *("-p", str(given["PORT"] or PORT), "-U", given["USER"], given["NAME"]),
+        ],
+        env=os.environ | {"PGPASSWORD": given["PASSWORD"] or ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    # Its meta-commands are psql's own.
+    statements = "\n".join(line for line in schema.splitlines() if not line.startswith("\\"))
+    with server.connect(user=NAME) as made:
+        made.execute(statements.encode())
+    before = {name: given[name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")}
+    connection.close()
+    given |= {"HOST": server.host, "PORT": str(PORT), "USER": NAME, "PASSWORD": "", "NAME": NAME}
+    try:
+        yield
+    finally:
+        connection.close()
+        given |= before
