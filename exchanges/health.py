@@ -25,7 +25,8 @@ from django.db import connection, transaction
 
 from exchanges.models import VenueHealth
 from exchanges.statements import fetch
-from exchanges.venue import LONGEST_PAUSE_SECONDS, VenueError, VenueTrouble, storable
+from exchanges.texts import storable
+from exchanges.venue import LONGEST_PAUSE_SECONDS, VenueError, VenueTrouble
 
 logger = logging.getLogger(__name__)
 

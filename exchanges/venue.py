@@ -30,19 +30,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-LONGEST_TEXT = 500
+from exchanges.texts import storable
 
 LONGEST_ID = 64
 
 LONGEST_PAUSE_SECONDS = 86_400.0
 """A venue that asks for more is asked again after a day: a slip in its clock must not stop it for good."""
-
-
-def storable(text: object, longest: int = LONGEST_TEXT) -> str:
-    """Foreign text as a database takes it: no NUL, no half of a surrogate pair, not endless."""
-    if not isinstance(text, str):  # what else it is may be of any length, too
-        text = type(text).__name__
-    return text[:longest].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 class ResendSafety(enum.Enum):
@@ -212,7 +205,7 @@ class VenueError(Exception):
         trouble: VenueTrouble | None = None,
         retry_after: float | None = None,
     ) -> None:
-        code, text = storable(code), storable(text)
+        code, text = storable(code), storable(text)  # a venue's words go into rows
         super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text

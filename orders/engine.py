@@ -25,6 +25,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from exchanges import crash
 from exchanges.health import Permit
 from exchanges.registry import open_venue
+from exchanges.texts import storable
 from exchanges.venue import (
     Capabilities,
     NewOrder,
@@ -35,7 +36,6 @@ from exchanges.venue import (
     Venue,
     VenueError,
     VenueTrouble,
-    storable,
 )
 from orders import doorbell, selectors, services
 from orders.backoff import backoff_seconds

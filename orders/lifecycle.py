@@ -24,7 +24,7 @@ import orjson
 from django.db import connection, models
 
 from exchanges.statements import fetch
-from exchanges.venue import storable
+from exchanges.texts import MAX_ACTOR, storable
 from orders.models import Status
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
@@ -154,6 +154,9 @@ class Moved(NamedTuple):
     time_in_force: str
     expires_at: datetime | None
     lease_expires_at: datetime | None
+    client_order_id: str
+    age_seconds: float
+    """From when it was accepted to this step."""
 
 
 class Advance(NamedTuple):
@@ -300,7 +303,8 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
     SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
 )
 SELECT id, event, before, status, attempt, failures, version, in_doubt, venue_id, instrument, side, type, quantity,
-    limit_price, stop_price, time_in_force, expires_at, lease_expires_at FROM moved
+    limit_price, stop_price, time_in_force, expires_at, lease_expires_at, client_order_id,
+    extract(epoch FROM updated_at - created_at)::float8 FROM moved
 """
 
 
@@ -391,6 +395,7 @@ def _bounded(seconds: float | None) -> float | None:
 
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
+    parameters["actor"] = storable(parameters["actor"], MAX_ACTOR)
     in_doubt = {"not_in_doubt": [event.value for event in NOT_IN_DOUBT]}
     return [Moved._make(row) for row in fetch(statement, {**parameters, **in_doubt})]
 

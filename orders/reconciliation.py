@@ -25,6 +25,7 @@ from django.db.models.functions import Now
 from exchanges import directory, health
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import open_venue
+from exchanges.texts import storable
 from exchanges.venue import Capabilities, NotSent, OutcomeUnknown, Report, ReportStatus, ResendSafety, VenueError
 from orders import doorbell, lifecycle, selectors, services
 from orders.backoff import backoff_seconds
@@ -41,6 +42,7 @@ BATCH = 200
 IN_FLIGHT = BATCH
 UNUSABLE_SECONDS = 30.0
 """Orders of a venue whose settings are wrong are looked at again after this long."""
+VENUE_ORDER_ID_LENGTH = 64
 ASK_AGAIN_SECONDS = 5.0
 """A venue that gave no answer is asked again after this long."""
 JOB_SECONDS = 15.0
@@ -296,9 +298,18 @@ def mark_placed(order_id: UUID, *, venue_order_id: str, actor: str, reason: str)
     The venue is asked once more first: the word counts where the venue cannot be asked, or agrees. What it says
     otherwise is recorded instead.
     """
-    if not venue_order_id.strip():
+    venue_order_id = checked_venue_order_id(venue_order_id)
+    return _settle(order_id, Event.MARKED_PLACED, venue_order_id, actor=actor, reason=reason)
+
+
+def checked_venue_order_id(text: str) -> str:
+    """A venue's id of an order, as a person gives it. Raises: ValueError; unlike a reason, it is exact or wrong."""
+    text = text.strip()
+    if not text:
         raise ValueError("The venue's order id is required.")
-    return _settle(order_id, Event.MARKED_PLACED, venue_order_id.strip(), actor=actor, reason=reason)
+    if storable(text, VENUE_ORDER_ID_LENGTH) != text:
+        raise ValueError(f"A venue's order id has 1 to {VENUE_ORDER_ID_LENGTH} characters, in UTF-8.")
+    return text
 
 
 def mark_not_placed(order_id: UUID, *, actor: str, reason: str) -> Result:
