@@ -26,6 +26,7 @@ CODES = (*dict.fromkeys(code for code, _ in BY_STATUS.values()), REJECTED)
 BY_EVENT: Mapping[str, str] = {
     Event.NOT_SENT: "The attempt did not place it; it is tried again.",
     Event.VENUE_UNREACHABLE: "The venue could not be reached; it is tried again.",
+    Event.TURNED_AWAY: "The venue takes nothing for now; it is tried again.",
     Event.OUTCOME_UNKNOWN: "It was sent, and the venue's answer is missing; the venue is asked.",
     Event.NOT_FOUND: "The venue does not know the order; it is sent again under the same id.",
     Event.ATTEMPTS_EXHAUSTED: "Its attempts are spent, and none of them reached the venue.",
