@@ -391,16 +391,17 @@ def _answers(row: VenueRow, order_ids: Sequence[UUID], first: int) -> Mapping[UU
     A venue in trouble is not asked before its time (`first` is 0), and then about one order first.
     """
     answers: dict[UUID, Answer] = {}
+    end = time.monotonic() + BATCH_SECONDS  # of both together
     for chosen in (order_ids[:first], order_ids[first:] if first else []):
         if any(isinstance(answer, VenueError) and answer.trouble for answer in answers.values()):
             break
         if chosen:
-            answers |= asyncio.run(_look_up(row, chosen))
+            answers |= asyncio.run(_look_up(row, chosen, end - time.monotonic()))
     closed = NotSent("venue_closed", "The venue takes nothing from us now; it is asked later.")
     return dict.fromkeys(order_ids, closed) | answers
 
 
-async def _look_up(row: VenueRow, order_ids: Sequence[UUID]) -> dict[UUID, Answer]:
+async def _look_up(row: VenueRow, order_ids: Sequence[UUID], seconds: float) -> dict[UUID, Answer]:
     venue = open_venue(row.adapter, row.settings)
     if not venue.capabilities.finds:
         return dict.fromkeys(order_ids)
@@ -418,7 +419,7 @@ async def _look_up(row: VenueRow, order_ids: Sequence[UUID]) -> dict[UUID, Answe
                 answers[order_id] = OutcomeUnknown("adapter_error", repr(error))
 
     try:
-        async with asyncio.timeout(BATCH_SECONDS):
+        async with asyncio.timeout(seconds):
             await asyncio.gather(*map(find, order_ids))
     except TimeoutError:
         logger.error("A venue's look-ups took too long", extra={"venue": row.code, "orders": len(order_ids)})

@@ -123,6 +123,13 @@ def test_a_silent_venue_is_not_probed_before_its_time() -> None:
     assert health.permit(venue.code, 1) == health.NONE
 
 
+def test_a_pause_lasts_as_long_as_the_venue_wishes() -> None:
+    venue = silent_venue()
+    health.record_pause(venue.code, seconds=7200.0, probe=False, error="429")
+    services.sweep_orders()
+    assert health.permit(venue.code, 1) == health.NONE
+
+
 def test_schedules_run_again() -> None:
     in_time = timezone.now() + timedelta(seconds=59)
     for name, next_run in (("place_due_orders", timezone.now() + HOUR), ("sweep_orders", in_time)):
