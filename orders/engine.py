@@ -42,6 +42,7 @@ from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, Moved, Step
 from orders.selectors import VenueToServe
 from orders.services import Attempt
+from quiktrade.database import is_gone
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -420,11 +421,13 @@ def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
             try:
                 claim = services.claim_orders(row.code, wanted=wanted, actor=ACTOR)
             except Exception as error:
-                if not rounds:
+                away = is_gone(error)
+                if away and not rounds:
                     raise
-                # What was claimed is to be sent; the next visit will find the database as it is.
                 logger.error("Claim failed", extra={"venue": row.code, "error": str(error).strip()})
-                break
+                if away:  # what was claimed is to be sent; the next visit will find the database as it is
+                    break
+                continue
             rounds.append(Round(row, wanted, asked_at, claim))
     return rounds
 
