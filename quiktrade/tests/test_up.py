@@ -188,7 +188,7 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
     wait_until(lambda: json.loads(up.shell(ask))["status"] == "placed")
     wrong = up.shell(commands.replace(accounts["alice"], "wrong").rpartition("curl -i")[0])
     assert wrong.startswith("No token: {")
-    assert "urn:quiktrade:problem:unauthorized" in wrong
+    assert "urn:quiktrade:problem:wrong-credentials" in wrong
 
     for name, sign in (("web", "gunicorn"), ("worker", "run_worker"), ("exchange", "run_exchange")):
         up.part(sign).kill()
