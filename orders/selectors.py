@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from exchanges.statements import fetch
 from orders.models import Order, OrderEvent, Status
 from quiktrade import waiting
+from quiktrade.database import is_gone
 
 # An open circuit puts a venue's orders off to its next probe.
 _SECONDS_UNTIL_DUE = """
@@ -122,17 +123,33 @@ class _LookUp:
         self.owner_id = owner_id
         self.order_id = order_id
         self.order: ClientOrder | None = None
+        self.error: Exception | None = None
 
 
 def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
     """The order, if it is this client's."""
     look_up = _LookUp(owner_id, order_id)
     waiting.gather(_look_up, look_up)
+    if look_up.error is not None:
+        raise look_up.error
     return look_up.order
 
 
 def _look_up(wanted: Sequence[_LookUp]) -> None:
-    """Find each one's order, all with one statement."""
+    """Find each one's order, all with one statement. One that cannot be read is no other client's trouble."""
+    try:
+        _find(wanted)
+    except Exception as error:
+        if len(wanted) == 1 or is_gone(error):
+            raise
+        for each in wanted:
+            try:
+                _find([each])
+            except Exception as its_own:
+                each.error = its_own
+
+
+def _find(wanted: Sequence[_LookUp]) -> None:
     ids = ",".join(str(each.order_id) for each in wanted)
     owners = ",".join(str(each.owner_id) for each in wanted)
     rows = fetch(_LOOK_UP, {"ids": f"{{{ids}}}", "owners": f"{{{owners}}}"})

@@ -104,7 +104,8 @@ def _secret_key() -> str:
         try:
             return Path(name).read_text().strip()
         except OSError as error:
-            raise ImproperlyConfigured(f"QUIKTRADE_SECRET_KEY_FILE: {error}") from None
+            why = error.strerror or "it cannot be read"
+            raise ImproperlyConfigured(f"The file that QUIKTRADE_SECRET_KEY_FILE names: {why}") from None
     if PRODUCTION:
         raise ImproperlyConfigured(
             "Production needs QUIKTRADE_SECRET_KEY (50 random characters or more) or QUIKTRADE_SECRET_KEY_FILE. "
@@ -210,13 +211,22 @@ WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 # ---- Database ----
 
 
+_NO_DATABASE_URL = (
+    "DATABASE_URL is not a PostgreSQL address. It is not shown here, for it may hold a password. Write "
+    "postgresql://USER:PASSWORD@HOST:PORT/NAME; in the password %, @, /, :, ?, # and blanks are written %25, %40, %2F, "
+    "%3A, %3F, %23 and %20."
+)
+
+
 def _database(url: str) -> dict[str, Any]:
     """Django's settings for a libpq URL or connection string, every libpq option of it included."""
     try:
         given = conninfo_to_dict(url)
-    except Exception as error:
-        why = str(error).strip()
-        raise ImproperlyConfigured(f"DATABASE_URL is not a PostgreSQL connection string: {why}") from None
+    except Exception:  # its words quote what it cannot read, which may be the password
+        raise ImproperlyConfigured(_NO_DATABASE_URL) from None
+    hosts, ports = str(given.get("host", "")), str(given.get("port", ""))
+    if "@" in hosts.rpartition("/")[2] or not re.fullmatch(r"[\d,]*", ports):  # a part of the password, then
+        raise ImproperlyConfigured(_NO_DATABASE_URL)
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return {
         "ENGINE": "quiktrade.postgresql",

@@ -212,7 +212,7 @@ def _url(settings: Mapping[str, Any]) -> URL:
 def _seconds(settings: Mapping[str, Any], name: str, default: float) -> float:
     value = settings.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: must be a number of seconds, not {value!r}")
+        raise ValueError(f"{name}: must be a number of seconds, not {type(value).__name__}")
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{name}: must be above zero, not {value!r}")
     return float(value)
@@ -221,7 +221,7 @@ def _seconds(settings: Mapping[str, Any], name: str, default: float) -> float:
 def _whole(settings: Mapping[str, Any], name: str, default: int) -> int:
     value = settings.get(name, default)
     if type(value) is not int or value < 1:
-        raise ValueError(f"{name}: must be a whole number above zero, not {value!r}")
+        raise ValueError(f"{name}: must be a whole number above zero")
     return value
 
 
@@ -231,7 +231,7 @@ def _resend_safety(settings: Mapping[str, Any]) -> ResendSafety:
         return ResendSafety(value)
     except ValueError:
         known = ", ".join(kind.value for kind in ResendSafety)
-        raise ValueError(f"resend_safety: must be one of {known}, not {value!r}") from None
+        raise ValueError(f"resend_safety: must be one of {known}") from None
 
 
 def _duplicate_window(settings: Mapping[str, Any], resend_safety: ResendSafety) -> float | None:

@@ -2,6 +2,7 @@
 without a word."""
 
 import logging
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,7 @@ from orders import lifecycle, services
 from orders.lifecycle import Event, LookUp, Moved, Step
 from orders.models import Order, OrderEvent
 from orders.services import Attempt
-from orders.tests.factories import OrderFactory, UserFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import answering, run_engine
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -147,3 +148,23 @@ def test_a_time_that_python_cannot_read_is_not_stored(column: str, time: str) ->
     order = OrderFactory(status="submitting")
     with pytest.raises(IntegrityError, match="order_times_readable"), connection.cursor() as cursor:
         cursor.execute(f"UPDATE orders_order SET {column} = %s WHERE id = %s", [time, order.pk])
+
+
+def test_a_venue_whose_claim_fails_keeps_no_other_from_its_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim_orders = services.claim_orders
+
+    def claim(code: str, **options: Any) -> services.Claim:
+        if code == "ABCD":
+            raise ValueError("nobody foresaw this")
+        return claim_orders(code, **options)
+
+    async def take(order: NewOrder) -> Acknowledgement:
+        return Acknowledgement(venue_order_id="V")
+
+    monkeypatch.setattr(services, "claim_orders", claim)
+    with answering(take) as venue:
+        other = VenueFactory(code="ABCD", adapter="scripted", settings=venue.settings, is_default=False)
+        OrderFactory(venue=other)
+        placed = OrderFactory(venue=venue).pk
+        run_engine(seconds=3.0)
+    assert status_of(placed) == "placed"

@@ -24,7 +24,12 @@ VALUES (%(node)s, statement_timestamp(), statement_timestamp())
 ON CONFLICT (name) DO UPDATE SET heartbeat_at = excluded.heartbeat_at,
     started_at = CASE WHEN quiktrade_workernode.heartbeat_at < excluded.heartbeat_at - %(stale)s * interval '1 second'
         THEN excluded.started_at ELSE quiktrade_workernode.started_at END
+RETURNING started_at = heartbeat_at
 """
+_FORGET = """
+DELETE FROM quiktrade_workernode WHERE heartbeat_at < statement_timestamp() - interval '1 day'
+"""
+"""Containers have a new name with each deployment."""
 
 
 def beat() -> None:
@@ -40,6 +45,8 @@ def record() -> None:
         answer_within(ANSWER_SECONDS)
         with connection.cursor() as cursor:
             cursor.execute(_RECORD, {"node": settings.NODE_NAME, "stale": settings.JOBS_STALE_SECONDS})
+            if cursor.fetchone() == (True,):  # a node that has just started clears up after those that are gone
+                cursor.execute(_FORGET)
     except DatabaseError as error:
         logger.error("Heartbeat not recorded", extra={"error": str(error).strip()})
         connection.close()

@@ -1,6 +1,8 @@
 """A worker node whose processes die or freeze: orders are placed all the same."""
 
 import signal
+from datetime import timedelta
+from typing import Any
 
 import psutil
 import pytest
@@ -9,6 +11,8 @@ from django.utils import timezone
 from exchanges.models import Venue
 from orders.models import Order
 from orders.tests.factories import OrderFactory, VenueFactory
+from quiktrade.jobs import heartbeat
+from quiktrade.models import WorkerNode
 from quiktrade.tests.processes import Process, Processes, wait_until
 
 
@@ -108,3 +112,13 @@ def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node,
     assert any(worker.is_running() for worker in workers)  # those that had little to do
     node.place()
     assert Order.objects.filter(status="placed").count() == len(orders) + 1
+
+
+@pytest.mark.django_db
+def test_a_node_that_starts_forgets_those_that_have_been_silent_for_a_day(settings: Any) -> None:
+    for name, hours in (("gone", 25), ("silent", 23)):
+        at = timezone.now() - timedelta(hours=hours)
+        WorkerNode.objects.create(name=name, started_at=at, heartbeat_at=at)
+    settings.NODE_NAME = "new"
+    heartbeat.record()
+    assert set(WorkerNode.objects.values_list("name", flat=True)) == {"silent", "new"}

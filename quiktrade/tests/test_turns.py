@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
+from django.utils import timezone
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
@@ -257,3 +258,30 @@ def test_orders_that_clients_read_at_the_same_time_are_found_with_one_statement_
     hub.resume()
     assert found == {0: wanted[0], 1: None, 2: wanted[2], 3: None, 4: wanted[4]}
     assert len(statements) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_order_that_cannot_be_read_spoils_no_other_clients_look_up(hub: Hub) -> None:
+    """Orders are kept readable by a constraint; what cannot be read comes in some other way, next time."""
+    spoilt, good = OrderFactory(), OrderFactory()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE orders_order DROP CONSTRAINT order_times_readable")
+        cursor.execute("UPDATE orders_order SET next_attempt_at = '20000-01-01Z' WHERE id = %s", [spoilt.pk])
+    found: dict[int, object] = {}
+
+    def task(number: int, order: Order) -> None:
+        try:
+            found[number] = selectors.order_of(order.owner_id, order.pk)
+        except Exception as error:
+            found[number] = error
+
+    try:
+        hub.run(*(partial(task, number, order) for number, order in enumerate([good, spoilt, good])))
+        hub.resume()
+        assert isinstance(found[1], DataError)
+        assert [getattr(found[n], "id", None) for n in (0, 2)] == [good.pk, good.pk]
+    finally:
+        (constraint,) = [c for c in Order._meta.constraints if c.name == "order_times_readable"]
+        Order.objects.update(next_attempt_at=timezone.now())
+        with connection.schema_editor() as editor:
+            editor.add_constraint(Order, constraint)
