@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 
 from exchanges.console.pages import clipped, code, label, muted, two
 from exchanges.console.times import age, ahead, exact, stamp
+from orders.attention import is_parked
 from orders.models import Order, OrderEvent, Status
 
 KINDS: Mapping[str, str] = {
@@ -64,10 +65,6 @@ def standing(order: Order) -> Standing:
         PARKED if is_parked(order) else STANDING[order.status],
         waits_for(order),
     )
-
-
-def is_parked(order: Order) -> bool:
-    return order.status == Status.UNCONFIRMED and order.next_attempt_at is None
 
 
 def status_label(order: Order) -> SafeString:

@@ -9,6 +9,7 @@ from django.db.models.expressions import Combinable
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
+from orders.admin.following import ActedFilter
 from orders.models import Order
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class OrderList(ChangeList):
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
         """Newest first, whatever the address asks for: the primary key is the one index that orders them all."""
         return ["-pk"]
+
+    @property
+    def acted(self) -> ActedFilter | None:
+        """What an operator did, where the list shows the orders that it was done to."""
+        return next((spec for spec in self.filter_specs if isinstance(spec, ActedFilter)), None)
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

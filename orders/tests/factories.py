@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import factory
 from django.contrib.auth.models import Group, Permission, User
+from django.utils import timezone
 
 from exchanges import health
 from exchanges.models import Venue
 from orders import lifecycle
 from orders.lifecycle import Event, Step
 from orders.models import LIMIT_TYPES, STOP_TYPES, Order, Status, new_order_id
+from quiktrade.models import WorkerNode
 
 ACTOR = "system:factory"
 LEASE_SECONDS = 30.0
@@ -75,6 +77,22 @@ class VenueFactory(factory.django.DjangoModelFactory[Venue]):
     adapter = "simulator"
     settings = factory.LazyFunction(lambda: {"url": UNREACHABLE})
     is_default = factory.LazyAttribute(lambda venue: venue.code == "XSIM")
+
+
+class WorkerNodeFactory(factory.django.DjangoModelFactory[WorkerNode]):
+    """A worker node that gave a sign just now."""
+
+    class Meta:
+        model = WorkerNode
+        django_get_or_create = ("name",)
+
+    if TYPE_CHECKING:  # a call makes the row, not the factory
+
+        def __new__(cls, **given: Any) -> WorkerNode: ...
+
+    name = "node-1"
+    started_at = factory.LazyFunction(timezone.now)
+    heartbeat_at = factory.LazyFunction(timezone.now)
 
 
 def silent_venue(code: str = "XSIM", *, times: int = 7, error: str = "no answer in 5 s") -> Venue:
