@@ -77,9 +77,11 @@ WITH needed AS (
     UNION ALL (SELECT 'doubtful', id, venue_id, last_error, updated_at FROM (SELECT * FROM orders_order
             WHERE status = 'unconfirmed' AND {_IS_LOOKED_UP} LIMIT %(limit)s) l
         WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second'))
-SELECT need, venue_id, COALESCE(substring(last_error FROM '^([A-Za-z0-9_]+):'), last_error) AS cause, count(*),
-    min(updated_at), (array_agg(id ORDER BY id DESC))[1], (array_agg(last_error ORDER BY id DESC))[1]
-FROM needed GROUP BY need, venue_id, cause ORDER BY count(*) DESC, min(updated_at) LIMIT %(groups)s
+SELECT need, venue_id, cause, orders, since, newest, (SELECT last_error FROM orders_order WHERE id = newest)
+FROM (SELECT need, venue_id, COALESCE(substring(last_error FROM '^([A-Za-z0-9_]+):'), last_error) AS cause,
+        count(*) AS orders, min(updated_at) AS since, max(id::text COLLATE "C")::uuid AS newest
+    FROM needed GROUP BY need, venue_id, cause ORDER BY count(*) DESC, min(updated_at) LIMIT %(groups)s) g
+ORDER BY orders DESC, since
 """
 
 

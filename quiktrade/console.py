@@ -109,6 +109,10 @@ def stylesheet(request: HttpRequest) -> str:
     return static("quiktrade/console.css")
 
 
+def script(request: HttpRequest) -> str:
+    return static("quiktrade/console.js")
+
+
 def icon(request: HttpRequest) -> str:
     return static("quiktrade/favicon.svg")
 
@@ -121,7 +125,8 @@ def headline(request: HttpRequest) -> str:
     """What needs an operator, under the site's name on every page."""
     if not request.user.has_perm("orders.view_order"):
         return ""
-    return " · ".join(_state(request).heads()) or NOTHING
+    needs = " · ".join(_state(request).heads()) or NOTHING
+    return format_html('<span id="console-headline" title="{}">{}</span>', needs, needs)
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
