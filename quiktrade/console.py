@@ -201,22 +201,22 @@ NEEDS = {
     "failed": Need(
         "1 order has failed",
         "{} orders have failed",
-        "Nothing of it is at the venue. Requeue it when the cause is mended, or cancel what is not wanted any more.",
+        "Nothing of this is at the venue. Requeue when the cause is mended, or cancel what is not wanted any more.",
         REQUEUE,
         FAILED,
     ),
     "parked": Need(
         "1 order is parked",
         "{} orders are parked",
-        "Find out from the venue whether it is there, then mark it placed or not placed. Reconcile asks it once more.",
+        "Ask the venue, by screen or telephone, and mark each placed or not placed. Reconcile asks it once more.",
         RECONCILE,
         PARKED,
     ),
     "doubtful": Need(
         "1 order is in doubt",
         "{} orders are in doubt",
-        "Sent more than a minute ago, and no answer says what became of it. It is looked up by itself; find out why "
-        "the venue does not tell.",
+        "Sent, and for more than a minute no answer has said what became of this. The venue is asked by itself; find "
+        "out why it does not tell.",
         RECONCILE,
         DOUBTFUL,
     ),
@@ -230,7 +230,9 @@ def _group(group: Group, state: State, *, operates: bool) -> dict[str, Any]:
     newest = reverse("admin:orders_order_change", args=[group.newest])
     count = f"{group.orders:,}{'+' if getattr(state.counts, group.need) >= attention.MOST else ''}"
     heading = need.one if count == "1" else need.many.format(count)
-    links = [{"text": "Look at it" if count == "1" else "Look at them", "url": found, "icon": "visibility"}]
+    links: list[dict[str, Any]] = [
+        {"text": "Look at it" if count == "1" else "Look at them", "url": found, "icon": "visibility"}
+    ]
     if operates:
         act = f"{reverse(f'admin:orders_order_{need.intent.name}')}?{query}"
         links.append({"text": f"{need.intent.verb} {count} …", "url": act, "icon": need.intent.icon, "acts": True})
@@ -238,7 +240,7 @@ def _group(group: Group, state: State, *, operates: bool) -> dict[str, Any]:
         "sentence": f"{heading} at {group.venue}: {group.cause or 'no error is recorded'}",
         "since": _ago(group.since),
         "error": group.error if group.error != group.cause else "",
-        "newest": newest,
+        "newest": {"url": newest, "text": "The order" if count == "1" else "The newest"},
         "advice": need.advice,
         "links": links,
     }

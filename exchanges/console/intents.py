@@ -185,7 +185,7 @@ class IntentAdmin(ConsoleAdmin):
         try:
             found: QuerySet[Any] = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters:
-            return self.model._default_manager.none()
+            return self.get_queryset(request).none()
         return found
 
     def _afterwards(self, keys: Sequence[str], entries: Sequence[LogEntry], back: str) -> str:

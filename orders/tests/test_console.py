@@ -283,6 +283,14 @@ def test_another_site_can_neither_send_it_nor_be_led_to(operator: Client, login:
     assert urlsplit(operator.post(f"{LIST}requeue/", sent).headers["Location"])[:3] == ("", "", LIST)
 
 
+def test_a_refresh_does_not_use_up_what_is_to_be_told(operator: Client) -> None:
+    order = OrderFactory(status="failed")
+    operator.post(f"{LIST}requeue/", {"keys": str(order.pk), "reason": "mended"})
+    refreshed = operator.get("/admin/", headers={"X-Console-Refresh": "1"})
+    assert "Requeued 1 order." not in refreshed.content.decode()
+    assert "Requeued 1 order." in page(operator, "/admin/")
+
+
 # ---- Who may do what ----
 
 

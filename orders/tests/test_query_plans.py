@@ -95,7 +95,10 @@ STATEMENTS = {
     "by the client's id": (page(filters={"client_order_id": 1}), {"order_client_order_id_unique"}),
     "what needs an operator": (attention._COUNTS, {"order_failed", "order_unconfirmed", "order_leased"}),
     "what waits at venues": (attention._QUEUES, {"order_due"}),
-    "what needs an operator, by cause": (attention._GROUPS, {"order_failed", "order_unconfirmed"}),
+    "what needs an operator, by cause": (
+        attention._GROUPS,
+        {"order_failed", "order_unconfirmed", "orders_order_pkey"},
+    ),
 }
 
 
