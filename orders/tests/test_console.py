@@ -234,6 +234,17 @@ def test_an_act_on_orders_leads_to_those_orders(operator: Client) -> None:
     assert re.search(r"Requeued: mended \(olga, .*2 pending", re.sub(r"\s+", " ", text_of(response.content)))
 
 
+def test_what_another_operator_did_meanwhile_is_not_among_those_orders(operator: Client) -> None:
+    mine, theirs = OrderFactory(status="failed"), OrderFactory(status="failed")
+    olga, oscar = User.objects.get(username="olga"), UserFactory(group="Operator")
+    first, between, last = (
+        LogEntry.objects.log_actions(user.pk, Order.objects.filter(pk=order.pk), 2, "Requeued: mended")[0]
+        for user, order in ((olga, mine), (oscar, theirs), (olga, mine))
+    )
+    assert first.pk < between.pk < last.pk
+    assert listed(operator, f"acted={olga.pk}-{first.pk}-{last.pk}") == {mine.pk}
+
+
 def test_an_act_on_an_orders_own_page_leads_back_there(operator: Client) -> None:
     order = OrderFactory(status="failed")
     own = f"{LIST}{order.pk}/change/"
