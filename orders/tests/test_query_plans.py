@@ -65,13 +65,13 @@ def page(**asked: Any) -> str:
 
     def fetch(statement: str, parameters: Any) -> list[Any]:
         said.append(statement)
-        return []
+        return [(None,)] if statement == selectors._ALL_THERE_BEFORE else []
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selectors, "fetch", fetch)
         filters = asked.pop("filters", {})
         selectors.page_of_orders(1, filters, **{"after": None, "newest_first": True, "limit": 50, **asked})
-    return said[0]
+    return said[-1]
 
 
 def console(client: str | None = None) -> str:
@@ -105,9 +105,11 @@ STATEMENTS = {
     "by the client's id": (page(filters={"client_order_id": 1}), {"order_client_order_id_unique"}),
     "the console's list": (console(), {"orders_order_pkey"}),
     "the console's list of a client": (console("alice"), {"order_list"}),
-    "what needs an operator": (
-        attention._COUNTS,
-        {"order_failed", "order_unconfirmed", "order_due", "order_leased"},
+    "what needs an operator": (attention._COUNTS, {"order_failed", "order_unconfirmed", "order_leased"}),
+    "what waits at venues": (attention._QUEUES, {"order_due"}),
+    "what needs an operator, by cause": (
+        attention._GROUPS,
+        {"order_failed", "order_unconfirmed", "orders_order_pkey"},
     ),
 }
 
