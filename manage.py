@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Django's command line. Where the packages are missing it first installs them into .venv, and runs there."""
 
+import io
 import os
 import sys
 
@@ -13,6 +14,7 @@ def main() -> None:
     refuse_old_python()
     from quiktrade import bootstrap
 
+    write_whatever_it_is()
     bootstrap.ensure_packages(sys.argv)
 
     from django.core.exceptions import ImproperlyConfigured
@@ -20,6 +22,7 @@ def main() -> None:
 
     from quiktrade import children, local_database
 
+    children.forget_inherited_signals()
     children.end_with_parent()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
     try:
@@ -32,6 +35,13 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(WRONG_USAGE)
     execute_from_command_line(sys.argv)
+
+
+def write_whatever_it_is() -> None:
+    """Escape what the output cannot encode. A client's text, or a venue's, is to end no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None for a program whose output was closed
+            stream.reconfigure(errors="backslashreplace")
 
 
 def refuse_old_python() -> None:

@@ -25,7 +25,8 @@ from django.db import connection, transaction
 
 from exchanges.models import VenueHealth
 from exchanges.statements import fetch
-from exchanges.venue import LONGEST_PAUSE_SECONDS, VenueError, VenueTrouble, storable
+from exchanges.texts import storable
+from exchanges.venue import LONGEST_PAUSE_SECONDS, VenueError, VenueTrouble
 
 logger = logging.getLogger(__name__)
 
@@ -269,6 +270,36 @@ _ENDED = {
     PAUSED: "The venue takes orders again.",
     LOCKED_OUT: "The venue lets us in again.",
 }
+
+
+CLOCK_MARGIN_SECONDS = 60.0
+
+
+def pull_back(code: str) -> bool:
+    """Have the next probe sent now, and the bucket filled again, if their times are further ahead than any wait.
+
+    They were written while the database's clock was ahead. Says whether there was such a time.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE exchanges_venuehealth SET tokens_at = LEAST(tokens_at, statement_timestamp()),"
+            " opened_at = CASE WHEN opened_at > statement_timestamp() THEN statement_timestamp() ELSE opened_at END,"
+            " paused_until = CASE WHEN paused_until > statement_timestamp() + %(pause)s * interval '1 second'"
+            " THEN NULL ELSE paused_until END,"
+            " retry_at = CASE WHEN retry_at > statement_timestamp() + %(furthest)s * interval '1 second'"
+            " AND retry_at > COALESCE(paused_until, retry_at - interval '1 second')"
+            " OR paused_until > statement_timestamp() + %(pause)s * interval '1 second'"
+            " THEN statement_timestamp() ELSE retry_at END"
+            " WHERE venue_id = %(venue)s AND (retry_at > statement_timestamp() + %(furthest)s * interval '1 second'"
+            " OR tokens_at > statement_timestamp() + %(margin)s * interval '1 second')",
+            {
+                "venue": code,
+                "furthest": max(LONGEST_WAIT_SECONDS, LONGEST_LOCK_OUT_SECONDS, PROBE_SECONDS) + CLOCK_MARGIN_SECONDS,
+                "pause": LONGEST_PAUSE_SECONDS + CLOCK_MARGIN_SECONDS,
+                "margin": CLOCK_MARGIN_SECONDS,
+            },
+        )
+        return bool(cursor.rowcount)
 
 
 def _tell(code: str, event: str, reason: str, level: int = logging.WARNING) -> None:

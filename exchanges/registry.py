@@ -14,13 +14,19 @@ ADAPTERS: dict[str, Callable[[Mapping[str, Any]], Venue]] = {
 def open_venue(adapter: str, settings: Mapping[str, Any]) -> Venue:
     """Make the adapter named, with a venue row's settings, for the running event loop.
 
-    Raises: LookupError for an adapter that is not installed, ValueError for settings it cannot use.
+    Raises: LookupError for an adapter that is not installed, ValueError for settings it cannot use, and nothing else:
+    whoever opens several venues goes on with the others.
     """
     try:
         make = ADAPTERS[adapter]
     except KeyError:
         raise LookupError(f"no venue adapter {adapter!r}; installed: {', '.join(sorted(ADAPTERS))}") from None
-    return make(settings)
+    try:
+        return make(settings)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the adapter cannot use these settings: {error!r}") from error
 
 
 def capabilities_of(adapter: str, settings: Mapping[str, Any]) -> Capabilities:

@@ -7,10 +7,11 @@ from django.db.models.functions import Now
 
 from exchanges import health
 from exchanges.models import Venue, VenueEvent
+from exchanges.texts import MAX_ACTOR, MAX_TEXT, storable
 
 logger = logging.getLogger(__name__)
 
-REASON_LENGTH = 500
+REASON_LENGTH = MAX_TEXT
 
 
 class VenueNotChanged(Exception):
@@ -34,7 +35,7 @@ def halt_venue(code: str, *, actor: str, reason: str) -> Venue:
 
     Requests under way are not called back. Raises: UnknownVenue, AlreadyHalted.
     """
-    reason = _checked(reason)
+    reason, actor = kept_reason(reason), storable(actor, MAX_ACTOR)
     with transaction.atomic():
         venue = _locked(code)
         if venue.halted:
@@ -54,7 +55,7 @@ def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
 
     Raises: UnknownVenue, NotHalted.
     """
-    reason = _checked(reason)
+    reason, actor = kept_reason(reason), storable(actor, MAX_ACTOR)
     with transaction.atomic():
         venue = _locked(code)
         if not venue.halted:
@@ -67,18 +68,20 @@ def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
     return venue
 
 
-def _checked(reason: str) -> str:
-    reason = reason.strip()
+def kept_reason(text: str) -> str:
+    """A person's reason as a history keeps it. Raises: ValueError, where there is none.
+
+    Nothing else is wrong with one: what was asked for is not to fail for a character, or for too many.
+    """
+    reason = storable(text.strip(), REASON_LENGTH)
     if not reason:
         raise ValueError("A reason is required.")
-    if len(reason) > REASON_LENGTH:
-        raise ValueError(f"The reason is {len(reason)} characters long; at most {REASON_LENGTH} are kept.")
     return reason
 
 
 def _locked(code: str) -> Venue:
     """The venue's row, locked, so that of two operators at once one finds it halted already."""
-    venue = Venue.objects.select_for_update().filter(pk=code).first()
+    venue = Venue.objects.select_for_update().filter(pk=storable(code)).first()
     if venue is None:
         known = ", ".join(Venue.objects.values_list("code", flat=True)) or "none"
         raise UnknownVenue(f"There is no venue {code!r}. Known: {known}.")

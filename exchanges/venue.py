@@ -30,19 +30,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-LONGEST_TEXT = 500
+from exchanges.texts import storable
 
 LONGEST_ID = 64
 
 LONGEST_PAUSE_SECONDS = 86_400.0
 """A venue that asks for more is asked again after a day: a slip in its clock must not stop it for good."""
-
-
-def storable(text: object, longest: int = LONGEST_TEXT) -> str:
-    """Foreign text as a database takes it: no NUL, no half of a surrogate pair, not endless."""
-    if not isinstance(text, str):  # what else it is may be of any length, too
-        text = type(text).__name__
-    return text[:longest].encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 class ResendSafety(enum.Enum):
@@ -158,7 +151,7 @@ class ReportStatus(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the venue knows of one order. `code` and `text` say why, where it was rejected.
+    """What the venue knows of one order. `code`, `text` and `by_content` say why, where it was rejected.
 
     Raises: OutcomeUnknown, if the venue's id for it is there and unusable.
     """
@@ -168,6 +161,7 @@ class Report:
     venue_order_id: str = ""
     code: str = ""
     text: str = ""
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         _check_id(self.venue_order_id)
@@ -211,7 +205,7 @@ class VenueError(Exception):
         trouble: VenueTrouble | None = None,
         retry_after: float | None = None,
     ) -> None:
-        code, text = storable(code), storable(text)
+        code, text = storable(code), storable(text)  # a venue's words go into rows
         super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text
@@ -227,10 +221,15 @@ def _pause(seconds: float | None) -> float | None:
 
 
 class OrderRejected(VenueError):
-    """The venue's definite refusal of this order. Do not send it again."""
+    """The venue's definite refusal of this order. Do not send it again.
 
-    def __init__(self, code: str, text: str = "") -> None:
+    `by_content` says that any copy of the order is refused likewise, whenever it arrives: for what the order says, as
+    the venue's documents tell by the code, and not for how things stand, such as a halt or the hour.
+    """
+
+    def __init__(self, code: str, text: str = "", *, by_content: bool = False) -> None:
         super().__init__(code, text, answered=True)
+        self.by_content = by_content
 
 
 class NotSent(VenueError):

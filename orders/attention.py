@@ -30,9 +30,8 @@ DOUBTFUL_SECONDS = 60
 GROUPS_SHOWN = 20
 
 FAILED = Q(status=Status.FAILED)
-PARKED = Q(status=Status.UNCONFIRMED, next_attempt_at__isnull=True)
-_IS_PARKED, _IS_LOOKED_UP = "next_attempt_at IS NULL", "next_attempt_at IS NOT NULL"
-"""Of unconfirmed orders, and as PARKED says."""
+PARKED = Q(status=Status.UNCONFIRMED, parked_at__isnull=False)
+"""What `Order.parked` says, in a query. The status has its indexes used."""
 
 
 def doubtful() -> Q:
@@ -40,13 +39,13 @@ def doubtful() -> Q:
     return Q(status=Status.UNCONFIRMED, updated_at__lte=Now() - timedelta(seconds=DOUBTFUL_SECONDS)) & ~PARKED
 
 
-_COUNTS = f"""
+_COUNTS = """
 WITH parked AS (SELECT count(*) AS orders FROM (SELECT FROM orders_order
-    WHERE status = 'unconfirmed' AND {_IS_PARKED} LIMIT %(limit)s) o),
+    WHERE status = 'unconfirmed' AND parked_at IS NOT NULL LIMIT %(limit)s) o),
 looked_up AS (SELECT count(*) AS orders, count(*) FILTER (
         WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second') AS doubtful
     FROM (SELECT updated_at FROM orders_order
-        WHERE status = 'unconfirmed' AND {_IS_LOOKED_UP} LIMIT %(limit)s) o)
+        WHERE status = 'unconfirmed' AND parked_at IS NULL LIMIT %(limit)s) o)
 SELECT (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'failed' LIMIT %(limit)s) o),
     parked.orders, looked_up.orders, looked_up.doubtful,
     (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'submitting' LIMIT %(limit)s) o),
@@ -64,14 +63,14 @@ SELECT v.code, (SELECT count(*) FROM (SELECT FROM orders_order o
 FROM exchanges_venue v
 """
 
-_GROUPS = f"""
+_GROUPS = """
 WITH needed AS (
     (SELECT 'failed' AS need, id, venue_id, last_error, updated_at FROM orders_order
         WHERE status = 'failed' ORDER BY id DESC LIMIT %(limit)s)
-    UNION ALL (SELECT 'parked', id, venue_id, last_error, updated_at FROM orders_order
-        WHERE status = 'unconfirmed' AND {_IS_PARKED} LIMIT %(limit)s)
+    UNION ALL (SELECT 'parked', id, venue_id, last_error, parked_at FROM orders_order
+        WHERE status = 'unconfirmed' AND parked_at IS NOT NULL LIMIT %(limit)s)
     UNION ALL (SELECT 'doubtful', id, venue_id, last_error, updated_at FROM (SELECT * FROM orders_order
-            WHERE status = 'unconfirmed' AND {_IS_LOOKED_UP} LIMIT %(limit)s) l
+            WHERE status = 'unconfirmed' AND parked_at IS NULL LIMIT %(limit)s) l
         WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second'))
 SELECT need, venue_id, cause, orders, since, newest, (SELECT last_error FROM orders_order WHERE id = newest)
 FROM (SELECT need, venue_id, COALESCE(substring(last_error FROM '^([A-Za-z0-9_]+):'), last_error) AS cause,

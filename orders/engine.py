@@ -25,6 +25,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from exchanges import crash
 from exchanges.health import Permit
 from exchanges.registry import open_venue
+from exchanges.texts import storable
 from exchanges.venue import (
     Capabilities,
     NewOrder,
@@ -35,13 +36,13 @@ from exchanges.venue import (
     Venue,
     VenueError,
     VenueTrouble,
-    storable,
 )
 from orders import doorbell, selectors, services
 from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, Moved, Step
 from orders.selectors import VenueToServe
 from orders.services import Attempt
+from quiktrade.database import is_gone
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -420,11 +421,13 @@ def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
             try:
                 claim = services.claim_orders(row.code, wanted=wanted, actor=ACTOR)
             except Exception as error:
-                if not rounds:
+                away = is_gone(error)
+                if away and not rounds:
                     raise
-                # What was claimed is to be sent; the next visit will find the database as it is.
                 logger.error("Claim failed", extra={"venue": row.code, "error": str(error).strip()})
-                break
+                if away:  # what was claimed is to be sent; the next visit will find the database as it is
+                    break
+                continue
             rounds.append(Round(row, wanted, asked_at, claim))
     return rounds
 
@@ -451,8 +454,10 @@ def failed_step(
 ) -> Step:
     """What an attempt without an acknowledgement means for the order."""
     detail: dict[str, Any] = {"code": error.code, "latency_ms": latency_ms}
-    if isinstance(error, OrderRejected) and order.in_doubt and not capabilities.remembers_rejections:
-        # It refused this attempt. An earlier one that arrives after all would be taken for a new order.
+    in_question = order.in_doubt and not capabilities.remembers_rejections
+    if isinstance(error, OrderRejected) and in_question and not error.by_content:
+        # It refused this attempt. An earlier one that arrives after all would be taken for a new order. Not so where it
+        # refused what the order says: an earlier attempt said the same, and is refused for the same reason.
         error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
     delay: float | None = None
     if isinstance(error, OrderRejected):

@@ -24,7 +24,7 @@ import orjson
 from django.db import connection, models
 
 from exchanges.statements import fetch
-from exchanges.venue import storable
+from exchanges.texts import MAX_ACTOR, storable
 from orders.models import Status
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
@@ -72,7 +72,7 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (PENDING,     Event.ATTEMPTS_EXHAUSTED): FAILED,       # never from a doubtful state, so a requeue is safe
     (PENDING,     Event.PLACE_BY_PASSED):    EXPIRED,      # never a late placement
     (PENDING,     Event.RESEND_WINDOW_PASSED): UNCONFIRMED,  # the venue would not know a re-send for what it is
-    (PENDING,     Event.RESEND_GIVEN_UP):    UNCONFIRMED,  # in doubt, and not to be sent again: parked
+    (PENDING,     Event.RESEND_GIVEN_UP):    UNCONFIRMED,  # in doubt, and not to be sent again: parked, and asked on
     (PENDING,     Event.CANCEL_REQUESTED):   CANCELED,     # nothing was sent, or all of it proved not sent
     (FAILED,      Event.REQUEUED):           PENDING,
     (FAILED,      Event.CANCEL_REQUESTED):   CANCELED,
@@ -116,7 +116,7 @@ class Step:
 
     `attempt` is the fence: the step applies only while the order is at that attempt; None applies at any.
     `delay` is seconds from now until the order is due again (pending: to be placed, unconfirmed: to be looked
-    up); None means at once for pending, and for unconfirmed that it is parked for an operator.
+    up); None means at once, and for unconfirmed also that it is parked for an operator.
     With `not_found`, `in_doubt` says that an earlier attempt may arrive all the same, and `resend_within` that
     the venue recognises a re-send only for so many seconds more.
     `reason` becomes the order's last error where the step did not end well.
@@ -154,6 +154,9 @@ class Moved(NamedTuple):
     time_in_force: str
     expires_at: datetime | None
     lease_expires_at: datetime | None
+    client_order_id: str
+    age_seconds: float
+    """From when it was accepted to this step."""
 
 
 class Advance(NamedTuple):
@@ -246,8 +249,11 @@ _OVERTAKEN = """
         CASE WHEN x.place_by > statement_timestamp() IS NOT FALSE THEN 'resend_window_passed'
             WHEN x.in_doubt THEN 'resend_given_up' ELSE 'place_by_passed' END AS event,
         NULL::int AS attempt,
-        CASE WHEN x.place_by <= statement_timestamp() THEN 'Its place_by passed before it could be sent.'
-            ELSE 'The venue would not recognise a re-send any more.' END AS reason,
+        CASE WHEN x.place_by > statement_timestamp() IS NOT FALSE THEN
+                'The venue would not recognise a re-send any more.'
+            WHEN x.in_doubt THEN 'Its place_by passed: it is not sent again. It was sent without an answer before,'
+                ' and may be at the venue.'
+            ELSE 'Its place_by passed before it could be sent.' END AS reason,
         '{}'::jsonb AS detail, '' AS venue_order_id,
         CASE WHEN x.place_by > statement_timestamp() IS NOT FALSE THEN 0::float8 END AS delay,
         false AS in_doubt, NULL::float8 AS resend_within
@@ -274,9 +280,9 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
         failures = CASE edge.event WHEN 'not_sent' THEN o.failures + 1 WHEN 'requeued' THEN 0 ELSE o.failures END,
         lease_expires_at = CASE WHEN edge.after = 'submitting'
             THEN statement_timestamp() + wanted.delay * interval '1 second' END,
-        next_attempt_at = CASE edge.after
-            WHEN 'pending' THEN statement_timestamp() + COALESCE(wanted.delay, 0) * interval '1 second'
-            WHEN 'unconfirmed' THEN statement_timestamp() + wanted.delay * interval '1 second' END,
+        next_attempt_at = CASE WHEN edge.after IN ('pending', 'unconfirmed')
+            THEN statement_timestamp() + COALESCE(wanted.delay, 0) * interval '1 second' END,
+        parked_at = CASE WHEN edge.after = 'unconfirmed' AND wanted.delay IS NULL THEN statement_timestamp() END,
         in_doubt = (o.in_doubt OR wanted.in_doubt) AND edge.event <> 'marked_not_placed',
         resend_before = CASE WHEN edge.event <> 'marked_not_placed' THEN COALESCE(o.resend_before,
             statement_timestamp() + wanted.resend_within * interval '1 second') END,
@@ -297,7 +303,8 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
     SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
 )
 SELECT id, event, before, status, attempt, failures, version, in_doubt, venue_id, instrument, side, type, quantity,
-    limit_price, stop_price, time_in_force, expires_at, lease_expires_at FROM moved
+    limit_price, stop_price, time_in_force, expires_at, lease_expires_at, client_order_id,
+    extract(epoch FROM updated_at - created_at)::float8 FROM moved
 """
 
 
@@ -388,54 +395,134 @@ def _bounded(seconds: float | None) -> float | None:
 
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
+    parameters["actor"] = storable(parameters["actor"], MAX_ACTOR)
     in_doubt = {"not_in_doubt": [event.value for event in NOT_IN_DOUBT]}
     return [Moved._make(row) for row in fetch(statement, {**parameters, **in_doubt})]
 
 
-_CLAIM_LOOKUPS = """
-UPDATE orders_order o SET next_attempt_at = statement_timestamp() + %(seconds)s * interval '1 second'
-FROM (SELECT id FROM orders_order WHERE venue_id = %(venue)s AND status = 'unconfirmed'
+PARKED_FIRST_SECONDS = 60.0
+PARKED_LONGEST_SECONDS = 3600.0
+"""A parked order is asked about again when it has been parked for as long again, which doubles the wait each time,
+within these bounds. Whoever decides late finds the venue's latest word, and the venue is not pestered meanwhile."""
+
+_UNTIL_ASKED_AGAIN = f"""LEAST({PARKED_LONGEST_SECONDS}, GREATEST({PARKED_FIRST_SECONDS},
+    extract(epoch FROM statement_timestamp() - o.parked_at))) * interval '1 second'"""
+
+
+def _claim_lookups(parked: str, wait: str) -> str:
+    return f"""
+UPDATE orders_order o SET next_attempt_at = statement_timestamp() + {wait}
+FROM (SELECT id FROM orders_order WHERE venue_id = %(venue)s AND status = 'unconfirmed' AND parked_at {parked}
       AND next_attempt_at <= statement_timestamp() ORDER BY next_attempt_at LIMIT %(limit)s
       FOR NO KEY UPDATE SKIP LOCKED) due
-WHERE o.id = due.id RETURNING o.id, o.attempt
+WHERE o.id = due.id RETURNING o.id, o.attempt, o.parked_at IS NOT NULL
 """
 
 
-def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[tuple[UUID, int]]:
-    """Choose unconfirmed orders that are due to be looked up, and put their next look-up off by `seconds`.
+_CLAIM_LOOKUPS = _claim_lookups("IS NULL", "%(seconds)s * interval '1 second'")
+_CLAIM_PARKED_LOOKUPS = _claim_lookups("IS NOT NULL", _UNTIL_ASKED_AGAIN)
 
-    No status changes, so no event is written. Returns ids with their attempt numbers.
+
+class LookUp(NamedTuple):
+    """An unconfirmed order to ask its venue about. What is found out says nothing about a newer attempt."""
+
+    order_id: UUID
+    attempt: int
+    parked: bool
+
+
+def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[LookUp]:
+    """Choose unconfirmed orders that are due to be looked up, those that are parked last.
+
+    The next look-up is put off by `seconds`, of a parked order by what is due to it. No status changes, so no event
+    is written.
     """
+    found: list[LookUp] = []
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_LOOKUPS, {"venue": venue, "limit": limit, "seconds": _bounded(seconds)})
-        return list(cursor.fetchall())
+        for statement in (_CLAIM_LOOKUPS, _CLAIM_PARKED_LOOKUPS):
+            if len(found) < limit:
+                left = limit - len(found)
+                cursor.execute(statement, {"venue": venue, "limit": left, "seconds": _bounded(seconds)})
+                found += map(LookUp._make, cursor.fetchall())
+    return found
 
 
-def park(orders: Sequence[tuple[UUID, int]], *, error: str) -> None:
-    """Leave unconfirmed orders to an operator: they are not looked up by themselves any more.
+_GIVEN_ATTEMPTS = """
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS w (id, attempt)
+WHERE o.id = w.id AND o.attempt = w.attempt AND o.status = 'unconfirmed'
+"""
+_PARK = f"""
+UPDATE orders_order o SET parked_at = COALESCE(o.parked_at, statement_timestamp()), last_error = %(error)s,
+    next_attempt_at = statement_timestamp() + {_UNTIL_ASKED_AGAIN}
+{_GIVEN_ATTEMPTS}
+"""
+_POSTPONE = f"""
+UPDATE orders_order o SET next_attempt_at = statement_timestamp() + %(seconds)s * interval '1 second',
+    last_error = %(error)s
+{_GIVEN_ATTEMPTS} AND o.parked_at IS NULL
+"""
 
-    Orders are given with the attempt that was looked up: what was found out says nothing about a newer one.
+
+def park(orders: Sequence[LookUp], *, error: str) -> None:
+    """Leave unconfirmed orders to an operator. From now on only evidence moves them by itself."""
+    _put_off(_PARK, orders, error=error)
+
+
+def postpone(orders: Sequence[LookUp], *, seconds: float, error: str) -> None:
+    """Look unconfirmed orders up again in `seconds`; the venue gave no answer this time. Parked ones are left alone."""
+    _put_off(_POSTPONE, orders, error=error, seconds=_bounded(seconds))
+
+
+def _put_off(statement: str, orders: Sequence[LookUp], *, error: str, **values: float | None) -> None:
+    ids, attempts = [order.order_id for order in orders], [order.attempt for order in orders]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"ids": ids, "attempts": attempts, "error": storable(error), **values})
+
+
+def _ahead(column: str, bound: str, condition: str) -> str:
+    return f"""SELECT * FROM (SELECT id FROM orders_order WHERE venue_id = %(venue)s AND {condition}
+        AND {column} > statement_timestamp() + {bound} * interval '1 second'
+        LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED) found"""
+
+
+def _not_ahead(column: str) -> str:
+    """The column's value, or now if that is sooner. LEAST would make a time of a NULL."""
+    return f"CASE WHEN o.{column} > statement_timestamp() THEN statement_timestamp() ELSE o.{column} END"
+
+
+_OPEN_QUESTION = "NOT %(stamped)s AND status"
+_PULL_BACK = f"""
+UPDATE orders_order o SET
+    next_attempt_at = CASE o.status WHEN 'pending' THEN statement_timestamp()
+        WHEN 'unconfirmed' THEN statement_timestamp() + %(settle)s * interval '1 second' END,
+    lease_expires_at = CASE o.status WHEN 'submitting'
+        THEN statement_timestamp() + %(lease)s * interval '1 second' END,
+    resend_before = {_not_ahead("resend_before")},
+    parked_at = {_not_ahead("parked_at")},
+    updated_at = {_not_ahead("updated_at")}
+FROM (
+    {_ahead("next_attempt_at", "%(furthest)s", "status = 'pending'")} UNION ALL
+    {_ahead("next_attempt_at", "%(furthest)s", f"{_OPEN_QUESTION} = 'unconfirmed' AND parked_at IS NULL")} UNION ALL
+    {_ahead("next_attempt_at", "%(furthest_parked)s", f"{_OPEN_QUESTION} = 'unconfirmed' AND parked_at IS NOT NULL")}
+    UNION ALL
+    {_ahead("lease_expires_at", "%(furthest)s", f"{_OPEN_QUESTION} = 'submitting'")}
+) ahead WHERE o.id = ahead.id
+"""
+
+
+def pull_back(venue: str, *, furthest: float, settle: float, lease: float, stamped: bool, limit: int) -> int:
+    """Have what was put off for longer than anything puts it off happen now. Returns how many orders those were.
+
+    Their times were written while the database's clock was ahead. `furthest` is the most seconds that anything puts
+    an order of this venue off. A pending order is due at once, an unconfirmed one after `settle` seconds, and an
+    attempt keeps a whole `lease`: it may have begun just now. A venue that goes by a request's own stamp
+    (`stamped`) takes that request until the time written, so there the question stays open as long. How much of a
+    window for re-sends is left nobody knows any more, so it counts as over.
     """
-    _postpone(orders, None, error)
-
-
-def postpone(orders: Sequence[tuple[UUID, int]], *, seconds: float, error: str) -> None:
-    """Look unconfirmed orders up again in `seconds`; the venue gave no answer this time. Parked ones stay parked."""
-    _postpone(orders, seconds, error)
-
-
-def _postpone(orders: Sequence[tuple[UUID, int]], seconds: float | None, error: str) -> None:
+    bounds = {"furthest": furthest, "furthest_parked": furthest + PARKED_LONGEST_SECONDS}
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE orders_order o SET next_attempt_at = statement_timestamp() + %(seconds)s::float8"
-            " * interval '1 second', last_error = %(error)s"
-            " FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS w (id, attempt)"
-            " WHERE o.id = w.id AND o.attempt = w.attempt AND o.status = 'unconfirmed'"
-            " AND o.next_attempt_at IS NOT NULL",
-            {
-                "seconds": _bounded(seconds),
-                "error": storable(error),
-                "ids": [order_id for order_id, _ in orders],
-                "attempts": [attempt for _, attempt in orders],
-            },
+            _PULL_BACK,
+            {"venue": venue, "settle": settle, "lease": lease, "stamped": stamped, "limit": limit, **bounds},
         )
+        return int(cursor.rowcount)

@@ -57,8 +57,8 @@ class Status(models.TextChoices):
     runs out, because its process died or froze, the sweep makes it `unconfirmed`."""
 
     UNCONFIRMED = "unconfirmed"
-    """[A] Sent, outcome unknown. Reconciliation moves it, on evidence. Without `next_attempt_at` it is parked:
-    only an operator, who has seen the venue's screen, can decide."""
+    """[A] Sent, outcome unknown. Reconciliation moves it, on evidence. With `parked_at` it is parked: an operator,
+    who has seen the venue's screen, may decide, and it is never sent again by itself. The venue is asked on."""
 
     FAILED = "failed"
     """[8] Attempts spent, each of them turned away or proved not to have arrived; or an operator has said that it is
@@ -120,6 +120,7 @@ class Order(models.Model):
     failures = models.IntegerField(default=0)  # attempts proved not sent since the order was accepted or requeued
     next_attempt_at = models.DateTimeField(null=True)  # pending: when to place; unconfirmed: when to look it up
     lease_expires_at = models.DateTimeField(null=True)
+    parked_at = models.DateTimeField(null=True)  # since when an unconfirmed order has needed an operator
     in_doubt = models.BooleanField(default=False)  # the venue did not know it, but an attempt may still arrive there
     resend_before = models.DateTimeField(null=True)  # an earlier attempt may have arrived: a re-send is safe until then
     venue_order_id = models.CharField(max_length=64, blank=True, default="")
@@ -180,6 +181,13 @@ class Order(models.Model):
                 name="order_times_readable",
             ),
             models.CheckConstraint(
+                condition=~Q(status=Status.UNCONFIRMED) | Q(next_attempt_at__isnull=False),
+                name="order_unconfirmed_has_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(parked_at__isnull=True) | Q(status=Status.UNCONFIRMED), name="order_parked_is_unconfirmed"
+            ),
+            models.CheckConstraint(
                 condition=~Q(status__in=AT_VENUE) | ~Q(venue_order_id=""), name="order_at_venue_has_its_id"
             ),
         ]
@@ -194,8 +202,20 @@ class Order(models.Model):
                 name="order_overtaken",
                 condition=Q(status=Status.PENDING) & (Q(place_by__isnull=False) | Q(resend_before__isnull=False)),
             ),
-            # reconciliation: what to look up, and what is parked (no time)
-            models.Index("next_attempt_at", name="order_unconfirmed", condition=Q(status=Status.UNCONFIRMED)),
+            # reconciliation: what of one venue to look up
+            models.Index(
+                "venue",
+                "next_attempt_at",
+                name="order_unconfirmed",
+                condition=Q(status=Status.UNCONFIRMED, parked_at__isnull=True),
+            ),
+            # likewise, what is parked; and the operators' list of it
+            models.Index(
+                "venue",
+                "next_attempt_at",
+                name="order_parked",
+                condition=Q(status=Status.UNCONFIRMED, parked_at__isnull=False),
+            ),
             # the operators' list of what needs them
             models.Index("id", name="order_failed", condition=Q(status=Status.FAILED)),
             # a client's own list, newest first
@@ -210,7 +230,7 @@ class Order(models.Model):
     @property
     def parked(self) -> bool:
         """Whether it waits for an operator's word. In a query it is `attention.PARKED`."""
-        return self.status == Status.UNCONFIRMED and self.next_attempt_at is None
+        return self.parked_at is not None
 
     @property
     def stands(self) -> str:

@@ -3,11 +3,16 @@
 The decision is `conclude()`, a pure function of the venue's report and its declared capabilities. Nothing
 here guesses: a venue that does not answer leaves the order as it is, and one that cannot answer leaves it to
 an operator.
+
+Each venue is asked in a thread and an event loop of its own, while this thread claims look-ups and writes down what
+came of them. So no venue waits for another, whatever that one's adapter does.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -19,14 +24,16 @@ from django.db.models.functions import Now
 
 from exchanges import directory, health
 from exchanges.models import Venue as VenueRow
-from exchanges.registry import capabilities_of, open_venue
-from exchanges.venue import Capabilities, NotSent, Report, ReportStatus, ResendSafety, VenueError
+from exchanges.registry import open_venue
+from exchanges.texts import storable
+from exchanges.venue import Capabilities, NotSent, OutcomeUnknown, Report, ReportStatus, ResendSafety, VenueError
 from orders import doorbell, lifecycle, selectors, services
 from orders.backoff import backoff_seconds
-from orders.lifecycle import Event, Step
+from orders.lifecycle import Event, LookUp, Step
 from orders.models import Order, Status
 from orders.selectors import Doubt
 from orders.services import Result
+from quiktrade.database import is_gone
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +42,19 @@ BATCH = 200
 IN_FLIGHT = BATCH
 UNUSABLE_SECONDS = 30.0
 """Orders of a venue whose settings are wrong are looked at again after this long."""
+VENUE_ORDER_ID_LENGTH = 64
 ASK_AGAIN_SECONDS = 5.0
 """A venue that gave no answer is asked again after this long."""
+JOB_SECONDS = 15.0
+"""A job takes look-ups up for so long. What is due then is the next job's."""
+BATCH_SECONDS = 30.0
+"""A batch of look-ups takes no longer, whatever becomes of its calls: a job ends well before its time-out of 60 s."""
+POLL_SECONDS = 0.25
+"""While some venue is being asked, the others' due orders are looked for so often."""
+
+Answer = Report | VenueError | None
+Take = Callable[[VenueRow], Sequence[LookUp]]
+EVIDENCE = (Event.ACKNOWLEDGED, Event.REJECTED_BY_VENUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,7 @@ class Park:
 
 
 def conclude(
-    order_id: UUID, attempt: int, answer: Report | VenueError | None, capabilities: Capabilities, doubt: Doubt
+    order_id: UUID, attempt: int, answer: Answer, capabilities: Capabilities, doubt: Doubt
 ) -> Step | Park | None:
     """What the venue's answer means for an unconfirmed order; None means ask again later.
 
@@ -57,6 +75,8 @@ def conclude(
     match answer:
         case VenueError():
             return None
+        case Report(status=ReportStatus.REJECTED) if not _is_final(answer, capabilities, doubt):
+            return Park("The venue rejected one request for it, and would take another that may still be on its way.")
         case Report(status=ReportStatus.REJECTED):
             reason = f"{answer.code}: {answer.text}" if answer.text else answer.code
             return Step(
@@ -87,6 +107,8 @@ def conclude(
         case ResendSafety.REFUSES_RECENT_DUPLICATES:
             # The re-send must be with the venue before the window closes, and it may take as long as its lease.
             resend_within = (capabilities.duplicate_window_seconds or 0.0) - doubt.age - _longest_attempt(capabilities)
+            if doubt.age < 0:
+                return Park("The database's clock was set back: how old the order is at the venue is not known.")
             if resend_within <= 0:
                 return Park("The venue does not know the order, and would not recognise a re-send any more.")
         case ResendSafety.NOTHING:
@@ -108,22 +130,39 @@ def conclude(
     )
 
 
+def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bool:
+    """Whether no request of the order that is still on its way can be accepted: as in `engine.failed_step`."""
+    stamped = capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS
+    in_doubt = doubt.rounds > 0 and not stamped
+    return not in_doubt or capabilities.remembers_rejections or rejection.by_content
+
+
 def _longest_attempt(capabilities: Capabilities) -> float:
     """From its claim, an attempt is with the venue within so many seconds, or not at all."""
     return settings.PLACEMENT_LEASE_SECONDS + capabilities.settle_seconds
 
 
-def reconcile_due_orders() -> int:
-    """Look up the unconfirmed orders that are due for it, and say how many changed their status."""
-    count = 0
-    for row in VenueRow.objects.all():
-        capabilities = directory.capabilities_if_usable(row)
+def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Look up the unconfirmed orders that are due for it, and say how many changed their status.
+
+    It ends when none is due any more, or its time is up; the rest stays due. Raises: django.db.Error when the
+    database is away.
+    """
+    end = time.monotonic() + JOB_SECONDS
+    rows = list(VenueRow.objects.all())
+    usable = {row.code: directory.capabilities_if_usable(row) for row in rows}
+
+    def take(row: VenueRow) -> Sequence[LookUp]:
+        if time.monotonic() >= end or stopping():
+            return []
+        capabilities = usable[row.code]
         # A look-up that dies is repeated after a call's longest time, its wait for a connection included.
         seconds = 2 * capabilities.deadline_seconds + 1 if capabilities else UNUSABLE_SECONDS
-        while due := lifecycle.claim_lookups(row.code, limit=BATCH, seconds=seconds):
-            if capabilities:
-                count += sum(result.done for result in _reconcile(row, due, actor=ACTOR))
-    return count
+        due = lifecycle.claim_lookups(row.code, limit=BATCH, seconds=seconds)
+        return due if capabilities else []
+
+    results = _ask_venues(rows, take, actor=ACTOR, by_itself=True)
+    return sum(result.done for result in results)
 
 
 def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Result]:
@@ -133,55 +172,113 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Result]:
     """
     orders = {order.pk: order for order in _with_age(Order.objects.filter(pk__in=order_ids))}
     results: dict[UUID, Result] = {}
-    due: dict[str, list[tuple[UUID, int]]] = {}
+    due: dict[str, list[LookUp]] = {}
+    rows = {order.venue_id: order.venue for order in orders.values()}
+    usable = {code: directory.capabilities_if_usable(row) for code, row in rows.items()}
     for order_id in order_ids:
         order = orders.get(order_id)
         if order is None:
             results[order_id] = Result(order_id, False, "There is no such order.")
         elif order.status != Status.UNCONFIRMED:
             results[order_id] = Result(order_id, False, f"It is {order.status}, not unconfirmed.")
-        elif order.since.total_seconds() < settle_seconds(order.venue):
+        elif (capabilities := usable[order.venue_id]) is None:
+            results[order_id] = Result(order_id, False, VENUE_UNUSABLE)
+        elif order.since.total_seconds() < settle_seconds(capabilities):
             results[order_id] = Result(order_id, False, "Its last request may still be on its way; try again shortly.")
         else:
-            due.setdefault(order.venue_id, []).append((order_id, order.attempt))
-    for pairs in due.values():
-        row = orders[pairs[0][0]].venue
-        results |= {result.order_id: result for result in _reconcile(row, pairs, actor=actor)}
+            due.setdefault(order.venue_id, []).append(LookUp(order_id, order.attempt, order.parked))
+
+    def take(row: VenueRow) -> Sequence[LookUp]:
+        batch, due[row.code] = due[row.code][:BATCH], due[row.code][BATCH:]
+        return batch
+
+    asked = _ask_venues([rows[code] for code in due], take, actor=actor, by_itself=False)
+    results |= {result.order_id: result for result in asked}
     return [results[order_id] for order_id in order_ids]
 
 
-def settle_seconds(row: VenueRow) -> float:
+def settle_seconds(capabilities: Capabilities) -> float:
     """For how long after it became unconfirmed a request for an order may still be on its way to this venue."""
-    capabilities = capabilities_of(row.adapter, row.settings)
     if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
         return _longest_attempt(capabilities)
     return capabilities.settle_seconds
 
 
-def _reconcile(row: VenueRow, due: Sequence[tuple[UUID, int]], *, actor: str) -> list[Result]:
-    capabilities = capabilities_of(row.adapter, row.settings)
-    order_ids = [order_id for order_id, _ in due]
-    answers = _ask(row, order_ids) if capabilities.finds else None
-    doubts = selectors.doubts(order_ids)
+VENUE_UNUSABLE = "Its venue cannot be opened: mend the venue's adapter or settings, then try again."
+
+
+def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: bool) -> list[Result]:
+    """Ask venues about the orders that `take` gives of each, batch after batch, until it gives none of any.
+
+    What goes wrong with one venue's orders is logged, and the venue left alone for this time; the others go on.
+    """
+    results: list[Result] = []
+    idle = {row.code: row for row in rows}
+    calls: dict[Future[Mapping[UUID, Answer]], tuple[VenueRow, Sequence[LookUp]]] = {}
+    with ThreadPoolExecutor(max(1, len(rows)), "look-ups") as pool:
+        while True:
+            for row in list(idle.values()):
+                try:
+                    due = take(row)
+                    first = health.look_ups(row.code, len(due)) if due else 0
+                except Exception as error:
+                    _go_on_after(error, row)
+                    del idle[row.code]
+                    continue
+                if due:
+                    calls[pool.submit(_answers, row, [order.order_id for order in due], first)] = row, due
+                    del idle[row.code]
+            if not calls:
+                return results
+            for call in wait(calls, POLL_SECONDS, FIRST_COMPLETED).done:
+                row, due = calls.pop(call)
+                try:
+                    results += _record(row, due, call.result(), actor=actor, by_itself=by_itself)
+                except Exception as error:
+                    _go_on_after(error, row)
+                    results += [Result(order.order_id, False, f"It was not looked up: {error}") for order in due]
+                else:
+                    idle[row.code] = row
+
+
+def _go_on_after(error: Exception, row: VenueRow) -> None:
+    """Log what is one venue's trouble. Raises the error where it is the database's, and so everybody's."""
+    if is_gone(error):
+        raise error
+    logger.error("Look-ups of a venue failed", exc_info=error, extra={"venue": row.code})
+
+
+def _record(
+    row: VenueRow, due: Sequence[LookUp], answers: Mapping[UUID, Answer], *, actor: str, by_itself: bool
+) -> list[Result]:
+    """Write down what became of orders. `by_itself`: nobody asked for it, so a parked one moves on evidence alone."""
+    capabilities = directory.capabilities_if_usable(row)
+    if capabilities is None:
+        return [Result(order.order_id, False, VENUE_UNUSABLE) for order in due]
+    doubts = selectors.doubts([order.order_id for order in due])
     results, steps = [], []
-    unanswered: dict[str, list[tuple[UUID, int]]] = {}
-    parked: dict[str, list[tuple[UUID, int]]] = {}
-    for order_id, attempt in due:
+    unanswered: dict[str, list[LookUp]] = {}
+    parked: dict[str, list[LookUp]] = {}
+    for order in due:
+        answer = answers[order.order_id]
         conclusion: Step | Park | None
-        if answers is None:
-            answer, conclusion = None, Park("The venue cannot be asked about orders.")
+        if capabilities.finds:
+            conclusion = conclude(order.order_id, order.attempt, answer, capabilities, doubts[order.order_id])
         else:
-            answer = answers[order_id]
-            conclusion = conclude(order_id, attempt, answer, capabilities, doubts[order_id])
+            conclusion = Park("The venue cannot be asked about orders.")
+        if by_itself and order.parked and not (isinstance(conclusion, Step) and conclusion.event in EVIDENCE):
+            continue  # it is asked about again in its time, and keeps the reason for which it needs an operator
         match conclusion:
             case Step():
                 steps.append(conclusion)
             case Park(reason):
-                parked.setdefault(reason, []).append((order_id, attempt))
-                results.append(Result(order_id, False, reason))
+                parked.setdefault(reason, []).append(order)
+                results.append(Result(order.order_id, False, reason))
             case None:
-                unanswered.setdefault(f"Look-up failed: {answer}", []).append((order_id, attempt))
-                results.append(Result(order_id, False, f"The venue gave no answer: {answer}"))
+                unanswered.setdefault(f"Look-up failed: {answer}", []).append(order)
+                results.append(Result(order.order_id, False, f"The venue gave no answer: {answer}"))
+    if capabilities.finds:
+        health.record_look_ups(row.code, answers.values())
     moved = services.record_outcomes(steps, actor=actor) if steps else []
     results += [Result(order.id, True, order.status) for order in moved]
     results += _left_behind((step.order_id for step in steps), {order.id for order in moved})
@@ -201,9 +298,18 @@ def mark_placed(order_id: UUID, *, venue_order_id: str, actor: str, reason: str)
     The venue is asked once more first: the word counts where the venue cannot be asked, or agrees. What it says
     otherwise is recorded instead.
     """
-    if not venue_order_id.strip():
+    venue_order_id = checked_venue_order_id(venue_order_id)
+    return _settle(order_id, Event.MARKED_PLACED, venue_order_id, actor=actor, reason=reason)
+
+
+def checked_venue_order_id(text: str) -> str:
+    """A venue's id of an order, as a person gives it. Raises: ValueError; unlike a reason, it is exact or wrong."""
+    text = text.strip()
+    if not text:
         raise ValueError("The venue's order id is required.")
-    return _settle(order_id, Event.MARKED_PLACED, venue_order_id.strip(), actor=actor, reason=reason)
+    if storable(text, VENUE_ORDER_ID_LENGTH) != text:
+        raise ValueError(f"A venue's order id has 1 to {VENUE_ORDER_ID_LENGTH} characters, in UTF-8.")
+    return text
 
 
 def mark_not_placed(order_id: UUID, *, actor: str, reason: str) -> Result:
@@ -222,14 +328,16 @@ def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, re
         return Result(order_id, False, "There is no such order.")
     if order.status != Status.UNCONFIRMED:
         return Result(order_id, False, f"It is {order.status}, not unconfirmed.")
-    if order.next_attempt_at is not None:
+    if not order.parked:
         return Result(order_id, False, "It is not parked: the venue is still being asked about it.")
-    capabilities = capabilities_of(order.venue.adapter, order.venue.settings)
+    capabilities = directory.capabilities_if_usable(order.venue)
+    if capabilities is None:
+        return Result(order_id, False, VENUE_UNUSABLE)
     # Longer than for a look-up: after the operator's word there is no second question.
     if order.since.total_seconds() < _longest_attempt(capabilities):
         return Result(order_id, False, "Its last request may still be on its way; try again in a minute.")
     if capabilities.finds:
-        answer = _ask(order.venue, [order_id])[order_id]
+        answer = _ask_now(order.venue, order_id)
         if isinstance(answer, VenueError):
             return Result(order_id, False, f"The venue gave no answer, and is to be asked first: {answer}")
         if answer is not None and not _agrees(answer, event, venue_order_id):
@@ -270,33 +378,53 @@ def _left_behind(order_ids: Iterable[UUID], moved: set[UUID]) -> list[Result]:
     return [Result(i, False, "It changed while the venue was asked.") for i in order_ids if i not in moved]
 
 
-def _ask(row: VenueRow, order_ids: Sequence[UUID]) -> dict[UUID, Report | VenueError | None]:
-    """The venue's answers, which also tell how it stands. One in trouble is not asked before its time, and then
-    about one order first."""
-    answers: dict[UUID, Report | VenueError | None] = {}
-    for chosen in (order_ids[: health.look_ups(row.code, len(order_ids))], order_ids):
-        left = [order_id for order_id in chosen if order_id not in answers]
-        if not left or any(isinstance(answer, VenueError) and answer.trouble for answer in answers.values()):
+def _ask_now(row: VenueRow, order_id: UUID) -> Answer:
+    """The venue's answer about one order, which also tells how the venue stands."""
+    answers = _answers(row, [order_id], health.look_ups(row.code, 1))
+    health.record_look_ups(row.code, answers.values())
+    return answers[order_id]
+
+
+def _answers(row: VenueRow, order_ids: Sequence[UUID], first: int) -> Mapping[UUID, Answer]:
+    """What the venue says of each order. Raises nothing that its calls raise: no answer is an answer here.
+
+    A venue in trouble is not asked before its time (`first` is 0), and then about one order first.
+    """
+    answers: dict[UUID, Answer] = {}
+    end = time.monotonic() + BATCH_SECONDS  # of both together
+    for chosen in (order_ids[:first], order_ids[first:] if first else []):
+        if any(isinstance(answer, VenueError) and answer.trouble for answer in answers.values()):
             break
-        found = asyncio.run(_look_up(row, left))
-        health.record_look_ups(row.code, found.values())
-        answers |= found
+        if chosen:
+            answers |= asyncio.run(_look_up(row, chosen, end - time.monotonic()))
     closed = NotSent("venue_closed", "The venue takes nothing from us now; it is asked later.")
     return dict.fromkeys(order_ids, closed) | answers
 
 
-async def _look_up(row: VenueRow, order_ids: Sequence[UUID]) -> dict[UUID, Report | VenueError | None]:
+async def _look_up(row: VenueRow, order_ids: Sequence[UUID], seconds: float) -> dict[UUID, Answer]:
     venue = open_venue(row.adapter, row.settings)
-    room = asyncio.Semaphore(IN_FLIGHT)
+    if not venue.capabilities.finds:
+        return dict.fromkeys(order_ids)
+    answers: dict[UUID, Answer] = dict.fromkeys(order_ids, OutcomeUnknown("timeout", "no answer in time"))
+    room = asyncio.Semaphore(min(IN_FLIGHT, venue.capabilities.in_flight))
 
-    async def find(order_id: UUID) -> Report | VenueError | None:
+    async def find(order_id: UUID) -> None:
         async with room:
             try:
-                return await venue.find(str(order_id))
+                answers[order_id] = await venue.find(str(order_id))
             except VenueError as error:
-                return error
+                answers[order_id] = error
+            except Exception as error:
+                logger.exception("Adapter failed", extra={"venue": row.code, "order_id": order_id})
+                answers[order_id] = OutcomeUnknown("adapter_error", repr(error))
 
     try:
-        return dict(zip(order_ids, await asyncio.gather(*map(find, order_ids)), strict=True))
-    finally:
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*map(find, order_ids))
+    except TimeoutError:
+        logger.error("A venue's look-ups took too long", extra={"venue": row.code, "orders": len(order_ids)})
+    try:
         await venue.close()
+    except Exception:
+        logger.exception("Adapter failed", extra={"venue": row.code})
+    return answers

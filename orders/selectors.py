@@ -28,7 +28,11 @@ FROM (SELECT
         (SELECT LEAST(place_by, resend_before) FROM orders_order WHERE status = 'pending'
             AND (place_by IS NOT NULL OR resend_before IS NOT NULL) ORDER BY LEAST(place_by, resend_before) LIMIT 1)
         ) AS sweep,
-    (SELECT min(next_attempt_at) FROM orders_order WHERE status = 'unconfirmed') AS reconcile) AS next
+    (SELECT min(due.next_attempt_at) FROM exchanges_venue v CROSS JOIN LATERAL (
+        (SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'unconfirmed'
+            AND o.parked_at IS NULL ORDER BY o.next_attempt_at LIMIT 1)
+        UNION ALL (SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'unconfirmed'
+            AND o.parked_at IS NOT NULL ORDER BY o.next_attempt_at LIMIT 1)) due) AS reconcile) AS next
 """
 
 
@@ -42,7 +46,7 @@ class WorkDue:
 
 
 def work_due() -> WorkDue:
-    """What the order rows need next. Three index look-ups; orders of halted venues do not count."""
+    """What the order rows need next. A few index look-ups; orders of halted venues are not placed."""
     (seconds,) = fetch(_SECONDS_UNTIL_DUE, {})
     return WorkDue(*seconds)
 

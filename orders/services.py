@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -19,13 +19,15 @@ from django.utils import timezone
 from exchanges import directory, health
 from exchanges.directory import Listing
 from exchanges.models import Venue
-from exchanges.venue import VenueError
+from exchanges.venue import Capabilities, ResendSafety, VenueError
 from orders import doorbell, lifecycle, selectors, together
 from orders.durability import durable
 from orders.lifecycle import Event, Moved, NewRow, Step
-from orders.models import Order, Status, new_order_id
+from orders.models import Order, OrderEvent, Status, new_order_id
+from orders.outcome_log import OutcomeLog
 from orders.selectors import ClientOrder
 from quiktrade import waiting
+from quiktrade.database import is_gone
 
 logger = logging.getLogger(__name__)
 
@@ -323,7 +325,7 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
     """
     try:
         with transaction.atomic():
-            return _record(steps, actor=actor)
+            recorded = _record(steps, actor=actor)
     except (OperationalError, InterfaceError, InternalError):
         raise  # the database's trouble, and not that of one outcome
     except Exception as error:
@@ -334,10 +336,23 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
             fields = {"event": f"order.unwritable_{step.event}", "order_id": step.order_id, "error": str(error).strip()}
             logger.error("An outcome cannot be written: its order stays as it is", extra=fields)
         return []
+    _log_recorded(recorded, steps)
+    return recorded.moved
 
 
-def _record(steps: Sequence[Step], *, actor: str) -> list[Moved]:
-    """Move orders, and fail those whose attempts are spent. In a transaction."""
+class Recorded(NamedTuple):
+    """What was written of steps, and what was not."""
+
+    moved: list[Moved]
+    given_up: list[Moved]
+    stale: list[Step]
+
+
+def _record(steps: Sequence[Step], *, actor: str) -> Recorded:
+    """Move orders, and fail those whose attempts are spent.
+
+    Inside a transaction. Nothing is logged here: its commit may fail, and then all of this is done again.
+    """
     moved, stale = lifecycle.advance(steps, actor=actor)
     spent = [
         Step(
@@ -345,40 +360,54 @@ def _record(steps: Sequence[Step], *, actor: str) -> list[Moved]:
             # Where an earlier attempt may still arrive, no number of failures says that it did not.
             event=Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED,
             attempt=order.attempt,
-            reason=f"{order.failures} attempts did not reach the venue.",
+            reason=f"{order.failures} attempts did not reach the venue"
+            + (", and one before them may have: it is not sent again." if order.in_doubt else "."),
         )
         for order in moved
         if order.event == Event.NOT_SENT and order.failures >= settings.PLACEMENT_MAX_ATTEMPTS
     ]
     given_up = lifecycle.advance(spent, actor=actor).moved
-    _log_outcomes(moved, {step.order_id: step for step in steps})
-    for order in given_up:
-        fields = {"event": f"order.{order.event}", "order_id": order.id, "venue": order.venue_id}
-        logger.error("Order needs an operator", extra={**fields, "status": order.status})
-    for step in stale:
+    return Recorded(moved, given_up, _not_recorded_before(stale) if stale else [])
+
+
+def _not_recorded_before(stale: Sequence[Step]) -> list[Step]:
+    """Leave out the steps that the history has already: a commit whose answer was lost, and which is done again."""
+    order_ids = [step.order_id for step in stale]
+    placed_as = dict(Order.objects.filter(pk__in=order_ids).values_list("pk", "venue_order_id"))
+    written = OrderEvent.objects.filter(order_id__in=order_ids, event__in={step.event for step in stale})
+    history = list(written.values_list("order_id", "event", "attempt", "detail"))
+
+    def recorded(step: Step) -> bool:
+        return (not step.venue_order_id or step.venue_order_id == placed_as.get(step.order_id)) and any(
+            (order_id, event, detail) == (step.order_id, step.event, step.detail) and step.attempt in (None, attempt)
+            for order_id, event, attempt, detail in history
+        )
+
+    return [step for step in stale if not recorded(step)]
+
+
+_outcome_log = OutcomeLog()
+
+
+def _log_recorded(recorded: Recorded, steps: Sequence[Step]) -> None:
+    _outcome_log.tell(recorded.moved, {step.order_id: step for step in steps})
+    _log_counted(logging.ERROR, "Orders need an operator", recorded.given_up)
+    for step in recorded.stale:
         # An acknowledgement that finds its order final is the one answer that must not go unseen.
         level = logging.ERROR if step.event == Event.ACKNOWLEDGED else logging.WARNING
         fields = {"event": f"order.stale_{step.event}", "order_id": step.order_id, "attempt": step.attempt}
         logger.log(level, "Answer came too late for its order", extra=fields)
-    return moved
 
 
-_LEVELS = {Event.ACKNOWLEDGED: logging.DEBUG, Event.REJECTED_BY_VENUE: logging.INFO}
-
-
-def _log_outcomes(moved: Iterable[Moved], steps: Mapping[UUID, Step]) -> None:
-    for order in moved:
-        level = _LEVELS.get(Event(order.event), logging.WARNING)
-        if logger.isEnabledFor(level):
-            fields: dict[str, Any] = {
-                "event": f"order.{order.event}",
-                "order_id": order.id,
-                "venue": order.venue_id,
-                "attempt": order.attempt,
-                "status": order.status,
-                "reason": steps[order.id].reason,
-            }
-            logger.log(level, "Order moved", extra=fields)
+def _log_counted(level: int, text: str, orders: Iterable[Moved]) -> None:
+    """One line for all orders of a venue to which the same happened, with the ids of one of them."""
+    alike: dict[tuple[str, str], list[Moved]] = {}
+    for order in orders:
+        alike.setdefault((order.venue_id, order.event), []).append(order)
+    for (venue, event), same in alike.items():
+        fields = {"event": f"order.{event}", "venue": venue, "orders": len(same), "status": same[0].status}
+        first = {"order_id": same[0].id, "client_order_id": same[0].client_order_id}
+        logger.log(level, text, extra={**fields, **first})
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,11 +461,13 @@ class Attempt:
 def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[Moved]:
     """Write what attempts came to, for their orders and for their venues' circuits: all of them or, if one cannot
     be written, none."""
+    steps = [attempt.step for attempt in attempts]
     with transaction.atomic():
-        moved = _record([attempt.step for attempt in attempts], actor=actor)
+        recorded = _record(steps, actor=actor)
         for code in sorted({attempt.venue for attempt in attempts}):
             _record_health(code, [attempt for attempt in attempts if attempt.venue == code])
-    return moved
+    _log_recorded(recorded, steps)
+    return recorded.moved
 
 
 def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
@@ -455,19 +486,55 @@ def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
 def sweep_orders(*, limit: int = 1000) -> int:
     """Make the orders whose attempt died or froze unconfirmed, and take those that time overtook out of the queue.
 
-    Returns how many there were.
+    What a clock that was ahead has put off beyond all bounds is put right. Returns how many orders were moved.
     """
     overtaken = lifecycle.overtake(limit=limit, actor="system:sweep")
-    for order in overtaken:
-        fields = {"event": f"order.{order.event}", "order_id": order.id, "venue": order.venue_id}
-        logger.warning("Order overtaken by time", extra={**fields, "status": order.status})
+    _log_counted(logging.WARNING, "Orders overtaken by time", overtaken)
     count = len(overtaken)
     for venue in Venue.objects.all():
-        capabilities = directory.capabilities_if_usable(venue)
-        delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
-        swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
-        for order in swept:
-            fields = {"event": "order.lease_expired", "order_id": order.id, "venue": venue.code}
-            logger.warning("Attempt ended without a result", extra={**fields, "attempt": order.attempt})
-        count += len(swept)
+        try:
+            count += _sweep(venue, limit)
+        except Exception as error:
+            if is_gone(error):
+                raise
+            logger.exception("Sweep of a venue failed", extra={"venue": venue.code})
     return count
+
+
+def _sweep(venue: Venue, limit: int) -> int:
+    capabilities = directory.capabilities_if_usable(venue)
+    delay = capabilities.settle_seconds if capabilities and capabilities.finds else None
+    swept = lifecycle.sweep(venue.code, delay=delay, limit=limit, actor="system:sweep")
+    _log_counted(logging.WARNING, "Attempts ended without a result: their leases ran out", swept)
+    if capabilities:
+        _pull_back(venue.code, capabilities, limit)
+    return len(swept)
+
+
+CLOCK_MARGIN_SECONDS = 60.0
+"""A time further ahead than the longest wait there is, and this much more, was written by a clock that was ahead. The
+margin spares what is put off for reasons of half a minute, such as a venue that cannot be opened."""
+
+
+def furthest_seconds(capabilities: Capabilities) -> float:
+    """The most seconds that a back-off, a lease or the wait for a look-up puts an order of this venue off."""
+    lease = settings.PLACEMENT_LEASE_SECONDS
+    waits = (
+        settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+        lease + capabilities.settle_seconds,
+        2 * capabilities.deadline_seconds,
+    )
+    return max(waits) + CLOCK_MARGIN_SECONDS
+
+
+def _pull_back(code: str, capabilities: Capabilities, limit: int) -> None:
+    orders = lifecycle.pull_back(
+        code,
+        furthest=furthest_seconds(capabilities),
+        settle=capabilities.settle_seconds,
+        lease=settings.PLACEMENT_LEASE_SECONDS,
+        stamped=capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS,
+        limit=limit,
+    )
+    if orders or health.pull_back(code):
+        logger.error("Times far in the future put right: was the database's clock set back?", extra={"orders": orders})

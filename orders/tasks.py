@@ -7,11 +7,14 @@ asks to learn which of them to start; the schedules start them once a minute bes
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from typing import NamedTuple
 
 import uvloop
 from django.conf import settings
+from django.utils import timezone
+from django_q.models import Schedule
 
 from orders import reconciliation, selectors, services, slots
 from orders.engine import Engine
@@ -35,12 +38,17 @@ class Demand(NamedTuple):
 PLACING_ASKS_SECONDS = 0.5
 """While a placement job runs, the rows are asked so often for the other jobs."""
 
+SWEEP_SECONDS = 60.0
+"""The sweep runs so often by this process's own clock. It also mends what a clock that was set back put off, the
+schedules among it."""
+
 _asked_at = 0.0
+_swept_at = 0.0
 
 
 def demand() -> Demand:
     """What the order rows need of this machine now. Safe to ask at any time and to act on twice."""
-    global _asked_at
+    global _asked_at, _swept_at
     placing = slots.taken("place")
     if placing and time.monotonic() - _asked_at < PLACING_ASKS_SECONDS:
         # The running placement job hears the doorbell itself; what comes as it ends is seen 50 ms later. Asking
@@ -49,9 +57,12 @@ def demand() -> Demand:
     _asked_at = time.monotonic()
     due = selectors.work_due()
     jobs, wait = [], 1.0
+    sweep = due.sweep
+    if time.monotonic() - _swept_at >= SWEEP_SECONDS:
+        _swept_at, sweep = time.monotonic(), 0.0
     for job, slot, seconds in (
         (PLACE, "place", due.place),
-        (SWEEP, "sweep", due.sweep),
+        (SWEEP, "sweep", sweep),
         (RECONCILE, "reconcile", due.reconcile),
     ):
         if seconds is None:
@@ -106,14 +117,22 @@ def place_due_orders() -> None:
 
 
 def sweep_orders() -> None:
-    """Make orders whose attempt died unconfirmed."""
+    """Make orders whose attempt died unconfirmed, and put right what a clock that was ahead has put off too far."""
     with slots.take("sweep") as slot:
         if slot is not None:
             services.sweep_orders()
+            _recall_schedules()
+
+
+def _recall_schedules() -> None:
+    """A job that runs every minute and is due in more than two was planned by a clock that was ahead: it is due now."""
+    now = timezone.now()  # django-q2 goes by the application's clock
+    ours = Schedule.objects.filter(func__in=(PLACE, SWEEP, RECONCILE), schedule_type=Schedule.MINUTES, minutes=1)
+    ours.filter(next_run__gt=now + timedelta(minutes=2)).update(next_run=now)
 
 
 def reconcile_orders() -> None:
     """Look up the unconfirmed orders that are due for it."""
     with slots.take("reconcile") as slot:
         if slot is not None:
-            reconciliation.reconcile_due_orders()
+            reconciliation.reconcile_due_orders(stopping=stop_requested)

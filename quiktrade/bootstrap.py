@@ -29,7 +29,8 @@ _INSTALLED_JUST_NOW = "QUIKTRADE_INSTALLED_JUST_NOW"
 def ensure_packages(arguments: list[str]) -> None:
     """Return where the packages can be imported; elsewhere install them, and start the command anew."""
     just_now = os.environ.pop(_INSTALLED_JUST_NOW, None)
-    lock = TESTING_LOCK if arguments[1:2] == ["test"] else EVERYDAY_LOCK
+    tests = arguments[1:2] == ["test"] and arguments[2:3] not in (["-h"], ["--help"])
+    lock = TESTING_LOCK if tests else EVERYDAY_LOCK
     found = packages_found()
     in_venv = Path(sys.prefix).resolve() == VENV
     if found and (not in_venv or fit_for_use(lock)):

@@ -23,6 +23,18 @@ _SECONDS_TO_END = 15.0
 """A worker may take 12 to finish what it has in flight."""
 
 
+def forget_inherited_signals() -> None:
+    """Have signals do what they usually do, whatever the one who started this program has blocked or ignored.
+
+    Only the hang-up stays ignored: that is what nohup is for. So does Ctrl-C: a shell has its background jobs
+    ignore it.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGCHLD):  # without the latter, no child's exit status is known
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def end_with_parent() -> None:
     """In a child of `up`, watch for the end of `up` and end then; elsewhere do nothing."""
     if value := os.environ.pop(LIFELINE, None):  # popped: for this process, not for the programs that it starts

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from quiktrade import children, memory
-from quiktrade.logs import FieldFormatter
+from quiktrade.logs import FieldFormatter, Refusals
 from quiktrade.web_worker import Worker
 
 
@@ -42,6 +42,7 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
 
 
 def on_starting(server: Any) -> None:
+    children.forget_inherited_signals()
     children.end_with_parent()
 
 
@@ -57,6 +58,7 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     for handler in server.log.error_log.handlers:
         handler.setFormatter(FieldFormatter())
         handler.addFilter(_without_needless_traceback)
+        handler.addFilter(Refusals())
 
 
 def _without_needless_traceback(record: logging.LogRecord) -> bool:

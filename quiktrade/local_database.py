@@ -18,10 +18,12 @@ from quiktrade.private_server import (
     PORT,
     ROOT,
     SERVER_ENVIRONMENT,
+    START_MEGABYTES,
     LocalDatabaseError,
     PrivateServer,
     data_directory,
     refuse_another_users,
+    refuse_full_disk,
 )
 
 __all__ = ["LocalDatabase", "LocalDatabaseError", "configure", "is_private", "url", "use"]
@@ -55,7 +57,10 @@ class LocalDatabase:
     @property
     def kept(self) -> bool:
         """Whether there is a keeper. It may be busy starting the server again."""
-        return file_lock.is_locked(self.server.keeper_lock)
+        try:
+            return file_lock.is_locked(self.server.keeper_lock)
+        except FileNotFoundError:  # the directory is gone
+            return False
 
     def start_keeper(self) -> None:
         """Start a keeper; it has `keeper.lock` when this returns. It ends at once if there is another one."""
@@ -83,14 +88,17 @@ class LocalDatabase:
     def _start(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         tries = 0
+        log = self.server.server_log
+        logged = log.stat().st_size if log.exists() else 0
         while not (self.kept and self._answers()):
             if not self.kept:
+                refuse_full_disk(self.server.directory, START_MEGABYTES)
                 if tries == 2 or (tries and KEEPER_GAVE_UP in self.server.keeper_log.read_text()):
-                    raise self._does_not_start("PostgreSQL does not start")
+                    raise self._does_not_start("PostgreSQL does not start", logged)
                 self.start_keeper()
                 tries += 1
             if time.monotonic() > deadline:
-                raise self._does_not_start(f"PostgreSQL has not answered for {_START_SECONDS:.0f} s")
+                raise self._does_not_start(f"PostgreSQL has not answered for {_START_SECONDS:.0f} s", logged)
             time.sleep(0.02)
 
     def _answers(self) -> bool:
@@ -98,10 +106,13 @@ class LocalDatabase:
         options = ["-q", "-h", str(self.server.socket_directory), "-p", str(PORT), "-U", NAME, "-d", NAME]
         return subprocess.run([program, *options], cwd="/", env=SERVER_ENVIRONMENT).returncode == 0
 
-    def _does_not_start(self, what: str) -> LocalDatabaseError:
+    def _does_not_start(self, what: str, logged: int) -> LocalDatabaseError:
+        """`logged` is how long the log was before: what an earlier run said there explains nothing."""
         log = self.server.server_log
-        lines = log.read_text(errors="replace").splitlines()[-12:] if log.exists() else []
-        return LocalDatabaseError("\n".join([f"{what}. The log, {log}, ends with:", *lines]))
+        said = log.read_bytes()[logged:] if log.exists() else b""
+        lines = said.decode(errors="replace").splitlines()[-12:]
+        end = "ends with:" if lines else "has nothing new."
+        return LocalDatabaseError("\n".join([f"{what}. The log, {log}, {end}", *lines]))
 
 
 _in_use: LocalDatabase | None = None

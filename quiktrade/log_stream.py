@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterable
 from typing import IO, TextIO
 
+from exchanges.texts import shown
+
 _COLOURS = ("36", "35", "33", "32", "34")
-# What a client sent may be in a log line; on a terminal it must not be obeyed.
-_HARMLESS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
-
-
 OWN_NAME = "up"
+TAB = "\t"
 
 
 class LogStream:
@@ -44,7 +43,7 @@ class LogStream:
         return self._failed
 
     def line(self, name: str, text: str) -> None:
-        self._write(f"{self._prefix[name]} {text.rstrip().translate(_HARMLESS)}\n")
+        self._write(f"{self._prefix[name]} {shown(text.rstrip(), but=TAB)}\n")
 
     def say(self, text: str) -> None:
         self.line(OWN_NAME, text)

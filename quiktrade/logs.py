@@ -2,7 +2,10 @@
 
 import json
 import logging
+import sys
 import time
+
+from exchanges.texts import shown
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -18,10 +21,36 @@ class FieldFormatter(logging.Formatter):
         text = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items() if key != "request")
         stamp = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
         line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {record.getMessage()}"
-        line = f"{line} {text}" if text else line
+        line = shown(f"{line} {text}" if text else line)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + shown(self.formatException(record.exc_info), but="\n\t")
         return line
+
+
+class Refusals(logging.Filter):
+    """Has a request that Django or gunicorn refuses be one line, with the kind of refusal and nothing of the request.
+
+    They quote what they refuse, Django with a traceback: any client could fill the log with text of its own, or find
+    its own secrets there. Read for Django 5.2 (core/handlers/exception.py) and gunicorn 27 (workers/base.py).
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security."):
+            why = record.name.rpartition(".")[2]
+            hint = ": its Host is not in QUIKTRADE_ALLOWED_HOSTS" if why == "DisallowedHost" else ""
+            _say(record, f"Request refused{hint}", why)
+        elif record.name == "gunicorn.error" and str(record.msg).startswith("Invalid request from ip="):
+            _say(record, "Request refused", type(sys.exc_info()[1]).__name__)
+        elif record.name == "gunicorn.error" and str(record.msg).startswith("Error handling request"):
+            record.msg, record.args = "Request not answered", ()  # the traceback stays
+        return True
+
+
+def _say(record: logging.LogRecord, sentence: str, why: str) -> None:
+    record.msg, record.args, record.exc_info = sentence, (), None
+    record.levelno, record.levelname = logging.WARNING, "WARNING"
+    vars(record).pop("status_code", None)
+    record.event, record.why = "web.refused", why
 
 
 def _quoted(value: object) -> str:

@@ -7,6 +7,7 @@ Whatever is killed, nothing stays behind: without users the keeper stops the ser
 server is interrupted by the kernel (Linux) or stopped by the next keeper (elsewhere).
 """
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -67,12 +68,16 @@ class Keeper:
                     self._forget_recycled_number()
                     started_at = time.monotonic()
                     process = self._start()
+                if not self._server.data.is_dir():
+                    _say(f"{self._server.data} is gone: stopping PostgreSQL")
+                    return
                 self._bound_log()
                 time.sleep(0.1)
         finally:
             _stop(process)
             if self._server.directory not in self._server.socket_directory.parents:
-                self._server.socket_directory.rmdir()
+                with contextlib.suppress(OSError):
+                    self._server.socket_directory.rmdir()
 
     def _start(self) -> subprocess.Popen[bytes]:
         account = self._server.account()
@@ -133,7 +138,7 @@ class Keeper:
 
     def _bound_log(self) -> None:
         log = self._server.server_log
-        if log.stat().st_size > _LARGEST_LOG:
+        if log.exists() and log.stat().st_size > _LARGEST_LOG:
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)  # PostgreSQL has it open for appending, so it goes on at the new end
 

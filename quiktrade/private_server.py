@@ -27,6 +27,11 @@ PORT = 5432
 SERVER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 """What PostgreSQL's programs get to see: nothing of PGHOST, PGDATA and the like."""
 
+CREATE_MEGABYTES = 100
+"""A new database takes 65, of which 16 are a segment of its log."""
+START_MEGABYTES = 20
+"""PostgreSQL ends when it cannot make another segment of its log."""
+
 _LONGEST_SOCKET_PATH = 100  # a socket address holds 104 bytes on macOS, 108 on Linux
 _ELSEWHERE = "set QUIKTRADE_DATA to a directory of your own, or DATABASE_URL to a PostgreSQL server"
 
@@ -65,6 +70,19 @@ def make_directory(directory: Path) -> None:
             directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
     except OSError as error:
         raise LocalDatabaseError(f"Cannot make {directory}: {error.strerror}.\nOr {_ELSEWHERE}.") from None
+
+
+def refuse_full_disk(directory: Path, megabytes: int) -> None:
+    """Raises: LocalDatabaseError, if less is free on its disk. What would fail there says less clearly why."""
+    try:
+        free = shutil.disk_usage(next(place for place in (directory, *directory.parents) if place.exists())).free
+    except OSError:
+        return  # what comes next will say so
+    if free < megabytes * 1_000_000:
+        raise LocalDatabaseError(
+            f"The disk of {directory} is full: {free // 1_000_000} MB are free, and PostgreSQL needs {megabytes}.\n"
+            f"Make room there; or {_ELSEWHERE}."
+        )
 
 
 class PrivateServer:
@@ -159,6 +177,7 @@ class PrivateServer:
             binaries = self._binaries()
             if not self.data.exists():
                 what = f"a private PostgreSQL {binaries.major} database in {self.directory}"
+                refuse_full_disk(self.directory, CREATE_MEGABYTES)
                 sys.stderr.write(f"Creating {what}\n")
                 self._create(binaries)
             return binaries

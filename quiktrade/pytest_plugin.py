@@ -6,6 +6,7 @@ synchronous_commit on. Several test runs of one checkout may run at once, each i
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,20 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db import connection
 
-from quiktrade import file_lock, local_database
+from quiktrade import children, file_lock, local_database
 from quiktrade.private_server import LocalDatabaseError, data_directory, make_directory
 from quiktrade.tests.processes import Processes
+
+
+def pytest_configure() -> None:
+    """Let no test depend on who started this run: nohup, a script in the background, a service.
+
+    What this process ignores, the programs that a test starts would ignore, too; a handler is not passed on to them.
+    """
+    children.forget_inherited_signals()
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

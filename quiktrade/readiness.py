@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import secrets
 import socket
 import threading
 import time
@@ -19,6 +20,14 @@ _ORDER = {
     "limit_price": "187.50",
     "quantity": 10,
 }
+
+
+_WITHOUT = {
+    "web": "there is no API and no console here. Orders of another one's clients are placed.",
+    "worker": "orders are accepted, and wait as pending. To have them placed: python3 manage.py run_worker",
+    "exchange": "the simulated exchange is not started. Unless another one is at {}, orders for it wait.",
+}
+"""What it means that a part does not run; {} is where the exchange would be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +68,9 @@ def announce(addresses: Addresses, log: LogStream, words: str) -> None:
 def greeting(addresses: Addresses, passwords: Mapping[str, str], *, client: str | None) -> str:
     """What to say when everything is ready. `client`: a client of the API, if the database has the demo's."""
     web = addresses.web
-    lines = ["", "Ready.", ""]
+    missing = [part for part in _WITHOUT if part not in addresses.parts]
+    lines = ["", f"Ready, without {' and '.join(missing)}." if missing else "Ready.", ""]
+    lines += [f"  Without {part:8} {_WITHOUT[part].format(addresses.exchange)}" for part in missing]
     if "web" in addresses.parts:
         secret = passwords.get(demo.OPERATOR)
         lines += [
@@ -73,11 +84,11 @@ def greeting(addresses: Addresses, passwords: Mapping[str, str], *, client: str 
         faults = f"{addresses.exchange_admin}/admin/faults"
         lines.append(f"  Exchange     {addresses.exchange}  its faults: {faults}")
     if "web" in addresses.parts and client:
-        lines += ["", *_first_order(web, client, passwords.get(client))]
+        lines += ["", *_first_order(addresses, client, passwords.get(client))]
     return "\n".join([*lines, "", "Ctrl-C stops everything.", "", ""])
 
 
-def _first_order(web: str, client: str, password: str | None) -> list[str]:
+def _first_order(addresses: Addresses, client: str, password: str | None) -> list[str]:
     if password:
         lines = ["A first order, to be pasted into another terminal:"]
     else:
@@ -87,13 +98,18 @@ def _first_order(web: str, client: str, password: str | None) -> list[str]:
         ]
     login = json.dumps({"username": client, "password": password or "PASSWORD"})
     json_type = "-H 'Content-Type: application/json'"
-    cut_out = """sed 's/.*"access": *"//; s/".*//'"""
+    cut_out = """sed -n 's/.*"access": *"\\([^"]*\\)".*/\\1/p'"""
     bearer = '-H "Authorization: Bearer $TOKEN"'
+    order = {**_ORDER, "client_order_id": f"first-{secrets.token_hex(3)}"}  # a new one with every start
     return [
         *lines,
         "",
-        f"TOKEN=$(curl -s {web}/api/v1/auth/token {json_type} -d '{login}' | {cut_out})",
-        f"curl -i {web}/api/v1/orders {bearer} {json_type} -d '{json.dumps(_ORDER)}'",
+        f"API={addresses.web}/api/v1 EXCHANGE={addresses.exchange_admin}",
+        f"ANSWER=$(curl -sS $API/auth/token {json_type} -d '{login}')",
+        f"""TOKEN=$(echo "$ANSWER" | {cut_out}); [ "$TOKEN" ] || echo "No token: $ANSWER\"""",
+        f"curl -i $API/orders {bearer} {json_type} -d '{json.dumps(order)}'",
+        "",
+        "It answers 201 Created with the order, pending. README.md goes on from here, in the same terminal.",
     ]
 
 

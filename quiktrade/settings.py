@@ -110,7 +110,10 @@ def _secret_key() -> str:
             "Production needs QUIKTRADE_SECRET_KEY (50 random characters or more) or QUIKTRADE_SECRET_KEY_FILE. "
             'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
         )
-    return _made_secret_key(DATA_DIR / "secret_key")
+    try:
+        return _made_secret_key(DATA_DIR / "secret_key")
+    except OSError as error:
+        raise ImproperlyConfigured(f"Cannot make a secret key in {DATA_DIR}: {error.strerror}") from None
 
 
 SECRET_KEY = _secret_key()
@@ -393,7 +396,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"fields": {"()": "quiktrade.logs.FieldFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
+    "filters": {"refusals": {"()": "quiktrade.logs.Refusals"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields", "filters": ["refusals"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django-q": {"level": "WARNING"},

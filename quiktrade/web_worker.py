@@ -278,7 +278,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         """Whether another connection can be taken, if need be in the place of those that have been idle longest."""
         if len(self._connections) >= self.cfg.worker_connections:
             self._make_place()
-        return len(self._connections) < self.cfg.worker_connections
+        return bool(len(self._connections) < self.cfg.worker_connections)
 
     def _make_place(self) -> None:
         idle = [c for c in self._connections if not (c.busy or c.received)]

@@ -30,7 +30,7 @@ mtype = { none, pending, submitting, unconfirmed, failed, placed, rejected, canc
 mtype status = none;
 byte attempt = 0;                       /* the number of the last attempt: the fence */
 bool lease_over[LIMIT];                 /* by attempt: its lease, and so its valid_until, is over */
-bool parked = false;                    /* unconfirmed and left to an operator */
+bool parked = false;                    /* unconfirmed and left to an operator; the venue is asked on */
 bool doubt = false;                     /* sent again, or to be, after an attempt that proved neither way */
 bool answered = false;                  /* the client has its 201 */
 
@@ -125,8 +125,13 @@ inline check() {                        /* after every step that changes the row
 #endif
 
 /* A refusal by the venue is final: always, or only while no other request of the order may still arrive. */
+#ifdef BY_CONTENT                       /* the venue refuses some orders for what they say, every copy of them */
+bool invalid = false;
+#else
+#define invalid false
+#endif
 #if defined(FORGETS_REJECTIONS) && !defined(BELIEVE_REJECTION)
-#define REFUSAL_IS_FINAL (!doubt)
+#define REFUSAL_IS_FINAL (!doubt || invalid)
 #else
 #define REFUSAL_IS_FINAL true
 #endif
@@ -269,7 +274,7 @@ proctype request(byte n) {
                 :: VOID(n) -> printf("MSC: the venue refuses attempt %d as stale\n", n); answer(n, stale)
                 :: !VOID(n) && KNOWN(n) -> printf("MSC: the venue refuses attempt %d as a duplicate\n", n);
                     answer(n, duplicate)
-                :: !VOID(n) && !KNOWN(n) -> printf("MSC: the venue accepts attempt %d\n", n);
+                :: !VOID(n) && !KNOWN(n) && !invalid -> printf("MSC: the venue accepts attempt %d\n", n);
                     book[ID(n)] = live; live_orders++; check(); answer(n, accepted)
                 :: !VOID(n) && !KNOWN(n) -> printf("MSC: the venue rejects attempt %d\n", n);
                     if :: book[ID(n)] == unknown -> book[ID(n)] = refused :: else -> skip fi;
@@ -376,21 +381,22 @@ end:
 }
 
 proctype reconciliation() {             /* ask, then write: orders.reconciliation. The world may move in between */
-    byte n; mtype found;
+    byte n; mtype found; bool was_parked;
 end:
     do
-    :: atomic { status == unconfirmed && !parked && SETTLED -> n = attempt; found = book[ID(n)];
+    :: atomic { status == unconfirmed && (parked || SETTLED) && !(parked && book[ID(attempt)] == unknown) ->
+                n = attempt; found = book[ID(n)]; was_parked = parked;
                 printf("MSC: the look-up for attempt %d says: %e\n", n, found) };
         if
         :: atomic { found == live -> acknowledged();
                     printf("MSC: look-up records: found; the order is %e\n", status) }
         :: atomic { found == refused -> rejected_by_venue(n);
                     printf("MSC: look-up records: rejected; the order is %e\n", status) }
-        :: atomic { found == unknown -> not_found(n);
+        :: atomic { found == unknown && !was_parked -> not_found(n);
                     printf("MSC: look-up records: not found; the order is %e\n", status) }
         :: fault                        /* it dies, and the next one asks again */
         fi;
-        atomic { n = 0; found = unknown }
+        atomic { n = 0; found = unknown; was_parked = false }
     od
 }
 
@@ -411,6 +417,9 @@ end:
 }
 
 init {
+#ifdef BY_CONTENT
+    if :: invalid = true :: skip fi;
+#endif
     atomic { run api(); run claims(); run clock(); run reconciliation(); run people() };
     timeout -> atomic {                 /* nothing can move any more */
         printf("MSC: all is quiet: the order is %e, %d live at the venue\n", status, live_orders);

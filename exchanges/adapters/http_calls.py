@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -46,11 +47,14 @@ class HttpReply:
     body: bytes
 
     def json_object(self) -> dict[str, Any]:
-        """The body. Raises: OutcomeUnknown if it is not a JSON object, or does not say that it is JSON."""
+        """The body. Raises: OutcomeUnknown if it is not one JSON object in UTF-8, or does not say that it is JSON.
+
+        An object that gives a name twice says two things at once, and is no more readable than half an object.
+        """
         content_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         try:
-            content = json.loads(self.body) if content_type == "application/json" else None
-        except (ValueError, RecursionError):
+            content = _decoded(self.body) if content_type == "application/json" else None
+        except (ValueError, ArithmeticError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise OutcomeUnknown("unreadable_reply", f"HTTP {self.status}, {content_type[:100]!r}")
@@ -80,6 +84,22 @@ def _date(text: str) -> datetime | None:
         return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+def _decoded(body: bytes) -> Any:
+    """JSON as the standard has it (RFC 8259): no NaN, no byte-order mark, no other encoding. Numbers are exact."""
+    return json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number, parse_float=Decimal)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name is given twice")
+    return content
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not a number")
 
 
 class HttpCalls:

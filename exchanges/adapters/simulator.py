@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ from exchanges.venue import (
     VenueError,
     VenueTrouble,
 )
+from quiktrade.decimals import decimal_text
 
 TIMEOUT_SECONDS = 5.0
 """Ten times the slowest answer of a venue worth the name, and well below the lease of an attempt."""
@@ -44,6 +44,9 @@ DEFINITE_REFUSALS = frozenset(
     }
 )
 """By these codes the exchange documents that it refused the order for good. No other refusal is trusted."""
+
+BY_CONTENT = frozenset({"malformed_request", "invalid_field", "quantity_above_maximum"})
+"""Of these it documents that it refuses any copy of the order likewise."""
 
 ORDER_TYPES = frozenset({"market", "limit", "stop", "stop_limit"})
 TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok", "gtd"})
@@ -100,6 +103,7 @@ class SimulatorVenue(RequestVenue):
         if reply.status != 200:
             raise _unanswered(reply)
         content = _about(client_order_id, reply)
+        code = _text(content, "code")
         status = REPORTED.get(_text(content, "status"))
         if status is None:
             raise OutcomeUnknown("unreadable_reply", f"status {content.get('status')!r}"[:200])
@@ -107,8 +111,9 @@ class SimulatorVenue(RequestVenue):
             client_order_id=client_order_id,
             status=status,
             venue_order_id=_venue_order_id(content),
-            code=_text(content, "code"),
+            code=code,
             text=_text(content, "text"),
+            by_content=code in BY_CONTENT,
         )
 
     async def close(self) -> None:
@@ -123,17 +128,13 @@ def _encode(order: NewOrder) -> bytes:
             "side": order.side,
             "type": order.type,
             "quantity": order.quantity,
-            "limit_price": _decimal(order.limit_price),
-            "stop_price": _decimal(order.stop_price),
+            "limit_price": decimal_text(order.limit_price) if order.limit_price is not None else None,
+            "stop_price": decimal_text(order.stop_price) if order.stop_price is not None else None,
             "time_in_force": order.time_in_force,
             "expires_at": order.expires_at.isoformat() if order.expires_at else None,
             "valid_until": order.valid_until.isoformat(),
         }
     ).encode()
-
-
-def _decimal(price: Decimal | None) -> str | None:
-    return None if price is None else format(price, "f")  # never 1E+2
 
 
 def _place_error(reply: HttpReply) -> VenueError:
@@ -146,7 +147,7 @@ def _place_error(reply: HttpReply) -> VenueError:
         if reply.status == 422 and code == "stale_request":
             return NotSent(code, text, answered=True)
         if reply.status != 409 and code in DEFINITE_REFUSALS:
-            return OrderRejected(code, text)
+            return OrderRejected(code, text, by_content=code in BY_CONTENT)
     return _unanswered(reply)
 
 

@@ -32,6 +32,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from exchanges.console.pages import ConsoleAdmin, StyledAdmin
 from exchanges.services import REASON_LENGTH
+from exchanges.texts import storable
 
 SHOWN = 50
 """Chosen rows that the page lists; the rest is counted."""
@@ -48,8 +49,15 @@ class Outcome(NamedTuple):
     explanation: str
 
 
+class ReasonField(forms.CharField):
+    """Whatever its characters and their number, as in `exchanges.services.kept_reason`."""
+
+    def to_python(self, value: Any) -> str:
+        return storable(super().to_python(value) or "", REASON_LENGTH)
+
+
 class ReasonForm(forms.Form):
-    reason = forms.CharField(
+    reason = ReasonField(
         max_length=REASON_LENGTH,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 2, "autofocus": True, "required": True}),
         error_messages={"required": "Say why: the reason is kept in the history."},

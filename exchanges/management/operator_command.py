@@ -12,7 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from rich.console import Console, RenderableType
 
-from exchanges.services import REASON_LENGTH
+from exchanges.services import kept_reason
+from exchanges.texts import shown
 
 REFUSED = 1
 USAGE = 2
@@ -23,10 +24,15 @@ The history names the actor "operator:NAME (command)", NAME being the user of th
 """
 
 
+DJANGOS_OPTIONS = {"--version", "-v", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color"}
+"""Taken by every command. Its --help is about its own: `suppressed_base_arguments` leaves these out of it."""
+
+
 class OperatorCommand(BaseCommand):
     """`examples` ends the --help text; with --json one document goes to standard output, and nothing else."""
 
     examples: ClassVar[str]
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(
@@ -42,7 +48,10 @@ class OperatorCommand(BaseCommand):
 
     def tell(self, options: Mapping[str, Any], document: Mapping[str, Any], text: str) -> None:
         """Answer: with the document where --json asked for it, else with the text."""
-        self.stdout.write(json.dumps(document, indent=2, cls=DjangoJSONEncoder) if options["json"] else text)
+        if options["json"]:
+            self.stdout.write(json.dumps(document, indent=2, cls=DjangoJSONEncoder))
+        else:
+            self.stdout.write(shown(text, but="\n"))
 
     def show(self, *things: RenderableType) -> None:
         """Write tables and text: coloured and fitted to a terminal, plain and wide elsewhere."""
@@ -66,18 +75,16 @@ def actor() -> str:
 
 
 def reason(text: str) -> str:
-    """An argparse type: what the history keeps must say something and fit."""
-    text = text.strip()
-    if not text:
-        raise argparse.ArgumentTypeError("say why: the reason is kept in the history")
-    if len(text) > REASON_LENGTH:
-        raise argparse.ArgumentTypeError(f"{len(text)} characters are too many; {REASON_LENGTH} are kept")
-    return text
+    """An argparse type: what the history keeps must say something."""
+    try:
+        return kept_reason(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("say why: the reason is kept in the history") from None
 
 
 def refuse(message: str) -> NoReturn:
-    raise CommandError(message, returncode=REFUSED)
+    raise CommandError(shown(message), returncode=REFUSED)
 
 
 def misuse(message: str) -> NoReturn:
-    raise CommandError(message, returncode=USAGE)
+    raise CommandError(shown(message), returncode=USAGE)

@@ -1,8 +1,8 @@
 """The simulated exchange: a process of its own that speaks HTTP and JSON, remembers, and fails on demand.
 
     validation.py   what an order must look like
-    ledger.py       the orders it has, in memory
-    journal.py      the same, on disk
+    ledger.py       the orders it has, by their ids and their sequence
+    journal.py      the same on disk, whole
     exchange.py     what it does with a valid order: its rules
     faults.py       what can be made to go wrong
     gate.py         the listening socket, open or refusing
@@ -21,7 +21,9 @@ what does not apply is null or left out, what is not listed is refused. It answe
 
     201  {"client_order_id", "venue_order_id", "status": "working"}: the order is in the journal and works
     400, 413, 415, 422  {"code", "text"}: refused, for good; of `instrument_not_tradable`,
-         `quantity_above_maximum` and `trading_halted` it keeps a record under the id, of the others none
+         `quantity_above_maximum` and `trading_halted` it keeps a record under the id, of the others none;
+         `malformed_request`, `invalid_field` and `quantity_above_maximum` are for what the order says, so that any
+         copy of it is refused likewise, whenever it comes
     409  code `duplicate_client_order_id`: this id was received before, working or refused; look it up
     422  code `stale_request` (where valid_until is enforced): this request came too late and is void
     429  code `rate_limited`, with Retry-After: this request was discarded unread, and so will be what comes sooner

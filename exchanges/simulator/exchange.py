@@ -3,10 +3,11 @@
 There is no matching yet: an order that is accepted works for ever.
 """
 
+import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from exchanges.simulator.journal import Journal
+from exchanges.simulator.journal import Journal, JournalError
 from exchanges.simulator.ledger import REJECTED, WORKING, Ledger, VenueOrder
 from exchanges.simulator.validation import OrderRequest, Refusal
 
@@ -91,8 +92,11 @@ class Exchange:
             received_at=now.isoformat(),
             request=request,
         )
-        self.journal.append(order.as_json())
-        self.ledger.add(order)
+        place = self.journal.append(order.as_json())
+        try:
+            self.ledger.add(order, place)
+        except sqlite3.Error as error:  # its file may grow no more: what it lacks would be accepted twice
+            raise JournalError(f"cannot index {self.journal.path}: {error}") from error
         return order
 
 

@@ -16,7 +16,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from exchanges.simulator.ledger import Ledger, VenueOrder
+from exchanges.simulator.ledger import Ledger, Place, VenueOrder
 
 FORMAT = 1
 
@@ -30,22 +30,24 @@ class JournalError(Exception):
 class Journal:
     """Use `open_journal`. One process holds a journal at a time."""
 
-    def __init__(self, descriptor: int, path: Path, prefix: str, *, fsync: bool) -> None:
+    def __init__(self, descriptor: int, path: Path, prefix: str, size: int, *, fsync: bool) -> None:
         self.path = path
         self.prefix = prefix
         """Begins the venue order ids of this journal, so that a new journal never repeats an old id."""
         self._descriptor = descriptor
+        self._size = size
         self._fsync = fsync
         self._torn = False
         self._appended = 0
         self._synced = 0
         self._sync_turn = asyncio.Lock()
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one record. Raises: JournalError, now and for ever after; the process must end."""
+    def append(self, record: dict[str, Any]) -> Place:
+        """Write one record; returns where. Raises: JournalError, now and for ever after; the process must end."""
         if self._torn:
             raise JournalError(f"{self.path} ends in half a line")  # which a further line would make part of it
         line = memoryview(_encode(record).encode() + b"\n")
+        place = Place(self._size, len(line))
         try:
             while line:
                 line = line[os.write(self._descriptor, line) :]
@@ -53,6 +55,8 @@ class Journal:
             self._torn = True
             raise JournalError(f"cannot write {self.path}: {error.strerror}") from error
         self._appended += 1
+        self._size += place.size
+        return place
 
     async def settle(self) -> None:
         """Return when all that was appended so far is as safe as this journal makes it."""
@@ -92,7 +96,7 @@ def _read_back(descriptor: int, path: Path, *, fsync: bool) -> tuple[Journal, Le
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise JournalError(f"{path} is in use by another exchange") from error
-    ledger = Ledger()
+    ledger = Ledger(lambda place: _read(descriptor, place))
     prefix = ""
     whole = 0
     with open(descriptor, "rb", closefd=False) as lines:
@@ -100,19 +104,26 @@ def _read_back(descriptor: int, path: Path, *, fsync: bool) -> tuple[Journal, Le
             if not line.endswith(b"\n"):
                 os.ftruncate(descriptor, whole)
                 break
-            whole += len(line)
+            place, whole = Place(whole, len(line)), whole + len(line)
             try:
                 record = json.loads(line)
                 if number == 1:
                     prefix = _read_header(record)
                 else:
-                    ledger.add(VenueOrder.from_json(record))
+                    ledger.add(VenueOrder.from_json(record), place)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise JournalError(f"{path}: line {number} cannot be read; move the file away") from error
-    journal = Journal(descriptor, path, prefix or secrets.token_hex(3), fsync=fsync)
+    journal = Journal(descriptor, path, prefix or secrets.token_hex(3), whole, fsync=fsync)
     if not prefix:
         journal.append({"journal": FORMAT, "prefix": journal.prefix})
     return journal, ledger
+
+
+def _read(descriptor: int, place: Place) -> bytes:
+    found = os.pread(descriptor, place.size, place.start)
+    if len(found) < place.size:  # nobody cuts off what this process alone writes
+        raise JournalError(f"the journal ends before byte {place.start + place.size}")
+    return found
 
 
 def _read_header(record: dict[str, Any]) -> str:

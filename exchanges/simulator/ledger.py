@@ -1,7 +1,15 @@
-"""The orders that the simulated exchange has, in memory, in the order in which they came."""
+"""The orders that the simulated exchange has, in the order in which they came.
 
+The journal has them; here is where in it each one stands. That index is a temporary SQLite database, which keeps two
+megabytes in memory and the rest in a file that ends with the process. It is made anew from the journal at each start,
+so the two cannot differ.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from exchanges.simulator.validation import OrderRequest
 
@@ -49,42 +57,78 @@ class VenueOrder:
         return cls(**own, received_at=record.pop("received_at"), request=OrderRequest(**record))
 
 
+class Place(NamedTuple):
+    """Where in the journal an order's line is, in bytes."""
+
+    start: int
+    size: int
+
+
+_INDEX = """
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2000;
+CREATE TABLE entry (sequence INTEGER PRIMARY KEY, client_order_id TEXT, working INTEGER, start INTEGER, size INTEGER);
+CREATE INDEX entry_client_order_id ON entry (client_order_id);
+BEGIN
+"""
+_LATEST = "FROM entry WHERE client_order_id = ? ORDER BY sequence DESC LIMIT 1"
+
+
 class Ledger:
     """Every order ever recorded, doubles included: the ground truth that placement is judged by."""
 
-    def __init__(self) -> None:
-        self._orders: list[VenueOrder] = []
-        self._latest: dict[str, VenueOrder] = {}
+    def __init__(self, read: Callable[[Place], bytes]) -> None:
+        """`read` takes bytes out of the journal."""
+        self._read = read
+        self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._index.executescript(_INDEX)
+        self._count = 0
         self.working = 0
         self.rejected = 0
         self.doubles = 0
         """Working orders beyond the first of their `client_order_id`."""
 
     def __len__(self) -> int:
-        return len(self._orders)
+        return self._count
 
     @property
     def next_sequence(self) -> int:
-        return len(self._orders) + 1
+        return self._count + 1
 
-    def add(self, order: VenueOrder) -> None:
+    def add(self, order: VenueOrder, place: Place) -> None:
         if order.sequence != self.next_sequence:
             raise ValueError(f"order {order.sequence} where {self.next_sequence} is next")
-        client_order_id = order.request.client_order_id
-        if order.status == WORKING:
+        client_order_id, works = order.request.client_order_id, order.status == WORKING
+        if works:
             self.working += 1
-            earlier = self._latest.get(client_order_id)
-            if earlier is not None and earlier.status == WORKING:
-                self.doubles += 1
+            self.doubles += self._one("working", client_order_id) == (1,)
         else:
             self.rejected += 1
-        self._orders.append(order)
-        self._latest[client_order_id] = order
+        self._index.execute(
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (order.sequence, client_order_id, works, *place)
+        )
+        self._count += 1
 
     def latest(self, client_order_id: str) -> VenueOrder | None:
         """The order last recorded under this id."""
-        return self._latest.get(client_order_id)
+        found = self._one("start, size", client_order_id)
+        return None if found is None else _order(self._read(Place(*found)))
 
     def page(self, *, after: int, limit: int) -> list[VenueOrder]:
         """Up to `limit` orders whose sequence is above `after`, oldest first."""
-        return self._orders[after : after + limit]
+        rows = self._index.execute(
+            "SELECT start, size FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
+        ).fetchall()
+        if not rows:
+            return []
+        begin, (start, size) = rows[0][0], rows[-1]  # one read: they follow one another
+        return [_order(line) for line in self._read(Place(begin, start + size - begin)).splitlines()]
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _one(self, columns: str, client_order_id: str) -> Any:
+        return self._index.execute(f"SELECT {columns} {_LATEST}", (client_order_id,)).fetchone()
+
+
+def _order(line: bytes) -> VenueOrder:
+    return VenueOrder.from_json(json.loads(line))

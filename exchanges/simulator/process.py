@@ -86,6 +86,7 @@ async def _serve(options: Options) -> None:
     finally:
         await asyncio.gather(gate.close(grace_seconds=GRACE_SECONDS), runner.cleanup())
         gate.release()
+        ledger.close()
         journal.close()
 
 

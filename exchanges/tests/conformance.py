@@ -6,7 +6,7 @@ suite speaks HTTP; that is the only thing in it that is not true of every venue.
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -58,7 +58,34 @@ STRANGE_BODIES = [
     b"{\xff}",
     b"[" * 50_000,
     b'{"status": 1e999, "client_order_id": NaN}',
+    b'{"code": 1e99999999999999999999}',
+    b"9" * 5_000,
 ]
+
+
+def twisted(reply: bytes, twist: Callable[[bytes], bytes]) -> bytes:
+    """The reply with another body, of the right length."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    length = f"content-length: {len(body)}".encode()
+    body = twist(body)
+    return head.replace(length, f"content-length: {len(body)}".encode()) + b"\r\n\r\n" + body
+
+
+UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
+    "all names twice": lambda body: body[:-1] + b", " + body[1:],
+    "a name twice, and it differs": lambda body: body[:-1] + b', "more": 1, "more": 2}',
+    "another status first": lambda body: b'{"status": "rejected", "code": "?", ' + body[1:-1] + b', "code": "?"}',
+    "a name twice, further in": lambda body: body[:-1] + b', "more": [{"a": {"b": 1, "b": 1}}]}',
+    "no number": lambda body: body[:-1] + b', "price": NaN}',
+    "no number, further in": lambda body: body[:-1] + b', "more": [-Infinity]}',
+    "a number beyond all bounds": lambda body: body[:-1] + b', "price": 1e99999999999999999999}',
+    "a byte-order mark": lambda body: b"\xef\xbb\xbf" + body,
+    "UTF-16": lambda body: body.decode().encode("utf-16"),
+    "not UTF-8": lambda body: body[:-1] + b', "text": "\xe9"}',
+    "nested without end": lambda body: body[:-1] + b', "more": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    "two objects": lambda body: body + body,
+}
+"""Ways to spoil a good answer, so that a lenient reader still finds in it what it looks for."""
 
 
 class VenueConformance:
@@ -77,6 +104,12 @@ class VenueConformance:
         raise NotImplementedError
 
     definite_code: str
+
+    content_code: str
+    """By this code it documents that it refuses any copy of the order likewise."""
+
+    moment_code: str
+    """By this one it refuses for good, too, but for how things stand: another copy may be accepted."""
 
     def duplicate(self) -> bytes:
         """Its reply to a client_order_id that it knows."""
@@ -129,15 +162,20 @@ class VenueConformance:
         ("price", "on_the_wire"),
         [
             ("187.25", "187.25"),
-            ("100.10", "100.10"),
+            ("187.25000000", "187.25"),
+            ("100.10", "100.1"),
+            ("100.00000000", "100"),
             ("1E+2", "100"),
-            ("0.000001", "0.000001"),
+            ("1200", "1200"),
+            ("0.00000001", "0.00000001"),
+            ("1E-8", "0.00000001"),
             ("0.1", "0.1"),
-            ("123456789012.123456", "123456789012.123456"),
+            ("1234567890.12345678", "1234567890.12345678"),
         ],
     )
     @asynchronous
-    async def test_place_sends_prices_exactly(self, price: str, on_the_wire: str) -> None:
+    async def test_place_sends_prices_exactly_and_as_plain_text(self, price: str, on_the_wire: str) -> None:
+        """As a row has them, with eight decimal places: what a strict venue would take for a price below its tick."""
         order = replace(ORDER, type="stop_limit", limit_price=Decimal(price), stop_price=Decimal(price))
         async with Peer(wire.send(self.accepted(order))) as peer, self.open(peer.url) as venue:
             await venue.place(order)
@@ -164,6 +202,21 @@ class VenueConformance:
             with pytest.raises(OrderRejected) as raised:
                 await venue.place(ORDER)
         assert (raised.value.code, raised.value.text) == (self.definite_code, "zu groß · 数量超过上限")
+
+    @asynchronous
+    async def test_a_refusal_for_what_the_order_says_is_told_from_one_of_the_moment(self) -> None:
+        for code, by_content in ((self.content_code, True), (self.moment_code, False)):
+            found = self.reported(ORDER, ReportStatus.REJECTED, code, "no")
+            async with (
+                Peer(wire.send(self.refused(code, "no")), wire.send(found)) as peer,
+                self.open(peer.url) as venue,
+            ):
+                with pytest.raises(OrderRejected) as raised:
+                    await venue.place(ORDER)
+                report = await venue.find(ORDER.client_order_id)
+            assert (raised.value.code, raised.value.by_content) == (code, by_content)
+            assert report is not None
+            assert (report.code, report.by_content) == (code, by_content)
 
     @asynchronous
     async def test_a_refusal_carries_only_text_that_a_database_takes(self) -> None:
@@ -347,6 +400,16 @@ class VenueConformance:
     async def test_a_reply_that_makes_no_sense_is_unknown(self, body: bytes) -> None:
         for status in (200, 201, 404, 422):
             await self._place_is_unknown(wire.send(reply(status, body=body)))
+
+    @pytest.mark.parametrize("twist", UNREADABLE.values(), ids=UNREADABLE)
+    @asynchronous
+    async def test_an_answer_that_is_not_strict_json_is_unknown(self, twist: Callable[[bytes], bytes]) -> None:
+        await self._place_is_unknown(wire.send(twisted(self.accepted(ORDER), twist)))
+        await self._place_is_unknown(wire.send(twisted(self.refused(self.definite_code, "no"), twist)))
+        for found in (self.reported(ORDER, ReportStatus.WORKING), self.unknown()):
+            async with Peer(wire.send(twisted(found, twist))) as peer, self.open(peer.url) as venue:
+                with pytest.raises(OutcomeUnknown):
+                    await venue.find(ORDER.client_order_id)
 
     @asynchronous
     async def test_a_reply_that_is_not_http_is_unknown(self) -> None:

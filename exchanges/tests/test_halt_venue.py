@@ -53,8 +53,8 @@ def test_an_unknown_venue_is_refused_with_the_known_ones(venue: Venue) -> None:
         services.halt_venue("XXXX", actor="operator:olga", reason="wrong prices")
 
 
-@pytest.mark.parametrize("reason", ["", "  \n", "x" * 501])
-def test_a_reason_must_say_something_and_fit(venue: Venue, reason: str) -> None:
+@pytest.mark.parametrize("reason", ["", "  \n"])
+def test_a_reason_must_say_something(venue: Venue, reason: str) -> None:
     with pytest.raises(ValueError, match="reason"):
         halt(reason=reason)
     venue.refresh_from_db()

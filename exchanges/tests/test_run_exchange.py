@@ -2,11 +2,13 @@
 
 import argparse
 import asyncio
+import json
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,12 @@ from django.core.management.base import CommandError
 
 from exchanges.adapters.simulator import SimulatorVenue
 from exchanges.management.commands.run_exchange import Command
+from exchanges.simulator.exchange import Exchange, Rules
 from exchanges.simulator.journal import JournalError, open_journal
 from exchanges.simulator.options import add_arguments, default_journal, read_options
+from exchanges.simulator.validation import Refusal, read_order
 from exchanges.tests.conformance import ORDER
+from exchanges.tests.running import ORDER as RUNNING_ORDER
 from exchanges.tests.running import ROOT, STOP_SECONDS, RunningExchange, running_exchange
 from exchanges.venue import OutcomeUnknown, VenueError
 
@@ -50,6 +55,55 @@ def test_a_new_journal_never_repeats_a_venue_order_id(tmp_path: Path) -> None:
         with running_exchange(tmp_path / name) as exchange:
             identifiers.add(exchange.place()[1]["venue_order_id"])
     assert len(identifiers) == 2
+
+
+def test_memory_does_not_grow_with_the_orders(tmp_path: Path) -> None:
+    request = read_order(json.dumps(RUNNING_ORDER).encode())
+
+    async def fill(exchange: Exchange, orders: range) -> int:
+        tracemalloc.start()
+        for number in orders:
+            await exchange.accept(replace(request, client_order_id=f"c{number}"))
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return grown
+
+    journal, ledger = open_journal(tmp_path / "journal.jsonl", fsync=False)
+    exchange = Exchange(journal, ledger, Rules())
+    grown = asyncio.run(fill(exchange, range(5_000)))
+    assert grown < 100_000, "20 bytes an order at most: a thirtieth of one kept in memory"
+    for number in (0, 2_500, 4_999):  # and yet every one is known
+        found = ledger.latest(f"c{number}")
+        assert found is not None
+        assert found.sequence == number + 1
+        with pytest.raises(Refusal, match="duplicate_client_order_id"):
+            asyncio.run(exchange.accept(replace(request, client_order_id=f"c{number}")))
+    assert [order.sequence for order in ledger.page(after=4_997, limit=10)] == [4_998, 4_999, 5_000]
+
+
+def test_doubles_are_counted_and_the_latest_found_across_a_restart(tmp_path: Path) -> None:
+    with running_exchange(tmp_path, "--fault", "forget_duplicates", "--max-quantity", "1000") as exchange:
+        for quantity in (100, 200, 1001):
+            exchange.place(client_order_id="twice", quantity=quantity)
+        before = exchange.orders()
+        exchange.kill()
+        exchange.start()
+        stats = exchange.stats()
+        assert (stats["orders"], stats["working"], stats["rejected"], stats["doubles"]) == (3, 2, 1, 1)
+        assert exchange.orders() == before
+        assert exchange.find("twice")[1]["status"] == "rejected"
+        _, page = exchange.admin("GET", "/orders?limit=2&after=0")
+        assert ([order["quantity"] for order in page["orders"]], page["next"]) == ([100, 200], 2)
+
+
+def test_an_order_that_cannot_be_indexed_ends_the_exchange(tmp_path: Path) -> None:
+    journal, ledger = open_journal(tmp_path / "journal.jsonl", fsync=False)
+    exchange = Exchange(journal, ledger, Rules())
+    request = read_order(json.dumps(RUNNING_ORDER).encode())
+    asyncio.run(exchange.accept(request))
+    ledger._index.execute("PRAGMA query_only = on")
+    with pytest.raises(JournalError, match="cannot index"):
+        asyncio.run(exchange.accept(replace(request, client_order_id="next")))
 
 
 async def place_until_it_dies(exchange: RunningExchange, after: int) -> dict[str, str]:

@@ -11,7 +11,8 @@ from exchanges.venue import NewOrder, ReportStatus
 
 
 class TestSimulatorVenue(VenueConformance):
-    definite_code = "quantity_above_maximum"
+    definite_code = content_code = "quantity_above_maximum"
+    moment_code = "trading_halted"
 
     def make(self, url: str, **changes: Any) -> SimulatorVenue:
         return SimulatorVenue({"url": url} | changes)

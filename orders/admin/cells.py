@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from exchanges.console.pages import clipped, code, label, muted, two, who
 from exchanges.console.times import age, ahead, exact, stamp
 from orders.models import Order, OrderEvent, Status
+from quiktrade.decimals import decimal_text
 
 KINDS: Mapping[str, str] = {
     Status.PENDING: "info",
@@ -46,9 +47,10 @@ STANDING: Mapping[str, str] = {
 }
 TROUBLED = {"silent": "silent", "paused": "paused", "locked_out": "locked"}
 PARKED = (
-    "Parked: it was sent, its outcome is unknown, and what the venue has answered so far does not decide it; the last "
-    "error says why. Find out from the venue itself, on its screen or by telephone, whether it has the order by this "
-    "id, and mark it placed or not placed. Reconcile asks the venue now."
+    "Parked: it was sent, its outcome is unknown, and it is not sent again by itself; the last error says why. Find "
+    "out from the venue, on its screen or by telephone, whether it has the order by this id, and mark it placed or "
+    "not placed. Meanwhile the venue is asked on, ever more rarely, and what it says of the order is recorded. "
+    "Reconcile asks now."
 )
 EXPIRES_AT_ONCE = "Its place-by time has passed: requeued, it expires at once and is not sent."
 
@@ -129,7 +131,7 @@ def link(order: Order) -> SafeString:
 
 def decimal(value: Decimal | None) -> str:
     """Without the zeros that the column pads with."""
-    return "" if value is None else f"{value.normalize():f}"
+    return "" if value is None else decimal_text(value)
 
 
 def trade(order: Order) -> str:

@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from orders.models import CLIENT_ORDER_ID_PATTERN
+from quiktrade.decimals import decimal_text
 
 PRICE_DIGITS, PRICE_DECIMALS = 18, 8
 PRICE_PATTERN = r"^(?=.*[1-9])0*[0-9]{1,10}(\.[0-9]{1,8}0*)?$"
@@ -146,7 +147,7 @@ def _without_zeros(price: Decimal) -> Decimal:
 
 def price_text(price: Decimal | None) -> str | None:
     """A price as it is answered: without zeros that say nothing, never with an exponent."""
-    return None if price is None else format(price.normalize(), "f")
+    return None if price is None else decimal_text(price)
 
 
 class MomentField(serializers.DateTimeField):

@@ -11,6 +11,7 @@ from drf_spectacular.utils import Direction, extend_schema_field, extend_schema_
 from rest_framework import serializers
 from rest_framework.fields import empty
 
+from orders import explanations
 from orders.api.fields import (
     PRICE_HELP,
     ChoiceField,
@@ -221,7 +222,11 @@ class OrderSerializer(serializers.Serializer[Any]):
     venue_order_id = serializers.CharField(allow_blank=True, help_text="Empty until the venue acknowledged it.")
     attempts = serializers.IntegerField(source="attempt", help_text="How often it was taken up to be sent.")
     next_attempt_at = serializers.DateTimeField(allow_null=True)
-    last_error = serializers.CharField(allow_blank=True)
+    last_error = serializers.CharField(
+        allow_blank=True,
+        help_text="Empty, or a code, a colon and a sentence on why it is not placed. The codes are "
+        f"{', '.join(explanations.CODES)}; after the last comes the venue's own code and text.",
+    )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     placed_at = serializers.DateTimeField(allow_null=True)
@@ -245,7 +250,7 @@ class OrderSerializer(serializers.Serializer[Any]):
             "venue_order_id": order.venue_order_id,
             "attempts": order.attempt,
             "next_attempt_at": order.next_attempt_at,
-            "last_error": order.last_error,
+            "last_error": explanations.last_error(order.status, order.last_error),
             "created_at": order.created_at,
             "updated_at": order.updated_at,
             "placed_at": order.placed_at,
@@ -287,13 +292,16 @@ class OrderEventSerializer(serializers.Serializer[Any]):
     to_status = serializers.ChoiceField(Status.choices)
     attempt = serializers.IntegerField()
     by = serializers.SerializerMethodField(help_text="A client, an operator or the system.")
-    reason = serializers.CharField(allow_blank=True)
+    reason = serializers.SerializerMethodField(help_text="A sentence; of a rejection, the venue's own code and text.")
     at = serializers.DateTimeField()
 
     @extend_schema_field({"type": "string", "enum": ["client", "operator", "system"]})
     def get_by(self, event: OrderEvent) -> str:
         """The kind of actor: which of our people or machines it was is not the client's to know."""
         return event.actor.partition(":")[0]
+
+    def get_reason(self, event: OrderEvent) -> str:
+        return explanations.reason(event.event, event.actor, event.reason)
 
 
 class CancelSerializer(KnownFieldsSerializer):

@@ -14,8 +14,11 @@ from rich.text import Text
 from exchanges.console.times import span
 from exchanges.management.operator_command import misuse
 from exchanges.models import Venue
+from exchanges.texts import shown
 from orders.models import Order, OrderEvent
+from orders.reconciliation import checked_venue_order_id
 from orders.services import Result
+from quiktrade.decimals import decimal_text
 
 COLOURS = {
     "failed": "red",
@@ -35,8 +38,15 @@ def order_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an order id; find it by a client's own with: show_order {text} --client NAME"
+            f"{text!r} is not an order id; find it by a client's own with: show_order {shown(text)} --client NAME"
         ) from None
+
+
+def venue_order_id(text: str) -> str:
+    try:
+        return checked_venue_order_id(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def duration(text: str) -> timedelta:
@@ -56,7 +66,12 @@ def known_venue(code: str | None) -> str | None:
 
 def price_text(price: Decimal | None) -> str | None:
     """Without the zeros that the column pads with."""
-    return None if price is None else f"{price.normalize():f}"
+    return None if price is None else decimal_text(price)
+
+
+def foreign(text: str) -> Text:
+    """What a client, a venue or a person wrote, on one line: nothing in it is an order to the terminal or to rich."""
+    return Text(shown(text))
 
 
 def status_text(status: str) -> Text:
@@ -71,7 +86,12 @@ def order_table(orders: Iterable[Order], *, title: str) -> Table:
     for order in orders:
         terms = f"{order.side} {order.quantity} {order.instrument} {order.type}"
         table.add_row(
-            str(order.pk), order.venue_id, terms, status_text(order.stands), str(order.attempt), Text(order.last_error)
+            str(order.pk),
+            order.venue_id,
+            terms,
+            status_text(order.stands),
+            str(order.attempt),
+            foreign(order.last_error),
         )
     return table
 
@@ -86,9 +106,9 @@ def history_table(events: Sequence[OrderEvent]) -> Table:
             event.event,
             status_text(event.to_status),
             str(event.attempt or ""),
-            Text(event.actor),
-            Text(event.reason),
-            Text(", ".join(f"{key}={value}" for key, value in event.detail.items())),
+            foreign(event.actor),
+            foreign(event.reason),
+            foreign(", ".join(f"{key}={value}" for key, value in event.detail.items())),
         )
     return table
 

@@ -34,8 +34,10 @@ class Book:
     safety: ResendSafety
     live: dict[str, int] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    invalid: set[str] = field(default_factory=set)  # refused for what they say, however often they come
     known_for: dict[str, float] = field(default_factory=dict)  # seconds since the id was first seen
     reachable: bool = True
+    forgets_rejections: bool = False
 
     def take(self, client_order_id: str, *, stale: bool, refuse: bool) -> str:
         """A request arrives; the answer is `working`, `refused`, `duplicate` or `stale`."""
@@ -48,10 +50,12 @@ class Book:
         }
         if remembers.get(self.safety, False):
             return "duplicate"
-        self.known_for.setdefault(client_order_id, 0.0)
         if refuse:
             self.refused.add(client_order_id)
+            if not self.forgets_rejections:
+                self.known_for.setdefault(client_order_id, 0.0)
             return "refused"
+        self.known_for.setdefault(client_order_id, 0.0)
         self.live[client_order_id] = self.live.get(client_order_id, 0) + 1
         return "working"
 
@@ -74,6 +78,7 @@ class ScriptedVenue(RequestVenue):
             order_types=ALL,
             times_in_force=ALL,
             duplicate_window_seconds=WINDOW_SECONDS if recent else None,
+            remembers_rejections=not self._book.forgets_rejections,
         )
 
     async def place(self, order: NewOrder) -> Acknowledgement:
@@ -87,7 +92,10 @@ class ScriptedVenue(RequestVenue):
                 client_order_id=client_order_id, status=ReportStatus.WORKING, venue_order_id=f"V-{client_order_id}"
             )
         if client_order_id in self._book.refused:
-            return Report(client_order_id=client_order_id, status=ReportStatus.REJECTED, code="refused")
+            code, by_content = "refused", client_order_id in self._book.invalid
+            return Report(
+                client_order_id=client_order_id, status=ReportStatus.REJECTED, code=code, by_content=by_content
+            )
         return None
 
     async def close(self) -> None:

@@ -82,7 +82,7 @@ def test_a_look_up_is_due_by_the_databases_clock() -> None:
     order = OrderFactory(status="unconfirmed", delay=HOUR / 2)
     assert lifecycle.claim_lookups("XSIM", limit=10, seconds=5) == []
     with database_ahead(HOUR):
-        assert lifecycle.claim_lookups("XSIM", limit=10, seconds=5) == [(order.pk, 1)]
+        assert [each.order_id for each in lifecycle.claim_lookups("XSIM", limit=10, seconds=5)] == [order.pk]
 
 
 # ---- Locked rows ----
@@ -106,7 +106,7 @@ def overtake() -> list[UUID]:
 
 
 def look_up() -> list[UUID]:
-    return [order_id for order_id, _ in lifecycle.claim_lookups("XSIM", limit=10, seconds=5)]
+    return [each.order_id for each in lifecycle.claim_lookups("XSIM", limit=10, seconds=5)]
 
 
 LONG_AGO = "2020-01-01T00:00:00Z"

@@ -32,6 +32,7 @@ from exchanges import registry
 from exchanges.models import Venue
 from exchanges.venue import NotSent, OrderRejected, OutcomeUnknown, ResendSafety, VenueError
 from orders import engine, reconciliation, services
+from orders.attention import PARKED
 from orders.lifecycle import Event, Moved, Step
 from orders.models import Order, OrderEvent
 from orders.services import Attempt, NewOrderRequest
@@ -75,6 +76,7 @@ class Reply:
 
 class Histories(RuleBasedStateMachine):
     safety = ResendSafety.REFUSES_DUPLICATES
+    forgets_rejections = False
     settle = SETTLE_SECONDS
     claims_are_committed = True
 
@@ -83,7 +85,7 @@ class Histories(RuleBasedStateMachine):
         with connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             cursor.execute("TRUNCATE orders_order, orders_orderevent, exchanges_venue, exchanges_venueevent CASCADE")
-        self.book = Book(self.safety)
+        self.book = Book(self.safety, forgets_rejections=self.forgets_rejections)
         registry.ADAPTERS["scripted"] = lambda values: ScriptedVenue(self.book, values)
         Venue.objects.create(
             code="XSCR", name="Scripted", adapter="scripted", settings={"settle_seconds": self.settle}, is_default=True
@@ -96,8 +98,8 @@ class Histories(RuleBasedStateMachine):
 
     # ---- Clients and operators ----
 
-    @rule(place_by=st.sampled_from([None, None, 60]))
-    def a_client_submits(self, place_by: int | None) -> None:
+    @rule(place_by=st.sampled_from([None, None, 60]), invalid=st.sampled_from([False, False, True]))
+    def a_client_submits(self, place_by: int | None, invalid: bool = False) -> None:
         self.count += 1
         request = NewOrderRequest(
             client_order_id=f"c{self.count}",
@@ -107,7 +109,9 @@ class Histories(RuleBasedStateMachine):
             quantity=1,
             place_by=timezone.now() + timedelta(seconds=place_by) if place_by else None,
         )
-        services.submit_order(request, owner_id=self.owner.pk, actor="client:alice")
+        submission = services.submit_order(request, owner_id=self.owner.pk, actor="client:alice")
+        if invalid:
+            self.book.invalid.add(str(submission.order.id))
 
     @precondition(lambda self: self.count)
     @rule(n=st.integers(0, 9))
@@ -122,7 +126,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def an_operator_says_that_what_is_parked_is_not_there(self) -> None:
-        for pk in Order.objects.filter(status="unconfirmed", next_attempt_at=None).values_list("pk", flat=True):
+        for pk in Order.objects.filter(PARKED).values_list("pk", flat=True):
             reconciliation.mark_not_placed(pk, actor="operator:olga", reason="not on the screen")
 
     # ---- Workers ----
@@ -170,7 +174,9 @@ class Histories(RuleBasedStateMachine):
         if twice and self.safety in RECOGNISE_DUPLICATES:
             self.wire.append(Request(request.attempt, request.age))
         stale = timezone.now() > request.attempt.valid_until
-        answer = self.book.take(str(request.attempt.order.id), stale=stale, refuse=refuse)
+        client_order_id = str(request.attempt.order.id)
+        refuse = refuse or client_order_id in self.book.invalid
+        answer = self.book.take(client_order_id, stale=stale, refuse=refuse)
         self.replies.append(Reply(request.attempt, answer))
 
     @precondition(lambda self: self.wire)
@@ -185,7 +191,7 @@ class Histories(RuleBasedStateMachine):
         if reply.attempt not in self.held:
             return  # its worker is dead, or gave up
         errors: dict[str, VenueError] = {
-            "refused": OrderRejected("refused"),
+            "refused": OrderRejected("refused", by_content=str(reply.attempt.order.id) in self.book.invalid),
             "duplicate": OutcomeUnknown("duplicate_client_order_id", answered=True),
             "stale": NotSent("stale_request", answered=True),
         }
@@ -277,10 +283,15 @@ class Histories(RuleBasedStateMachine):
                     self.a_reply_arrives(0)
             self.no_order_is_live_twice()
             self.no_order_that_is_called_ended_is_live()
-        parked = Order.objects.filter(status="unconfirmed", next_attempt_at=None)
+        parked = Order.objects.filter(PARKED)
         safe = (ResendSafety.REFUSES_DUPLICATES, ResendSafety.REFUSES_STALE_REQUESTS)
-        needless = parked.filter(place_by=None) if self.safety in safe else parked.none()
+        is_safe = self.safety in safe and not self.forgets_rejections
+        needless = parked.filter(place_by=None) if is_safe else parked.none()
         assert not needless.exists(), "an order parks where a re-send is unsafe, or its time has passed in doubt"
+        self.time_passes(4000)
+        self.reconciliation_runs(True)
+        overlooked = [pk for pk in parked.values_list("pk", flat=True) if self.book.live.get(str(pk))]
+        assert overlooked == [], "the venue says that it has the order"
         left = Order.objects.exclude(status__in=("placed", *ENDED)).exclude(pk__in=parked)
         assert list(left.values_list("pk", "status")) == []
 
@@ -296,7 +307,15 @@ def check_histories() -> None:
 
 def _let_time_pass(seconds: int) -> None:
     """Shift every time in the rows into the past, the append-only ones too."""
-    orders = ("next_attempt_at", "lease_expires_at", "resend_before", "place_by", "updated_at", "created_at")
+    orders = (
+        "next_attempt_at",
+        "lease_expires_at",
+        "parked_at",
+        "resend_before",
+        "place_by",
+        "updated_at",
+        "created_at",
+    )
     health = ("retry_at", "opened_at", "tokens_at")
     with connection.cursor() as cursor:
         _let_history_change(cursor)
@@ -348,3 +367,7 @@ def run_histories(machine: type[Histories], examples: int) -> None:
 @pytest.mark.parametrize("safety", ResendSafety)
 def test_random_histories_place_no_order_twice_and_lose_none(safety: ResendSafety) -> None:
     run_histories(type("Histories", (Histories,), {"safety": safety}), examples=EXAMPLES)
+
+
+def test_random_histories_hold_at_a_venue_that_takes_again_what_it_has_rejected() -> None:
+    run_histories(type("Histories", (Histories,), {"forgets_rejections": True}), examples=EXAMPLES)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -5,10 +6,13 @@ from uuid import UUID
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
+from exchanges.adapters.simulator import SimulatorVenue
+from exchanges.venue import OrderRejected
 from orders import lifecycle, selectors
-from orders.lifecycle import TRANSITIONS, Event, Step
+from orders.engine import failed_step
+from orders.lifecycle import TRANSITIONS, Event, LookUp, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import UNREACHABLE, OrderFactory, UserFactory, VenueFactory
 from orders.tests.threads import in_threads
 
 pytestmark = pytest.mark.django_db
@@ -123,7 +127,21 @@ def test_an_order_in_doubt_whose_place_by_passes_waits_for_an_operator() -> None
     order = order_in_doubt(place_by="2020-01-01T00:00:00Z")
     (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
     assert (moved.event, moved.status) == ("resend_given_up", "unconfirmed")
-    assert Order.objects.get(pk=order.pk).next_attempt_at is None
+    parked = Order.objects.get(pk=order.pk)
+    assert parked.parked
+    assert parked.last_error == (
+        "Its place_by passed: it is not sent again. It was sent without an answer before, and may be at the venue."
+    )
+
+
+@pytest.mark.parametrize(("by_content", "expected"), [(True, "rejected"), (False, "unconfirmed")])
+def test_a_refusal_ends_an_order_in_doubt_if_any_copy_of_it_is_refused(by_content: bool, expected: str) -> None:
+    order_in_doubt()
+    (claimed,) = lifecycle.claim("XSIM", limit=1, in_flight=1, lease=30, actor="system:test")
+    forgetful = replace(SimulatorVenue({"url": UNREACHABLE}).capabilities, remembers_rejections=False)
+    refusal = OrderRejected("invalid_field", by_content=by_content)
+    step = failed_step(claimed, refusal, forgetful, lease_left=29.0, latency_ms=1.0)
+    assert [moved.status for moved in lifecycle.advance([step], actor="system:test").moved] == [expected]
 
 
 def test_doubt_lasts_from_one_event_to_the_next() -> None:
@@ -153,16 +171,18 @@ def test_late_proof_frees_an_order_in_question_only_if_it_is_of_that_attempt(att
 def test_a_stale_look_up_decides_nothing(verb: str) -> None:
     order = OrderFactory(status="unconfirmed", attempts=2)
     if verb == "park":
-        lifecycle.park([(order.pk, 1)], error="x")
+        lifecycle.park([LookUp(order.pk, 1, False)], error="x")
     else:
-        lifecycle.postpone([(order.pk, 1)], seconds=1, error="x")
-    assert Order.objects.get(pk=order.pk).next_attempt_at == order.next_attempt_at
+        lifecycle.postpone([LookUp(order.pk, 1, False)], seconds=1, error="x")
+    after = Order.objects.get(pk=order.pk)
+    assert (after.next_attempt_at, after.parked_at) == (order.next_attempt_at, None)
 
 
 def test_a_late_look_up_does_not_wake_a_parked_order() -> None:
     order = OrderFactory(status="unconfirmed", parked=True)
-    lifecycle.postpone([(order.pk, 1)], seconds=1, error="x")
-    assert Order.objects.get(pk=order.pk).next_attempt_at is None
+    lifecycle.postpone([LookUp(order.pk, 1, True)], seconds=1, error="x")
+    after = Order.objects.get(pk=order.pk)
+    assert (after.parked_at, after.next_attempt_at) == (order.parked_at, order.next_attempt_at)
 
 
 # ---- Deadlines ----

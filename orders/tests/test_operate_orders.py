@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,17 +12,26 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 
+from exchanges.adapters import simulator
+from exchanges.adapters.http_calls import HttpReply
 from exchanges.models import Venue, VenueEvent
 from exchanges.tests.running import RunningExchange, running_exchange
+from exchanges.venue import NotSent
 from orders import selectors
+from orders.management.commands.requeue_orders import Command as RequeueOrders
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from quiktrade.private_server import ROOT
+from quiktrade.tests.processes import database_url_of_tests
 
 pytestmark = pytest.mark.django_db
 
 DONE, REFUSED, USAGE = 0, 1, 2
+ODD_TEXT = "f\udcfcr\0 \x1b[2J" + "x" * 600
+"""A byte that is no UTF-8, as Python reads it from the command line; what PostgreSQL does not take; and too long."""
+ODD_TEXT_KEPT = "f�r� \x1b[2J" + "x" * 490 + "…"
 
 
 def run(*arguments: object, typed: str | None = None) -> tuple[int, str, str]:
@@ -154,7 +166,6 @@ def test_nothing_to_requeue_is_no_failure() -> None:
         (["--reason", "why"], "Name orders by id, or select failed ones"),
         (["--venue", "XSIM"], "--reason is needed"),
         (["--venue", "XSIM", "--reason", "  "], "say why"),
-        (["--venue", "XSIM", "--reason", "x" * 501], "501 characters are too many"),
         (["--venue", "NOPE", "--reason", "why"], "There is no venue 'NOPE'. Known: XSIM."),
         (["--older-than", "5", "--reason", "why"], "write 90s, 10m, 2h or 3d"),
         (["--older-than", "-5m", "--reason", "why"], "argument"),
@@ -171,7 +182,38 @@ def test_wrong_usage_says_what_to_do(arguments: list[str], said: str) -> None:
     assert not requeued()
 
 
+def test_no_letter_of_a_reason_keeps_orders_from_being_requeued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_USER", "Andr\udce9" + "x" * 200)
+    order = OrderFactory(status="failed")
+    assert run("requeue_orders", order.pk, "--reason", ODD_TEXT)[0] == DONE
+    event = selectors.history(order.pk).last()
+    assert event is not None
+    assert (event.reason, event.actor) == (ODD_TEXT_KEPT, "operator:Andr�" + "x" * 145 + "…")
+    assert run("requeue_orders", "--error", ODD_TEXT, "--dry-run")[:2] == (
+        DONE,
+        "Would requeue 0 orders. Nothing was changed.\n",
+    )
+
+
 # ---- show_order ----
+
+
+def test_what_a_venue_or_a_person_wrote_cannot_command_the_terminal() -> None:
+    order = OrderFactory(status="failed", error="busy: \x1b[2J\x9b1m[red]come back\nERROR")
+    run("requeue_orders", order.pk, "--reason", "\x1b]0;title\x07")
+    code, output, _ = run("show_order", order.pk)
+    assert code == DONE
+    assert not any(character in output for character in "\x1b\x07\x9b")
+    assert "busy: \\x1b[2J\\x9b1m[red]come back\\nERROR" in output
+    assert "\\x1b]0;title\\x07" in output
+
+
+def test_ids_and_names_of_odd_bytes_are_not_found() -> None:
+    code, _, error = run("show_order", "mom\udcfc\0", "--client", "b\udcf6b")
+    assert (code, error) == (REFUSED, "'b\\udcf6b' has no order with the client_order_id 'mom\\udcfc\\x00'.")
+    VenueFactory()
+    code, _, error = run("halt_venue", "X\udcfc\0", "--reason", "why")
+    assert (code, error) == (REFUSED, "There is no venue 'X\\udcfc\\x00'. Known: XSIM.")
 
 
 def test_an_order_is_shown_with_its_history() -> None:
@@ -223,6 +265,38 @@ def test_a_venue_is_halted_and_resumed() -> None:
     assert run("resume_venue", "XSIM", "--reason", "again")[::2] == (REFUSED, "XSIM is not halted.")
     assert run("halt_venue", "NOPE", "--reason", "why")[::2] == (REFUSED, "There is no venue 'NOPE'. Known: XSIM.")
     assert all(event.actor.endswith(" (command)") for event in VenueEvent.objects.all())
+
+
+def test_no_letter_of_a_reason_keeps_a_venue_from_being_halted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_USER", "Andr\udce9")
+    VenueFactory()
+    assert run("halt_venue", "XSIM", "--reason", ODD_TEXT)[0] == DONE
+    venue = Venue.objects.get()
+    assert (venue.halt_reason, venue.halted_by) == (ODD_TEXT_KEPT, "operator:Andr� (command)")
+    assert run("halt_venue", "XSIM", "--reason", "again")[2].endswith("f�r� \\x1b[2J" + "x" * 490 + "…")
+    assert run("resume_venue", "XSIM", "--reason", ODD_TEXT)[0] == DONE
+    assert [event.reason for event in VenueEvent.objects.all()] == [ODD_TEXT_KEPT] * 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_venue_is_halted_from_a_terminal_that_is_neither_utf_8_nor_can_show_it() -> None:
+    VenueFactory()
+    locale = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command: list[str | bytes] = [
+        sys.executable,
+        "manage.py",
+        "halt_venue",
+        "XSIM",
+        "--reason",
+        b"falsche Preise f\xfcr alles",
+    ]
+    environment = {**os.environ, "DATABASE_URL": database_url_of_tests(), **locale}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (
+        DONE,
+        "XSIM is halted. Resume it with: manage.py resume_venue XSIM --reason \\u2026\n",
+    )
+    assert Venue.objects.get().halt_reason == "falsche Preise f�r alles"
 
 
 # ---- place_orders, reconcile_orders ----
@@ -328,6 +402,24 @@ def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFi
     assert "exit codes: 0 all done" in told
 
 
+@pytest.mark.parametrize("app", ["exchanges", "orders", "quiktrade"])
+def test_help_is_about_our_own_options(app: str) -> None:
+    commands = [name for name, home in get_commands().items() if home == app]
+    assert commands
+    for name in commands:
+        told = load_command_class(app, name).create_parser("manage.py", name).format_help()
+        assert "--pythonpath" not in told, name
+        assert "--settings" not in told, name
+
+
+def test_the_example_of_an_error_names_one_that_makes_orders_fail() -> None:
+    (named,) = re.findall(r"--error (\S+)", RequeueOrders.examples)
+    reply = HttpReply(422, {"Content-Type": "application/json"}, json.dumps({"code": named}).encode())
+    error = simulator._place_error(reply)
+    assert isinstance(error, NotSent)
+    assert error.answered  # so it costs an attempt, and ten of them make an order fail
+
+
 # ---- mark_placed, mark_not_placed ----
 
 
@@ -349,3 +441,11 @@ def test_an_order_that_the_venue_denies_is_not_marked_placed_by_command(tmp_path
             call_command("mark_placed", str(order.pk), "--venue-order-id", "S-1", "--reason", "on the screen")
     assert refused.value.returncode == 1
     assert Order.objects.get(pk=order.pk).status == "unconfirmed"
+
+
+def test_a_venues_id_of_an_order_that_cannot_be_stored_as_it_is_is_refused() -> None:
+    order = OrderFactory(status="unconfirmed", parked=True)
+    for wrong in ("S\udcfc1", "S" * 65):
+        _, _, error = run("mark_placed", order.pk, "--venue-order-id", wrong, "--reason", "on the screen")
+        assert "argument --venue-order-id: A venue's order id has 1 to 64 characters, in UTF-8." in error
+    assert status_of(order) == "unconfirmed"

@@ -21,12 +21,13 @@ ORDERS = 20_000
 
 _FILL = """
 INSERT INTO orders_order (id, owner_id, client_order_id, venue_id, instrument, side, type, quantity, time_in_force,
-    status, version, attempt, failures, in_doubt, next_attempt_at, lease_expires_at, place_by, venue_order_id,
-    last_error, created_at)
+    status, version, attempt, failures, in_doubt, next_attempt_at, lease_expires_at, parked_at, place_by,
+    venue_order_id, last_error, created_at)
 SELECT gen_random_uuid(), CASE WHEN n %% 2 = 0 THEN %(alice)s ELSE %(bob)s END, 'c' || n, 'XSIM', 'US0378331005',
     'buy', 'market', 1, 'day', s.status, 1, 1, 0, false,
     CASE WHEN s.status IN ('pending', 'unconfirmed') THEN now() END,
     CASE WHEN s.status = 'submitting' THEN now() END,
+    CASE WHEN s.status = 'unconfirmed' AND n %% 800 = 2 THEN now() END,
     CASE WHEN n %% 1000 = 0 THEN now() END,
     CASE WHEN s.status = 'placed' THEN 'v' || n ELSE '' END, '', now() - n * interval '1 second'
 FROM generate_series(1, %(orders)s) n, LATERAL (SELECT CASE n %% 400 WHEN 0 THEN 'pending' WHEN 1 THEN 'submitting'
@@ -91,9 +92,14 @@ STATEMENTS = {
     "sweep": (lifecycle._SWEEP, {"order_leased", "orders_order_pkey"}),
     "overtake": (lifecycle._OVERTAKE, {"order_overtaken", "orders_order_pkey"}),
     "claim look-ups": (lifecycle._CLAIM_LOOKUPS, {"order_unconfirmed", "orders_order_pkey"}),
+    "claim look-ups of parked orders": (lifecycle._CLAIM_PARKED_LOOKUPS, {"order_parked", "orders_order_pkey"}),
+    "pull times back": (
+        lifecycle._PULL_BACK,
+        {"order_due", "order_leased", "order_unconfirmed", "order_parked", "orders_order_pkey"},
+    ),
     "what is due when": (
         selectors._SECONDS_UNTIL_DUE,
-        {"order_due", "order_leased", "order_overtaken", "order_unconfirmed"},
+        {"order_due", "order_leased", "order_overtaken", "order_unconfirmed", "order_parked"},
     ),
     "venues with due orders": (selectors._VENUES_WITH_DUE_ORDERS, {"order_due"}),
     "read an order": (selectors._LOOK_UP, {"orders_order_pkey"}),
@@ -105,11 +111,14 @@ STATEMENTS = {
     "by the client's id": (page(filters={"client_order_id": 1}), {"order_client_order_id_unique"}),
     "the console's list": (console(), {"orders_order_pkey"}),
     "the console's list of a client": (console("alice"), {"order_list"}),
-    "what needs an operator": (attention._COUNTS, {"order_failed", "order_unconfirmed", "order_leased"}),
+    "what needs an operator": (
+        attention._COUNTS,
+        {"order_failed", "order_unconfirmed", "order_parked", "order_leased"},
+    ),
     "what waits at venues": (attention._QUEUES, {"order_due"}),
     "what needs an operator, by cause": (
         attention._GROUPS,
-        {"order_failed", "order_unconfirmed", "orders_order_pkey"},
+        {"order_failed", "order_unconfirmed", "order_parked", "orders_order_pkey"},
     ),
 }
 

@@ -10,7 +10,7 @@ from django.db import DataError, IntegrityError, connection
 from exchanges.models import Venue
 from exchanges.venue import Acknowledgement, NewOrder
 from orders import lifecycle, services
-from orders.lifecycle import Event, Moved, Step
+from orders.lifecycle import Event, LookUp, Moved, Step
 from orders.models import Order, OrderEvent
 from orders.services import Attempt
 from orders.tests.factories import OrderFactory, UserFactory
@@ -133,7 +133,7 @@ def test_no_order_is_put_off_for_more_than_a_day(seconds: float) -> None:
     order = OrderFactory(status="submitting")
     step = Step(order_id=order.pk, event=Event.OUTCOME_UNKNOWN, delay=seconds)
     lifecycle.advance([step], actor="system:test")
-    lifecycle.postpone([(order.pk, 1)], seconds=seconds, error="\0" * 1000)
+    lifecycle.postpone([LookUp(order.pk, 1, False)], seconds=seconds, error="\0" * 1000)
     lifecycle.claim_lookups("XSIM", limit=1, seconds=seconds)
     lifecycle.advance([Step(order_id=order.pk, event=Event.NOT_FOUND, resend_within=seconds)], actor="system:test")
     found = Order.objects.get(pk=order.pk)

@@ -40,9 +40,13 @@ DEMANDED = "demanded"
 
 OUTAGE_SECONDS = 0.5
 
+CLOCK_MARGIN_SECONDS = 60.0
+"""A row that is locked for so much longer than any claim locks it was written by a clock that was ahead: it is due."""
+
 _CLAIM = """
 UPDATE django_q_ormq q SET lock = statement_timestamp() + %s * interval '1 second'
-FROM (SELECT id FROM django_q_ormq WHERE key = %s AND lock <= statement_timestamp()
+FROM (SELECT id FROM django_q_ormq WHERE key = %s
+      AND (lock <= statement_timestamp() OR lock > statement_timestamp() + %s * interval '1 second')
       ORDER BY lock, id LIMIT %s FOR UPDATE SKIP LOCKED) due
 WHERE q.id = due.id RETURNING q.id, q.payload
 """
@@ -112,7 +116,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
 
     def _rows(self) -> list[Package]:
         with connection.cursor() as cursor:
-            cursor.execute(_CLAIM, [Conf.RETRY, self.list_key, Conf.BULK])
+            cursor.execute(_CLAIM, [Conf.RETRY, self.list_key, Conf.RETRY + CLOCK_MARGIN_SECONDS, Conf.BULK])
             return list(cursor.fetchall())
 
     def _wait(self, seconds: float, listen: bool) -> None:

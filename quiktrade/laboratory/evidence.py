@@ -13,7 +13,7 @@ _PAGE = 5_000
 
 _ROWS = """
 SELECT o.id::text, u.username, o.client_order_id, o.instrument, o.side, o.type, o.quantity, o.status,
-    o.status = 'unconfirmed' AND o.next_attempt_at IS NULL, o.attempt, o.version, o.venue_order_id
+    o.parked_at IS NOT NULL, o.attempt, o.version, o.venue_order_id
 FROM orders_order o JOIN auth_user u ON u.id = o.owner_id
 """
 _STEPS = """
@@ -22,7 +22,7 @@ FROM orders_orderevent ORDER BY order_id, sequence
 """
 _UNDER_WAY = """
 SELECT count(*) FROM orders_order WHERE status IN ('pending', 'submitting')
-    OR status = 'unconfirmed' AND next_attempt_at IS NOT NULL
+    OR status = 'unconfirmed' AND parked_at IS NULL
 """
 
 

@@ -73,9 +73,8 @@ class Server:
             process.send_signal(number)
             process.wait(20)
 
-    def connect(self, **options: Any) -> "psycopg.Connection[Any]":
-        options = {"user": "postgres", "dbname": NAME, "autocommit": True} | options
-        return psycopg.connect(host=self.host, port=PORT, **options)
+    def connect(self, user: str = "postgres") -> "psycopg.Connection[Any]":
+        return psycopg.connect(host=self.host, port=PORT, user=user, dbname=NAME, autocommit=True)
 
     def _answers(self) -> bool:
         try:

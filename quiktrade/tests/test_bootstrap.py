@@ -106,6 +106,8 @@ def test_the_first_command_installs_what_the_lock_files_say_and_the_next_ones_ju
     # The tests need more, in the same environment; and it is enough for everything else.
     assert checkout.run("test", "-x") == (0, "ran 2 test -x\n", installing("requirements-dev.lock"))
     assert checkout.run("third") == (0, "ran 2 third\n", "")
+    checkout.lock("requirements-dev.lock", "4")
+    assert checkout.run("test", "--help") == (0, "ran 2 test --help\n", "")
     checkout.lock("requirements-local.lock", "3")
     assert checkout.run("fourth") == (0, "ran 3 fourth\n", installing("requirements-local.lock"))
     checkout.lock("requirements-local.lock", "4", digest="0" * 64)

@@ -112,5 +112,5 @@ def test_a_rolling_restart_under_load_fails_no_request_and_places_each_order_onc
     ids = sorted(order for client in clients for order in client.accepted)
     assert [str(pk) for pk in Order.objects.order_by("pk").values_list("pk", flat=True)] == ids
     wait_until(lambda: not Order.objects.exclude(status="placed").exists(), worker)
-    ledger = call(f"http://127.0.0.1:{exchange.port + 1}", "GET", "/orders")[1]["orders"]
+    ledger = call(f"http://127.0.0.1:{exchange.port + 1}", "GET", "/orders?limit=10000")[1]["orders"]
     assert sorted(entry["client_order_id"] for entry in ledger) == ids

@@ -1,8 +1,10 @@
 """Private servers in directories of their own, used by processes that come, go and are killed."""
 
+import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +13,9 @@ import psutil
 import psycopg
 import pytest
 
-from quiktrade import local_database
+from quiktrade import local_database, private_server
+from quiktrade.database_watch import DatabaseWatch
+from quiktrade.log_stream import LogStream
 from quiktrade.private_server import ROOT, PrivateServer
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import wait_until
@@ -209,6 +213,41 @@ def test_a_path_that_is_long_or_has_a_comma_gets_its_socket_elsewhere(
     assert data not in PrivateServer().socket.parents
     user.leave()
     assert not PrivateServer().socket_directory.exists()
+
+
+def test_a_full_disk_is_named_before_anything_is_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_server, "CREATE_MEGABYTES", 10**9)
+    full = rf"The disk of {place}/data/pg is full: \d+ MB are free, and PostgreSQL needs 1000000000"
+    with pytest.raises(local_database.LocalDatabaseError, match=full):
+        local_database.LocalDatabase()
+    monkeypatch.setattr(private_server, "CREATE_MEGABYTES", 1)
+    monkeypatch.setattr(local_database, "START_MEGABYTES", 10**9)
+    with pytest.raises(local_database.LocalDatabaseError, match=full):
+        local_database.LocalDatabase()
+    assert not PrivateServer().server_log.exists()
+
+
+def test_what_an_earlier_run_said_is_not_shown_for_the_cause(
+    place: Path, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use().leave()
+    assert "database system is shut down" in PrivateServer().server_log.read_text()
+    monkeypatch.setattr(local_database.LocalDatabase, "start_keeper", lambda database: None)
+    with pytest.raises(local_database.LocalDatabaseError, match=r"PostgreSQL does not start.*has nothing new\.$"):
+        local_database.LocalDatabase()
+
+
+def test_a_directory_that_is_moved_away_is_named_and_its_server_stops(place: Path) -> None:
+    database = local_database.LocalDatabase()
+    watch = DatabaseWatch(database, LogStream(io.StringIO(), ["database"], colour=False))
+    watch.tend()
+    os.rename(place / "data", place / "elsewhere")
+    time.sleep(0.2)  # it does not look more often
+    with pytest.raises(local_database.LocalDatabaseError, match="data/pg is gone: it was moved or removed"):
+        watch.tend()
+    database.release()
+    wait_until(lambda: not processes_of(place))
+    assert "Traceback" not in (place / "elsewhere" / "pg" / "keeper.log").read_text()
 
 
 def test_anothers_data_directory_is_refused_with_both_names(place: Path, use: Use) -> None:

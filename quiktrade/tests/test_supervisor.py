@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 
 from quiktrade.log_stream import LogStream
 from quiktrade.private_server import ROOT
+from quiktrade.tests.places import processes_of
 from quiktrade.tests.processes import wait_until
 
 # Each program writes a file when it starts, and its name when it is asked to end; `how` says what else it does.
@@ -38,6 +40,8 @@ time.sleep(60)
 """
 SUPERVISOR = """
 import pathlib, sys
+from quiktrade import children
+children.forget_inherited_signals()
 from quiktrade.log_stream import LogStream
 from quiktrade.supervisor import Program, Supervisor
 place, wanted = pathlib.Path(sys.argv[1]), [item.split(":") for item in sys.argv[2:]]
@@ -57,6 +61,16 @@ print("the end", flush=True)
 """
 
 
+# Becomes the program given, as a script or a service might: with signals ignored and blocked.
+WITH_SIGNALS_OFF = """
+import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def number_in(file: Path) -> int:
     return int(file.read_text() or 0) if file.exists() else 0
 
@@ -64,12 +78,13 @@ def number_in(file: Path) -> int:
 class Running:
     """A supervisor with programs given as `name:how:patience:deadline`."""
 
-    def __init__(self, place: Path, *programs: str) -> None:
+    def __init__(self, place: Path, *programs: str, signals_off: bool = False) -> None:
         self.place = place
         self.programs = [program.split(":")[0] for program in programs]
         (place / "program.py").write_text(textwrap.dedent(PROGRAM))
         self._log = open(place / "log", "w+b")  # noqa: SIM115
-        command = [sys.executable, "-c", SUPERVISOR, str(place), *programs]
+        before = ["-c", WITH_SIGNALS_OFF] if signals_off else []
+        command = [sys.executable, *before, "-c", SUPERVISOR, str(place), *programs]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=self._log, stderr=self._log)
         wait_until(lambda: all(self.number(name) for name in self.programs))
 
@@ -97,15 +112,26 @@ class Running:
         self._log.close()
 
 
-def test_a_program_that_is_killed_is_started_again_with_a_word_about_why(tmp_path: Path) -> None:
-    running = Running(tmp_path, "one:plain:5:5")
+Run = Callable[..., Running]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Runs programs under a supervisor, and sees to it that nothing of it is left after the test."""
+    yield lambda *programs, **options: Running(tmp_path, *programs, **options)
+    for process in processes_of(tmp_path):
+        process.kill()
+
+
+def test_a_program_that_is_killed_is_started_again_with_a_word_about_why(run: Run) -> None:
+    running = run("one:plain:5:5")
     running.kill("one")
     running.stop()
     assert "one | ended: SIGKILL; starting it again in 0.5 s" in running.output
 
 
-def test_a_program_that_keeps_failing_is_started_again_at_growing_intervals(tmp_path: Path) -> None:
-    running = Running(tmp_path, "one:failing:5:5")
+def test_a_program_that_keeps_failing_is_started_again_at_growing_intervals(run: Run) -> None:
+    running = run("one:failing:5:5")
     wait_until(lambda: "in 2 s" in running.output)
     running.stop()
     intervals = [line for line in running.output.splitlines() if "starting it again" in line]
@@ -113,8 +139,8 @@ def test_a_program_that_keeps_failing_is_started_again_at_growing_intervals(tmp_
     assert all("exit status 3" in line for line in intervals)
 
 
-def test_what_a_killed_program_left_behind_is_gone_before_it_is_started_again(tmp_path: Path) -> None:
-    running = Running(tmp_path, "one:parent:5:5")
+def test_what_a_killed_program_left_behind_is_gone_before_it_is_started_again(run: Run) -> None:
+    running = run("one:parent:5:5")
     wait_until(lambda: running.number("grandchild"))
     left_behind = psutil.Process(running.number("grandchild"))
     running.kill("one")
@@ -123,23 +149,34 @@ def test_what_a_killed_program_left_behind_is_gone_before_it_is_started_again(tm
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_programs_are_stopped_one_after_the_other(tmp_path: Path, number: signal.Signals) -> None:
-    running = Running(tmp_path, "one:plain:5:5", "two:plain:5:5", "three:plain:5:5")
+def test_programs_are_stopped_one_after_the_other(run: Run, number: signal.Signals) -> None:
+    running = run("one:plain:5:5", "two:plain:5:5", "three:plain:5:5")
     running.stop(number)
     assert running.asked == ["one", "two", "three"]
     assert running.output.endswith("the end\n")
     assert running.process.returncode == 0
 
 
-def test_the_next_program_is_stopped_when_patience_with_the_one_before_it_ends(tmp_path: Path) -> None:
-    running = Running(tmp_path, "one:stubborn:0.2:1", "two:plain:5:5")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_started_by_nohup_it_outlives_its_terminal_and_ends_when_asked(run: Run, number: signal.Signals) -> None:
+    running = run("one:failing:5:5", "two:plain:5:5", signals_off=True)
+    running.process.send_signal(signal.SIGHUP)
+    running.kill("two")
+    assert "one | ended: exit status 3" in running.output  # which is not known where SIGCHLD is ignored
+    running.stop(number)
+    assert running.asked == ["two"]
+    assert running.output.endswith("the end\n")
+
+
+def test_the_next_program_is_stopped_when_patience_with_the_one_before_it_ends(run: Run) -> None:
+    running = run("one:stubborn:0.2:1", "two:plain:5:5")
     running.stop()
     assert running.asked == ["one", "two"]
     assert "one | did not end in time: killed" in running.output
 
 
-def test_a_second_signal_does_not_wait_for_a_program_to_end(tmp_path: Path) -> None:
-    running = Running(tmp_path, "one:stubborn:60:60", "two:plain:60:60")
+def test_a_second_signal_does_not_wait_for_a_program_to_end(run: Run) -> None:
+    running = run("one:stubborn:60:60", "two:plain:60:60")
     running.process.send_signal(signal.SIGINT)
     wait_until(lambda: running.asked)
     running.stop()
@@ -148,8 +185,8 @@ def test_a_second_signal_does_not_wait_for_a_program_to_end(tmp_path: Path) -> N
     assert "two | killed" in running.output
 
 
-def test_programs_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    running = Running(tmp_path, "one:plain:5:5", "two:plain:5:5")
+def test_programs_end_with_a_supervisor_that_is_killed(run: Run) -> None:
+    running = run("one:plain:5:5", "two:plain:5:5")
     programs = [psutil.Process(running.number(name)) for name in ("one", "two")]
     running.stop(signal.SIGKILL)
     _, alive = psutil.wait_procs(programs, timeout=10)

@@ -18,10 +18,13 @@ from typing import Any
 
 import psutil
 import pytest
+from django.core.management import CommandError
 
 from orders.tests.factories import console_group
 from quiktrade.laboratory.traffic import log_in
+from quiktrade.management.commands.up import _claim_ports
 from quiktrade.private_server import ROOT
+from quiktrade.readiness import Addresses
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
 
@@ -91,6 +94,11 @@ def checkout() -> Iterator[Path]:
         shutil.copytree(ROOT, checkout, ignore=lambda directory, names: STATE.intersection(names))
         yield checkout
         wait_until(lambda: not processes_of(checkout))
+
+
+def pasted(output: str) -> str:
+    """The shell's lines of what `up` says."""
+    return "\n".join(line for line in output.splitlines() if line.startswith(("API=", "ANSWER=", "TOKEN=", "curl ")))
 
 
 Start = Callable[..., Up]
@@ -170,13 +178,17 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
         address = f"http://127.0.0.1:{up.port}{path}"
         assert address in up.output
         assert up.shell(f"curl -sL -o /dev/null -w '%{{http_code}}' {address}") == "200"
-    commands = "\n".join(line for line in up.output.splitlines() if line.startswith(("TOKEN=", "curl ")))
+    commands = pasted(up.output)
     answer = up.shell(commands)
     assert "HTTP/1.1 201 Created" in answer
     location = re.search(r"^Location: (\S+)", answer, re.MULTILINE | re.IGNORECASE)
     assert location
-    ask = f'{commands.splitlines()[0]}\ncurl -s {location[1]} -H "Authorization: Bearer $TOKEN"'
+    assert re.search(r'"client_order_id": ?"first-[0-9a-f]{6}"', answer)
+    ask = f'{commands.rpartition("curl -i")[0]}\ncurl -s {location[1]} -H "Authorization: Bearer $TOKEN"'
     wait_until(lambda: json.loads(up.shell(ask))["status"] == "placed")
+    wrong = up.shell(commands.replace(accounts["alice"], "wrong").rpartition("curl -i")[0])
+    assert wrong.startswith("No token: {")
+    assert "urn:quiktrade:problem:wrong-credentials" in wrong
 
     for name, sign in (("web", "gunicorn"), ("worker", "run_worker"), ("exchange", "run_exchange")):
         up.part(sign).kill()
@@ -202,8 +214,10 @@ def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(start: Start
     assert second.process.wait(60) == 1
     assert f"`up` already runs here, as process {up.process.pid}" in second.output
     up.stop(signal.SIGKILL)
-    third = start()
+    # A part's line in Latin-1, which is no UTF-8, to an output that cannot show what stands for such a byte.
+    third = start(QUIKTRADE_NODE="Ødegård", PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
     third.says("Ready.")
+    assert "node=\\ufffddeg\\ufffdrd" in third.output
     assert third.stop(signal.SIGTERM) == 0
     wait_until(lambda: processes_of(up.checkout) == [], seconds=10.0)
 
@@ -218,6 +232,19 @@ def test_a_port_in_use_is_named_before_anything_starts(start: Start) -> None:
     assert up.output == f"CommandError: Port {port} is in use: set another --port, or stop that.\n"
 
 
+def test_two_that_start_at_once_do_not_get_the_same_port() -> None:
+    """Neither listens yet, so both find the port free: a lock decides."""
+    addresses = Addresses(parts=["web", "exchange"], host="127.0.0.1", port=free_ports(1), exchange_port=free_ports(2))
+    other = Addresses(parts=["exchange"], host="127.0.0.1", port=1, exchange_port=addresses.exchange_port - 1)
+    claims = _claim_ports(addresses)
+    with pytest.raises(CommandError, match=f"Port {addresses.port} is in use: set another --port, or stop that."):
+        _claim_ports(addresses)
+    with pytest.raises(CommandError, match=f"Port {addresses.exchange_port} is in use: set another --exchange-port"):
+        _claim_ports(other)
+    for claim in claims:
+        os.close(claim)
+
+
 def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
     checkout: Path, start: Start, transactional_db: None
 ) -> None:
@@ -227,8 +254,10 @@ def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
         DATABASE_URL=database_url_of_tests(),
         QUIKTRADE_DATA=str(checkout.parent / "other data"),
     )
-    up.says("Ready.")
-    assert "Exchange" not in up.output
+    up.says("Ready, without worker and exchange.")
+    assert "Without worker   orders are accepted, and wait as pending." in up.output
+    assert f"Unless another one is at http://127.0.0.1:{up.exchange_port}, orders for it wait." in up.output
+    assert "its faults" not in up.output
     assert not (checkout.parent / "other data" / "pg").exists()
     assert up.stop() == 0
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from exchanges.simulator.options import DESCRIPTION, EPILOG, add_arguments, read_options
 from exchanges.simulator.process import CannotRun, run
 
@@ -12,6 +13,7 @@ from exchanges.simulator.process import CannotRun, run
 class Command(BaseCommand):
     help = DESCRIPTION
     requires_system_checks = []
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(

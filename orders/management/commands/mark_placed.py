@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from exchanges.management.operator_command import OperatorCommand, actor, reason, refuse
-from orders.management.order_arguments import order_id, result_documents
+from orders.management.order_arguments import order_id, result_documents, venue_order_id
 from orders.reconciliation import mark_placed
 
 
@@ -21,7 +21,9 @@ else, that is recorded instead."""
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("id", type=order_id, metavar="ID", help="the order")
-        add("--venue-order-id", required=True, metavar="ID", help="the venue's own id of the order")
+        add(
+            "--venue-order-id", type=venue_order_id, required=True, metavar="ID", help="the venue's own id of the order"
+        )
         add("--reason", type=reason, required=True, metavar="TEXT", help="why; kept in the order's history")
         self.add_json(parser)
 

@@ -8,6 +8,7 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from exchanges.management.operator_command import OperatorCommand, actor, misuse, reason, refuse
+from exchanges.texts import storable
 from orders.attention import failed_orders
 from orders.management.order_arguments import (
     duration,
@@ -34,7 +35,7 @@ Failed means that nothing of the order is at the venue, so this cannot place an 
 Choose orders by id, or all failed ones that meet every condition given."""
     examples = """\
   manage.py requeue_orders 01a205ec-fe66-77e0-a5bf-48ec8dd4e003 --reason "venue is back"
-  manage.py requeue_orders --venue XSIM --error connection_refused --dry-run
+  manage.py requeue_orders --venue XSIM --error stale_request --dry-run
   manage.py requeue_orders --venue XSIM --older-than 10m --yes --reason "incident 4711 is over"
 """
 
@@ -43,7 +44,7 @@ Choose orders by id, or all failed ones that meet every condition given."""
         add("ids", nargs="*", type=order_id, metavar="ID", help="the orders themselves")
         add("--venue", metavar="CODE", help="failed orders for this venue")
         add("--older-than", type=duration, metavar="AGE", help="accepted longer ago than this: 90s, 10m, 2h, 3d")
-        add("--error", metavar="TEXT", help="whose last error contains this, in any case")
+        add("--error", type=storable, metavar="TEXT", help="whose last error contains this, in any case")
         add("--reason", type=reason, metavar="TEXT", help="why; kept in each order's history (not with --dry-run)")
         add("--dry-run", action="store_true", help="only show what would be requeued")
         add("--yes", action="store_true", help="do not ask before requeuing more than one")

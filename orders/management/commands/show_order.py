@@ -9,9 +9,11 @@ from rich.text import Text
 
 from exchanges.console.times import ahead, stamp
 from exchanges.management.operator_command import OperatorCommand, misuse, refuse
+from exchanges.texts import storable
 from orders import selectors
 from orders.management.order_arguments import (
     event_document,
+    foreign,
     history_table,
     order_document,
     order_id,
@@ -46,7 +48,7 @@ class Command(OperatorCommand):
 def _find(text: str, client: str | None) -> Order:
     orders = Order.objects.select_related("owner")
     if client is not None:
-        order = orders.filter(owner__username=client, client_order_id=text).first()
+        order = orders.filter(owner__username=storable(client), client_order_id=storable(text)).first()
         if order is None:
             refuse(f"{client!r} has no order with the client_order_id {text!r}.")
         return order
@@ -72,10 +74,10 @@ def _facts(order: Order) -> Table:
         ("venue", f"{order.venue_id} {order.venue_order_id}".strip()),
         ("attempts", order.attempt),
         ("next attempt", order.next_attempt_at and f"{order.next_attempt_at:%H:%M:%S}, {ahead(order.next_attempt_at)}"),
-        ("last error", Text(order.last_error) if order.last_error else None),
+        ("last error", order.last_error or None),
     ]
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in facts:
         if value is not None:
-            table.add_row(name, value if isinstance(value, Text) else Text(str(value)))
+            table.add_row(name, value if isinstance(value, Text) else foreign(str(value)))
     return table

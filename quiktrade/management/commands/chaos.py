@@ -12,6 +12,7 @@ import psycopg
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade.laboratory.run import Laboratory, Options, tidy_up
 from quiktrade.laboratory.system import DidNotStart
 from quiktrade.private_server import LocalDatabaseError
@@ -36,6 +37,7 @@ exit status: 0 all is well; 1 an order was lost, doubled or misreported, or the 
 class Command(BaseCommand):
     help = "Break the system in every way it should survive, and check that no order was lost, doubled or misreported."
     requires_system_checks = []
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         form = argparse.RawDescriptionHelpFormatter
@@ -48,8 +50,8 @@ class Command(BaseCommand):
             "--seed", type=int, default=1, metavar="S", help="of the plan: the same seed, the same faults (%(default)s)"
         )
         add("--rate", type=_above_zero, default=50.0, metavar="N", help="orders a second (%(default)g)")
-        add("--clients", type=_clients, default=8, metavar="N", help="at once (%(default)s)")
-        add("--faults-per-minute", type=_not_negative, default=16.0, metavar="N", help="(%(default)g)")
+        add("--clients", type=_clients, default=8, metavar="N", help="that submit them at once (%(default)s)")
+        add("--faults-per-minute", type=_not_negative, default=16.0, metavar="N", help="how many (%(default)g)")
         add("--keep", type=Path, metavar="DIR", help="keep journal, database and logs, in this new directory")
         add("--json", type=Path, metavar="FILE", help="write the figures there too")
         add("--quick", action="store_true", help="half a minute, a handful of faults, 20 orders a second")

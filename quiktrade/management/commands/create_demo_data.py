@@ -3,6 +3,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade import demo
 
 
@@ -11,6 +12,7 @@ class Command(BaseCommand):
         "Fill an empty database with what it takes to try QuikTrade: a venue, an operator for the console and two "
         "clients of the API. Their passwords are shown once. A database with users or venues is left as it is."
     )
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

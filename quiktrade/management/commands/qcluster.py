@@ -3,6 +3,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade.jobs import cluster
 
 
@@ -10,6 +11,7 @@ class Command(BaseCommand):
     help = "Run one job cluster in the foreground, without the watchdog. For everyday use: run_worker."
     # run_worker has made them. They load the API and the console, which no job needs and each process would share.
     requires_system_checks = ()
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def handle(self, *args: Any, **options: Any) -> None:
         sys.exit(cluster.run())

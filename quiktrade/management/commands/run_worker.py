@@ -3,6 +3,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade.jobs import watchdog
 
 
@@ -12,6 +13,7 @@ class Command(BaseCommand):
         "or stops working. SIGTERM and Ctrl-C let it finish the requests under way. Run as many nodes as you "
         "like against one database, each with a QUIKTRADE_NODE name of its own if they share a host name."
     )
+    suppressed_base_arguments = DJANGOS_OPTIONS
 
     def handle(self, *args: Any, **options: Any) -> None:
         watchdog.become(

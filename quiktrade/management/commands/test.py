@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade.bootstrap import ROOT, TESTING_LOCK
 
 
@@ -16,9 +17,7 @@ class Command(BaseCommand):
     )
 
     requires_system_checks = []
-    suppressed_base_arguments = {  # pytest would get them
-        *("--version", "-v", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color"),
-    }
+    suppressed_base_arguments = DJANGOS_OPTIONS  # pytest would get them
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("arguments", nargs="*", help="for pytest; none runs all tests")

@@ -2,8 +2,11 @@ import argparse
 import errno
 import os
 import socket
+import stat
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connections
 
+from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade import demo, file_lock, local_database, readiness
 from quiktrade.bootstrap import ROOT
 from quiktrade.database_watch import DatabaseWatch
@@ -35,14 +39,14 @@ A part that ends is started again. Ctrl-C stops everything; a second Ctrl-C does
 An empty database is filled with a venue, an operator for the console and two clients of the API. Their
 passwords are shown once. Not so with QUIKTRADE_ENV=production.
 The web part answers to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
-QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 12).
+QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 4).
 """
 
 
 class Command(BaseCommand):
     help = "Run everything: database, migrations, API, console, worker and simulated exchange."
     requires_system_checks = []  # migrate makes them, when there is a database
-    suppressed_base_arguments = {"--version", "-v", "--settings", "--pythonpath", "--traceback"}
+    suppressed_base_arguments = DJANGOS_OPTIONS - {"--no-color", "--force-color"}
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         form = argparse.RawDescriptionHelpFormatter
@@ -60,6 +64,8 @@ class Command(BaseCommand):
             self._run(options)
         except local_database.LocalDatabaseError as error:
             raise CommandError(str(error)) from None
+        except OSError as error:  # a full disk says which file only now and then
+            raise CommandError(f"{error.filename or data_directory()}: {error.strerror}.") from None
         except KeyboardInterrupt:
             raise CommandError("Interrupted.", returncode=130) from None
 
@@ -71,6 +77,7 @@ class Command(BaseCommand):
             exchange_port=options["exchange_port"],
         )
         lock = self._only_one()
+        claims = _claim_ports(addresses)
         _refuse_taken_ports(addresses)
         database = local_database.use()
 
@@ -88,6 +95,8 @@ class Command(BaseCommand):
         finally:
             if database:
                 database.release()
+            for claim in claims:
+                os.close(claim)
         log.say("Stopped.")
 
     def _only_one(self) -> int:
@@ -117,12 +126,40 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _refuse_taken_ports(addresses: Addresses) -> None:
+def _ports(addresses: Addresses) -> Iterator[tuple[str, str, int]]:
+    """Option, host and number of each port that the parts will listen on."""
     if "web" in addresses.parts:
-        _refuse_taken_port("--port", addresses.host, addresses.port)
+        yield "--port", addresses.host, addresses.port
     if "exchange" in addresses.parts:
         for port in (addresses.exchange_port, addresses.exchange_port + 1):
-            _refuse_taken_port("--exchange-port", "127.0.0.1", port)
+            yield "--exchange-port", "127.0.0.1", port
+
+
+def _claim_ports(addresses: Addresses) -> list[int]:
+    """Lock the ports' numbers against another `up` of this user, whose parts do not listen yet.
+
+    It would find them free, too, and take our parts for its own when it waits for them. Returns the descriptors.
+    """
+    folder = Path(f"/tmp/quiktrade-{os.geteuid()}-ports")  # noqa: S108  not TMPDIR: that may differ between terminals
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise CommandError(f"{folder} is not a directory of yours. Remove it and try again.")
+    claims = []
+    for option, _, port in _ports(addresses):
+        claims.append(file_lock.open_lock(folder / f"{port}.lock"))
+        if not file_lock.try_lock(claims[-1]):
+            raise CommandError(_port_in_use(option, port))
+    return claims
+
+
+def _refuse_taken_ports(addresses: Addresses) -> None:
+    for option, host, port in _ports(addresses):
+        _refuse_taken_port(option, host, port)
+
+
+def _port_in_use(option: str, port: int) -> str:
+    return f"Port {port} is in use: set another {option}, or stop that."
 
 
 def _refuse_taken_port(option: str, host: str, port: int) -> None:
@@ -137,7 +174,7 @@ def _refuse_taken_port(option: str, host: str, port: int) -> None:
             probe.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise CommandError(f"Port {port} is in use: set another {option}, or stop that.") from None
+                raise CommandError(_port_in_use(option, port)) from None
             raise CommandError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from None
 
 

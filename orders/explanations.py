@@ -1,0 +1,56 @@
+"""What clients are told of an order's trouble: a stable code and a sentence, and a venue's own refusal in its words.
+
+A row and its history hold more, for operators: addresses, a library's messages, what an operator noted. None of that
+is a client's business, so nothing of it is passed on but what stands here.
+"""
+
+from collections.abc import Mapping
+
+from orders.lifecycle import Event
+from orders.models import Status
+
+NOT_PLACED_YET = "not_placed_yet", "Its last attempt did not place it. It is tried again at next_attempt_at."
+BY_STATUS: Mapping[str, tuple[str, str]] = {
+    Status.PENDING: NOT_PLACED_YET,
+    Status.SUBMITTING: ("not_placed_yet", "An earlier attempt did not place it. It is being sent again."),
+    Status.UNCONFIRMED: (
+        "outcome_unknown",
+        "It was sent, and the venue has not confirmed it: it may be working there. The venue is being asked.",
+    ),
+    Status.FAILED: ("not_placed", "Nothing of it is at the venue. Our operators try it again or cancel it."),
+    Status.EXPIRED: ("place_by_passed", "Its time ran out before it could be placed."),
+}
+REJECTED = "rejected_by_venue"
+CODES = (*dict.fromkeys(code for code, _ in BY_STATUS.values()), REJECTED)
+
+BY_EVENT: Mapping[str, str] = {
+    Event.NOT_SENT: "The attempt did not place it; it is tried again.",
+    Event.VENUE_UNREACHABLE: "The venue could not be reached; it is tried again.",
+    Event.TURNED_AWAY: "The venue takes no orders at this moment; it is tried again.",
+    Event.OUTCOME_UNKNOWN: "It was sent, and the venue's answer is missing; the venue is asked.",
+    Event.NOT_FOUND: "The venue does not know the order; it is sent again under the same id.",
+    Event.ATTEMPTS_EXHAUSTED: "Its attempts are spent, and none of them placed it.",
+    Event.REQUEUED: "An operator has it tried again.",
+    Event.CANCEL_REQUESTED: "An operator canceled it.",
+    Event.PLACE_BY_PASSED: "Its time ran out before it could be placed.",
+    Event.RESEND_WINDOW_PASSED: "It is too late to send it again; the venue is asked.",
+    Event.RESEND_GIVEN_UP: "It is not sent again, and may be at the venue; the venue is asked.",
+    Event.MARKED_PLACED: "An operator found it at the venue.",
+    Event.MARKED_NOT_PLACED: "An operator found that it is not at the venue.",
+}
+
+
+def last_error(status: str, stored: str) -> str:
+    """`code: sentence` for what a row holds as its last error; empty where there is nothing a client has to know."""
+    if not stored:
+        return ""
+    if status == Status.REJECTED:
+        return f"{REJECTED}: {stored}"
+    return ": ".join(BY_STATUS.get(status, ()))
+
+
+def reason(event: str, actor: str, stored: str) -> str:
+    """A sentence for a step of the history, whose name is its code. A client's own words are as they were."""
+    if event == Event.REJECTED_BY_VENUE or actor.startswith("client:"):
+        return stored
+    return BY_EVENT.get(event, "")
