@@ -32,11 +32,12 @@ GROUPS_SHOWN = 20
 FAILED = Q(status=Status.FAILED)
 PARKED = Q(status=Status.UNCONFIRMED, parked_at__isnull=False)
 """What `Order.parked` says, in a query. The status has its indexes used."""
+LOOKED_UP = Q(status=Status.UNCONFIRMED, parked_at__isnull=True)
 
 
 def doubtful() -> Q:
     """In doubt for too long, though the venue is asked about them: nothing has answered."""
-    return Q(status=Status.UNCONFIRMED, updated_at__lte=Now() - timedelta(seconds=DOUBTFUL_SECONDS)) & ~PARKED
+    return LOOKED_UP & Q(updated_at__lte=Now() - timedelta(seconds=DOUBTFUL_SECONDS))
 
 
 _COUNTS = """
@@ -265,6 +266,8 @@ def groups() -> list[Group]:
 
 def caused_by(cause: str) -> Q:
     """Orders whose last error is of that cause, as Group says."""
+    if not cause:
+        return Q(last_error="")
     return Q(last_error=cause) | Q(last_error__startswith=f"{cause}:")
 
 

@@ -19,6 +19,7 @@ from exchanges.console.intents import Intent
 from exchanges.console.times import age, exact
 from exchanges.models import Venue
 from orders import attention
+from orders.admin.following import NO_CAUSE
 from orders.admin.intents import RECONCILE, REQUEUE
 from orders.attention import Group, State, Trouble
 from quiktrade.admin import node_state
@@ -227,7 +228,7 @@ NEEDS = {
 
 def _group(group: Group, state: State, *, operates: bool) -> dict[str, Any]:
     need = NEEDS[group.need]
-    query = urlencode({**need.query, "venue__code__exact": group.venue, "cause": group.cause})
+    query = urlencode({**need.query, "venue__code__exact": group.venue, "cause": group.cause or NO_CAUSE})
     found = f"{reverse('admin:orders_order_changelist')}?{query}"
     newest = reverse("admin:orders_order_change", args=[group.newest])
     count = f"{group.orders:,}{'+' if getattr(state.counts, group.need) >= attention.MOST else ''}"

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_time
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RadioFilter, RangeDateTimeFilter, TextFilter
 
-from orders.attention import FAILED, PARKED, doubtful
+from orders.attention import FAILED, LOOKED_UP, PARKED, doubtful
 from orders.models import Order, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -98,7 +98,7 @@ class StatusFilter(ChoicesCheckboxFilter):  # type: ignore[misc]
         if "parked" in asked:
             found |= PARKED
         if Status.UNCONFIRMED in asked:
-            found |= Q(status=Status.UNCONFIRMED) & ~PARKED
+            found |= LOOKED_UP
         return queryset.filter(found)
 
 

@@ -25,13 +25,17 @@ class FollowedFilter(RadioFilter):  # type: ignore[misc]
         return str(self.value())
 
 
+NO_CAUSE = "(none)"
+"""The cause of orders that have no last error. An empty parameter asks for all orders, as of every filter."""
+
+
 class CauseFilter(FollowedFilter):
     title = "cause (what the last error begins with)"
     parameter_name = "cause"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
         cause = self.value()
-        return queryset if cause is None else queryset.filter(caused_by(cause))
+        return queryset.filter(caused_by("" if cause == NO_CAUSE else cause)) if cause else queryset
 
 
 _ACT = re.compile(r"([0-9]{1,9})-([0-9]{1,18})-([0-9]{1,18})")

@@ -10,6 +10,7 @@ from django.http import QueryDict
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from exchanges.console.intents import Intent, Outcome, ReasonForm
+from orders.admin.following import NO_CAUSE
 from orders.lifecycle import TRANSITIONS, Event
 from orders.models import Order, Status
 from orders.reconciliation import mark_not_placed, mark_placed, reconcile_orders
@@ -40,7 +41,7 @@ def _requeue_command(asked: QueryDict) -> str | None:
     known = {"needs", "status__exact", "venue__code__exact", "cause", "age"}
     if set(asked) - known or needs not in (None, "operator") or len(venues) > 1 or older is None:
         return None
-    if statuses and Status.FAILED not in statuses:
+    if (statuses and Status.FAILED not in statuses) or asked.get("cause") == NO_CAUSE:
         return None
     words = [f"--venue {shlex.quote(code)}" for code in venues]
     if cause := asked.get("cause"):

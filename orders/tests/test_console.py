@@ -604,6 +604,13 @@ def test_failures_of_one_cause_are_one_group_with_one_action(operator: Client) -
     assert f'value="{",".join(str(order.pk) for order in orders)}"' in asked
 
 
+def test_a_group_without_a_recorded_error_is_acted_on_alone(operator: Client) -> None:
+    order = OrderFactory(status="failed", error="")
+    OrderFactory(status="failed", error="connection_refused: nobody listens")
+    (act,) = re.findall(r'href="(/admin/orders/order/requeue/[^"]+none[^"]+)"', page(operator, "/admin/"))
+    assert f'value="{order.pk}"' in page(operator, html.unescape(act))
+
+
 def test_who_may_only_look_is_offered_no_action_for_a_group(login: Login) -> None:
     OrderFactory(status="failed")
     answer = page(login("Viewer"), "/admin/")
