@@ -1,58 +1,282 @@
-"""What needs an operator. Every read here is bounded, and served by the partial indexes on failed and unconfirmed
-orders, so that the console asks on every page however many orders there are."""
+"""What needs an operator: counted here, in one place, for the head of every page, the sidebar and the first page.
 
+Every read is bounded and served by the partial indexes on open orders, so that the console asks on every page
+however many orders there are.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
-from django.db import connection
+from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
+from django.utils import timezone
 
+from exchanges.health import LONG_PAUSE_SECONDS
+from exchanges.models import Venue, VenueHealth
+from exchanges.statements import fetch
 from orders.models import Order, Status
 
-MOST = 100
-"""Counts stop here: more is "100+"."""
+MOST = 10_000
+"""Counts stop here: more is "10,000+"."""
+OVERDUE_SECONDS = 30
+"""An order that has been due for longer than this, at a venue that may be sent to, should have been sent."""
+DOUBTFUL_SECONDS = 60
+"""A look-up usually decides in a few seconds. An order that is in doubt for longer may need a person."""
 
+GROUPS_SHOWN = 20
+
+FAILED = Q(status=Status.FAILED)
 PARKED = Q(status=Status.UNCONFIRMED, parked_at__isnull=False)
 """What `Order.parked` says, in a query. The status has its indexes used."""
-FAILED = Q(status=Status.FAILED)
+LOOKED_UP = Q(status=Status.UNCONFIRMED, parked_at__isnull=True)
+
+
+def doubtful() -> Q:
+    """In doubt for too long, though the venue is asked about them: nothing has answered."""
+    return LOOKED_UP & Q(updated_at__lte=Now() - timedelta(seconds=DOUBTFUL_SECONDS))
+
 
 _COUNTS = """
-SELECT (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'failed' LIMIT %(limit)s) f),
-    (SELECT count(*) FROM (SELECT FROM orders_order
-        WHERE status = 'unconfirmed' AND parked_at IS NOT NULL LIMIT %(limit)s) p),
-    (SELECT count(*) FROM (SELECT FROM orders_order
-        WHERE status = 'unconfirmed' AND parked_at IS NULL LIMIT %(limit)s) u),
-    (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'pending' LIMIT %(limit)s) w),
-    (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'submitting' LIMIT %(limit)s) s)
+WITH parked AS (SELECT count(*) AS orders FROM (SELECT FROM orders_order
+    WHERE status = 'unconfirmed' AND parked_at IS NOT NULL LIMIT %(limit)s) o),
+looked_up AS (SELECT count(*) AS orders, count(*) FILTER (
+        WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second') AS doubtful
+    FROM (SELECT updated_at FROM orders_order
+        WHERE status = 'unconfirmed' AND parked_at IS NULL LIMIT %(limit)s) o)
+SELECT (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'failed' LIMIT %(limit)s) o),
+    parked.orders, looked_up.orders, looked_up.doubtful,
+    (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'submitting' LIMIT %(limit)s) o),
+    (SELECT extract(epoch FROM statement_timestamp() - max(heartbeat_at))::float8 FROM quiktrade_workernode)
+FROM parked, looked_up
+"""
+
+_QUEUES = """
+SELECT v.code, (SELECT count(*) FROM (SELECT FROM orders_order o
+        WHERE o.venue_id = v.code AND o.status = 'pending' LIMIT %(limit)s) w),
+    (SELECT count(*) FROM (SELECT FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
+        AND o.next_attempt_at <= statement_timestamp() - %(overdue)s * interval '1 second' LIMIT %(limit)s) d),
+    (SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
+        ORDER BY o.next_attempt_at LIMIT 1)
+FROM exchanges_venue v
+"""
+
+_GROUPS = """
+WITH needed AS (
+    (SELECT 'failed' AS need, id, venue_id, last_error, updated_at FROM orders_order
+        WHERE status = 'failed' ORDER BY id DESC LIMIT %(limit)s)
+    UNION ALL (SELECT 'parked', id, venue_id, last_error, parked_at FROM orders_order
+        WHERE status = 'unconfirmed' AND parked_at IS NOT NULL LIMIT %(limit)s)
+    UNION ALL (SELECT 'doubtful', id, venue_id, last_error, updated_at FROM (SELECT * FROM orders_order
+            WHERE status = 'unconfirmed' AND parked_at IS NULL LIMIT %(limit)s) l
+        WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second'))
+SELECT need, venue_id, cause, orders, since, newest, (SELECT last_error FROM orders_order WHERE id = newest)
+FROM (SELECT need, venue_id, COALESCE(substring(last_error FROM '^([A-Za-z0-9_]+):'), last_error) AS cause,
+        count(*) AS orders, min(updated_at) AS since, max(id::text COLLATE "C")::uuid AS newest
+    FROM needed GROUP BY need, venue_id, cause ORDER BY count(*) DESC, min(updated_at) LIMIT %(groups)s) g
+ORDER BY orders DESC, since
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Orders by what they wait for, each counted up to MOST."""
+    """Orders by what they wait for, each counted up to MOST, and how long ago a worker gave a sign."""
 
     failed: int
     parked: int
     looked_up: int
-    waiting: int
+    doubtful: int
     being_sent: int
+    heartbeat_age: float | None
+    """Seconds; None where no worker has ever reported."""
+
+    @property
+    def worker_runs(self) -> bool:
+        return self.heartbeat_age is not None and self.heartbeat_age <= settings.JOBS_STALE_SECONDS
 
 
-def counts() -> Counts:
-    with connection.cursor() as cursor:
-        cursor.execute(_COUNTS, {"limit": MOST})
-        return Counts(*cursor.fetchone())
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The pending orders of one venue, counted up to MOST."""
+
+    waiting: int
+    overdue: int
+    """Those that have been due for more than OVERDUE_SECONDS."""
+    due_at: datetime | None
+    """When the first of them is due, or was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that needs a person: in a word or two, in a sentence, and what to do about it."""
+
+    head: str
+    sentence: str
+    advice: str
+    since: datetime | None = None
+    venue: str = ""
+    """The venue that it concerns, if it is one's."""
+    orders: int = 0
+    """How many orders it holds up."""
+
+
+def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
+    """Why a person should look at this venue, from its row, its health's and its queue. Whatever else a venue can
+    suffer from belongs here."""
+    circuit = venue.open_circuit
+    if venue.halted:
+        halt = Trouble(
+            f"{venue.pk} halted",
+            f"{venue.pk} is halted by {venue.halted_by}: {venue.halt_reason}. {_orders_wait(queue.waiting)}.",
+            "Resume it when the reason is gone: nothing is sent to it until then.",
+            since=venue.halted_at,
+            venue=venue.pk,
+            orders=queue.waiting,
+        )
+        # To resume it helps nobody while it lets us in no more. Whatever else was wrong passes by itself.
+        locked_out = circuit is not None and circuit.trouble == VenueHealth.Trouble.LOCKED_OUT
+        return [halt, *(_circuit_troubles(circuit, queue) if circuit and locked_out else [])]
+    if circuit:
+        return _circuit_troubles(circuit, queue)
+    if queue.overdue:
+        late = "1 order is" if queue.overdue == 1 else f"{shown(queue.overdue)} orders are"
+        return [
+            Trouble(
+                f"{shown(queue.overdue)} overdue",
+                f"{late} overdue at {venue.pk}: due for more than {OVERDUE_SECONDS} s, and not sent.",
+                "Look whether a worker runs, and whether the venue's limits let so many orders through.",
+                since=queue.due_at,
+                venue=venue.pk,
+                orders=queue.overdue,
+            )
+        ]
+    return []
+
+
+def _circuit_troubles(circuit: VenueHealth, queue: Queue) -> list[Trouble]:
+    """What an open circuit needs a person for: nothing, if the venue asked for a pause that is soon over."""
+    venue, error = circuit.venue_id, circuit.last_error
+    match circuit.trouble:
+        case VenueHealth.Trouble.LOCKED_OUT:
+            head, said = f"{venue} refuses credentials", f"{venue} refuses our credentials: {error}"
+            advice = (
+                "Renew its key: until then nothing is sent to it, and no order of it is looked up. The new one is "
+                "tried by itself within a minute of the next order that is due."
+            )
+        case VenueHealth.Trouble.PAUSED:
+            until = circuit.paused_until
+            if until is None or circuit.opened_at is None or until <= timezone.now():
+                return []
+            if (until - circuit.opened_at).total_seconds() < LONG_PAUSE_SECONDS:
+                return []
+            at = f"{until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            head, said = f"{venue} paused", f"{venue} asked us to send nothing until {at}: {error}"
+            advice = (
+                "It is tried again by itself when that is over. Find out from the venue why it asks for so long; if it "
+                "was an error of theirs, halt the venue and resume it, which tries it at once."
+            )
+        case _:
+            head, said = f"{venue} silent", f"{venue} does not answer: {error}"
+            advice = (
+                "It is tried again by itself, with one order at a time. Find out from the venue what is wrong, or "
+                "halt it to keep its orders back."
+            )
+    sentence = f"{said}. {_orders_wait(queue.waiting)}."
+    return [Trouble(head, sentence, advice, since=circuit.opened_at, venue=venue, orders=queue.waiting)]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What there is to know about orders, venues and workers, all asked for together."""
+
+    counts: Counts
+    venues: Sequence[Venue]
+    queues: Mapping[str, Queue]
+
+    @property
+    def waiting(self) -> int:
+        return min(MOST, sum(queue.waiting for queue in self.queues.values()))
+
+    @property
+    def due_at(self) -> datetime | None:
+        return min((queue.due_at for queue in self.queues.values() if queue.due_at), default=None)
+
+    def troubles(self) -> list[Trouble]:
+        """Of the system and the venues; what single orders need is in `groups()`."""
+        troubles = [] if self.counts.worker_runs else [self._no_worker()]
+        for venue in self.venues:
+            troubles += venue_troubles(venue, self.queues.get(venue.pk, NO_QUEUE))
+        return troubles
+
+    def heads(self) -> list[str]:
+        """All that needs a person, each in a word or two."""
+        counts = self.counts
+        needs = ((counts.failed, "failed"), (counts.parked, "parked"), (counts.doubtful, "in doubt"))
+        return [trouble.head for trouble in self.troubles()] + [
+            f"{shown(count)} {need}" for count, need in needs if count
+        ]
+
+    def _no_worker(self) -> Trouble:
+        age = self.counts.heartbeat_age
+        return Trouble(
+            "no worker",
+            f"No worker runs: nothing is sent or looked up. {_orders_wait(self.waiting)}.",
+            "Start a worker, or find out why it stopped; orders are accepted all the same, and wait.",
+            since=None if age is None else timezone.now() - timedelta(seconds=age),
+            orders=self.waiting,
+        )
+
+
+NO_QUEUE = Queue(0, 0, None)
+
+
+def state() -> State:
+    limits = {"limit": MOST, "doubtful": DOUBTFUL_SECONDS, "overdue": OVERDUE_SECONDS}
+    return State(
+        Counts(*fetch(_COUNTS, limits)[0]),
+        list(Venue.objects.select_related("health")),
+        {code: Queue(*queue) for code, *queue in fetch(_QUEUES, limits)},
+    )
+
+
+class Group(NamedTuple):
+    """Orders of one venue that need a person for one cause: one decision."""
+
+    need: str
+    """failed, parked or doubtful."""
+    venue: str
+    cause: str
+    """The code that their last errors begin with, or the whole of it where it has none."""
+    orders: int
+    since: datetime
+    """Since when the first of them is as it is."""
+    newest: UUID
+    error: str
+    """The newest one's last error."""
+
+
+def groups() -> list[Group]:
+    """What needs a person, by need, venue and cause, the largest groups first."""
+    limits = {"limit": MOST, "doubtful": DOUBTFUL_SECONDS, "groups": GROUPS_SHOWN}
+    return [Group._make(row) for row in fetch(_GROUPS, limits)]
+
+
+def caused_by(cause: str) -> Q:
+    """Orders whose last error is of that cause, as Group says."""
+    if not cause:
+        return Q(last_error="")
+    return Q(last_error=cause) | Q(last_error__startswith=f"{cause}:")
 
 
 def shown(count: int) -> str:
-    return f"{MOST}+" if count >= MOST else str(count)
+    return f"{MOST:,}+" if count >= MOST else f"{count:,}"
 
 
-def orders_for_an_operator(limit: int) -> list[Order]:
-    """The newest failed and the newest parked orders, at most `limit`, newest first."""
-    found = [order for need in (FAILED, PARKED) for order in Order.objects.filter(need).order_by("-pk")[:limit]]
-    return sorted(found, key=lambda order: order.pk, reverse=True)[:limit]
+def _orders_wait(count: int) -> str:
+    return "No order waits" if not count else "1 order waits" if count == 1 else f"{shown(count)} orders wait"
 
 
 def failed_orders(*, venue: str | None, accepted_before: datetime | None, error: str | None) -> QuerySet[Order]:

@@ -11,7 +11,7 @@ from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from exchanges.statements import fetch
-from orders.models import Order, OrderEvent, Status
+from orders.models import OrderEvent
 from quiktrade import waiting
 from quiktrade.database import is_gone
 
@@ -73,12 +73,6 @@ class VenueToServe(NamedTuple):
 def venues_with_due_orders() -> list[VenueToServe]:
     """Those that may be sent to: not halted, and their circuit closed or due for a probe."""
     return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_ORDERS, {})]
-
-
-def oldest_due_at() -> datetime | None:
-    """Since when the longest-waiting due order has been due, at venues that are not halted."""
-    due = Order.objects.filter(status=Status.PENDING, next_attempt_at__lte=Now(), venue__halted_at__isnull=True)
-    return due.order_by("next_attempt_at").values_list("next_attempt_at", flat=True).first()
 
 
 class ClientOrder(NamedTuple):

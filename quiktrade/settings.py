@@ -392,6 +392,7 @@ UNFOLD: dict[str, Any] = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "STYLES": ["quiktrade.console.stylesheet"],
+    "SCRIPTS": ["quiktrade.console.script"],
     "DASHBOARD_CALLBACK": "quiktrade.console.first_page",
     "SIDEBAR": {"navigation": "quiktrade.console.navigation"},
 }

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.safestring import SafeString
 from psycopg.errors import QueryCanceled
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RelatedCheckboxFilter
@@ -18,6 +20,7 @@ from exchanges.console.times import age, exact
 from orders import selectors
 from orders.admin import cells
 from orders.admin.filters import AgeFilter, ClientFilter, CreatedFilter, NeedsOperatorFilter, StatusFilter
+from orders.admin.following import ActedFilter, CauseFilter, act
 from orders.admin.intents import INTENTS, REQUEUE, applies
 from orders.admin.listing import BoundedPaginator, OrderList
 from orders.admin.search import HELP, search
@@ -54,7 +57,10 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
         ("type", ChoicesCheckboxFilter),
         AgeFilter,
         ("created_at", CreatedFilter),
+        CauseFilter,
+        ActedFilter,
     )
+    list_before_template = "console/acted.html"
     search_fields = ("pk",)  # shows the box; `search` decides what is looked for
     search_help_text = HELP
     paginator = BoundedPaginator
@@ -114,6 +120,9 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
                 cells.chosen_row(order, applies=applies(intent, order), requeues=intent is REQUEUE) for order in orders
             ],
         }
+
+    def followed(self, entries: Sequence[LogEntry]) -> str:
+        return f"{reverse('admin:orders_order_changelist')}?acted={act(entries)}"
 
     @admin.display(description="status")
     def status_label(self, order: Order) -> SafeString:

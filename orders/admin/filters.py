@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_time
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RadioFilter, RangeDateTimeFilter, TextFilter
 
-from orders.attention import FAILED, PARKED
+from orders.attention import FAILED, LOOKED_UP, PARKED, doubtful
 from orders.models import Order, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,11 @@ class NeedsOperatorFilter(RadioFilter):  # type: ignore[misc]
     parameter_name = "needs"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("operator", "Failed or parked"), ("parked", "Parked (outcome unknown)")]
+        return [
+            ("operator", "Failed or parked"),
+            ("parked", "Parked (outcome unknown)"),
+            ("doubtful", "In doubt for more than a minute"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
         match self.value():
@@ -46,6 +50,8 @@ class NeedsOperatorFilter(RadioFilter):  # type: ignore[misc]
                 return queryset.filter(FAILED | PARKED)
             case "parked":
                 return queryset.filter(PARKED)
+            case "doubtful":
+                return queryset.filter(doubtful())
         return queryset
 
 
@@ -92,7 +98,7 @@ class StatusFilter(ChoicesCheckboxFilter):  # type: ignore[misc]
         if "parked" in asked:
             found |= PARKED
         if Status.UNCONFIRMED in asked:
-            found |= Q(status=Status.UNCONFIRMED) & ~PARKED
+            found |= LOOKED_UP
         return queryset.filter(found)
 
 

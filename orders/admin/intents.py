@@ -1,12 +1,16 @@
 """What an operator may do to orders. Each is a service; what it refuses, it explains row by row."""
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from django import forms
+from django.http import QueryDict
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from exchanges.console.intents import Intent, Outcome, ReasonForm
+from orders.admin.following import NO_CAUSE
 from orders.lifecycle import TRANSITIONS, Event
 from orders.models import Order, Status
 from orders.reconciliation import mark_not_placed, mark_placed, reconcile_orders
@@ -30,6 +34,23 @@ def _reconcile(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> l
     return _outcomes(reconcile_orders([UUID(key) for key in keys], actor=actor))
 
 
+def _requeue_command(asked: QueryDict) -> str | None:
+    """None where the command would take other orders than the list shows: it knows a venue, an error and an age."""
+    needs, statuses, venues = asked.get("needs"), asked.getlist("status__exact"), asked.getlist("venue__code__exact")
+    older = re.fullmatch(r"gt([0-9]+[mhd])", asked.get("age", "gt0m"))
+    known = {"needs", "status__exact", "venue__code__exact", "cause", "age"}
+    if set(asked) - known or needs not in (None, "operator") or len(venues) > 1 or older is None:
+        return None
+    if (statuses and Status.FAILED not in statuses) or asked.get("cause") == NO_CAUSE:
+        return None
+    words = [f"--venue {shlex.quote(code)}" for code in venues]
+    if cause := asked.get("cause"):
+        words.append(f"--error {shlex.quote(cause)}")
+    if "age" in asked or not words:
+        words.append(f"--older-than {older[1]}")
+    return f'python3 manage.py requeue_orders {" ".join(words)} --reason "…"'
+
+
 REQUEUE = Intent(
     name="requeue",
     verb="Requeue",
@@ -40,6 +61,7 @@ REQUEUE = Intent(
     "is at the venue. One whose place-by time has passed expires instead. Orders that have not failed are left as "
     "they are.",
     act=_requeue,
+    command=_requeue_command,
 )
 CANCEL = Intent(
     name="cancel",

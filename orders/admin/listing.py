@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from exchanges.console.pages import ConsoleList
+from orders.admin.following import ActedFilter
 from orders.models import Order
 
 MOST = 10_000
@@ -36,6 +37,11 @@ class OrderList(ConsoleList):
         One client's are in the order of that client's own index; by the key, all others' would be read too.
         """
         return ["-created_at", "-pk"] if request.GET.get("client", "").strip() else ["-pk"]
+
+    @property
+    def acted(self) -> ActedFilter | None:
+        """What an operator did, where the list shows the orders that it was done to."""
+        return next((spec for spec in self.filter_specs if isinstance(spec, ActedFilter)), None)
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

@@ -3,18 +3,21 @@
 # factory-boy calls itself typed, but its functions are not.
 # mypy: disable-error-code="attr-defined, misc, name-defined, no-untyped-call, untyped-decorator"
 
+from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import factory
 from django.contrib.auth.models import Group, Permission, User
+from django.utils import timezone
 
 from exchanges import health
 from exchanges.models import Venue
 from orders import lifecycle
 from orders.lifecycle import Event, Step
 from orders.models import LIMIT_TYPES, STOP_TYPES, Order, Status, new_order_id
+from quiktrade.models import WorkerNode
 
 ACTOR = "system:factory"
 LEASE_SECONDS = 30.0
@@ -77,6 +80,22 @@ class VenueFactory(factory.django.DjangoModelFactory[Venue]):
     is_default = factory.LazyAttribute(lambda venue: venue.code == "XSIM")
 
 
+class WorkerNodeFactory(factory.django.DjangoModelFactory[WorkerNode]):
+    """A worker node that gave a sign just now."""
+
+    class Meta:
+        model = WorkerNode
+        django_get_or_create = ("name",)
+
+    if TYPE_CHECKING:  # a call makes the row, not the factory
+
+        def __new__(cls, **given: Any) -> WorkerNode: ...
+
+    name = "node-1"
+    started_at = factory.LazyFunction(timezone.now)
+    heartbeat_at = factory.LazyFunction(timezone.now)
+
+
 def silent_venue(code: str = "XSIM", *, times: int = 7, error: str = "no answer in 5 s") -> Venue:
     """A venue that left so many requests unanswered; from the fifth on its circuit is open."""
     venue = VenueFactory(code=code)
@@ -89,8 +108,8 @@ class OrderFactory(factory.Factory[Order]):
     """An order in any status that the lifecycle leads to: `OrderFactory(status="failed")`.
 
     `attempts` is how many times it was claimed on the way, `error` what was wrong with them, `delay` the
-    seconds until a pending order is due or an unconfirmed one looked up, and `parked=True` makes an
-    unconfirmed order one that waits for an operator.
+    seconds until a pending order is due or an unconfirmed one looked up, negative for one that has been due for so
+    long, and `parked=True` makes an unconfirmed order one that waits for an operator.
     """
 
     class Meta:
@@ -162,4 +181,7 @@ class OrderFactory(factory.Factory[Order]):
                 take(Event.CANCEL_REQUESTED, reason="Not wanted any more")
             case _:
                 raise ValueError(f"the lifecycle has no way to {status!r} yet")
+        if delay is not None and delay < 0:  # the lifecycle puts nothing off into the past: there, time passes
+            due_at = timezone.now() + timedelta(seconds=delay)
+            Order.objects.filter(pk=row.id).update(next_attempt_at=due_at)
         return Order.objects.get(pk=row.id)

@@ -1,11 +1,13 @@
 """The operators' console: who may do what, what is recorded, and that nothing else can be changed."""
 
+import html
 import re
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +15,7 @@ from django.contrib import admin as django_admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, connections
+from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -24,8 +27,10 @@ from exchanges.tests.running import running_exchange
 from orders import admin as orders_admin
 from orders import selectors, services
 from orders.admin import listing
+from orders.admin.intents import REQUEUE
+from orders.attention import Counts, State
 from orders.models import Order, OrderEvent, Status
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, silent_venue
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, WorkerNodeFactory, silent_venue
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +51,12 @@ def login(db: None) -> Login:
 @pytest.fixture
 def operator(login: Login) -> Client:
     return login("Operator")
+
+
+@pytest.fixture
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requeue takes two orders at once."""
+    monkeypatch.setitem(REQUEUE.__dict__, "most", 2)
 
 
 def page(client: Client, url: str) -> str:
@@ -174,10 +185,94 @@ def test_all_that_a_filter_found_can_be_chosen(operator: Client) -> None:
     assert "Requeue 3 orders" in answer
 
 
-def test_too_many_at_once_are_refused(operator: Client) -> None:
+def test_more_than_can_be_taken_at_once_lose_no_choice(operator: Client, few_at_once: None) -> None:
+    orders = [OrderFactory(status="failed", error="connection_refused: nobody") for _ in range(3)]
+    chosen = {"action": "requeue", "select_across": "1", "_selected_action": [str(orders[2].pk)]}
+    asked = operator.post(f"{LIST}?status__exact=failed&venue__code__exact=XSIM", chosen).content.decode()
+    assert "Requeue takes at most 2 at once, and you chose 3 orders." in asked
+    assert f'value="{orders[0].pk},{orders[1].pk}"' in asked  # the oldest
+    assert "python3 manage.py requeue_orders --venue XSIM --reason" in asked
+    (rest,) = re.findall(r'name="rest" value="([^"]+)"', asked)
+
+    sent = {"keys": f"{orders[0].pk},{orders[1].pk}", "reason": "mended", "rest": html.unescape(rest), "next": LIST}
+    answer = operator.post(f"{LIST}requeue/", sent, follow=True).content.decode()
+    (again,) = re.findall(r'href="([^"]+)" class="underline">Requeue the rest', answer)
+    assert f'value="{orders[2].pk}"' in page(operator, html.unescape(again))
+
+
+def test_more_ids_than_can_be_taken_at_once_are_not_acted_on(operator: Client) -> None:
     keys = ",".join(str(uuid4()) for _ in range(1001))
     answer = operator.post(f"{LIST}requeue/", {"keys": keys, "reason": "all"}, follow=True).content.decode()
-    assert "Requeue takes at most 1,000 at once" in answer
+    assert "Requeue takes at most 1,000 at once, and you chose 1,001 orders." in answer
+
+
+@pytest.mark.parametrize(
+    ("asked", "command"),
+    [
+        ("", "requeue_orders --older-than 0m"),
+        ("status__exact=failed", "requeue_orders --older-than 0m"),
+        ("needs=operator&venue__code__exact=XSIM&cause=timeout", "requeue_orders --venue XSIM --error timeout"),
+        ("cause=It+was+refused&age=gt1h", "requeue_orders --error 'It was refused' --older-than 1h"),
+        ("side__exact=sell", None),  # the command does not know sides: it would take others, too
+        ("venue__code__exact=XSIM&venue__code__exact=XPAR", None),
+        ("status__exact=placed", None),
+        ("needs=parked", None),
+        ("age=lt1h", None),
+    ],
+)
+def test_the_command_that_is_named_takes_what_the_list_shows(asked: str, command: str | None) -> None:
+    said = REQUEUE.command(QueryDict(asked))
+    assert said == (command and f'python3 manage.py {command} --reason "…"')
+
+
+def test_an_act_on_orders_leads_to_those_orders(operator: Client) -> None:
+    chosen = [OrderFactory(status="failed"), OrderFactory(status="failed")]
+    OrderFactory(status="failed")
+    sent = {"keys": ",".join(str(order.pk) for order in chosen), "reason": "mended", "next": f"{LIST}?q=1"}
+    response = operator.post(f"{LIST}requeue/", sent, follow=True)
+    assert {order.pk for order in response.context["cl"].result_list} == {order.pk for order in chosen}
+    assert re.search(r"Requeued: mended \(olga, .*2 pending", re.sub(r"\s+", " ", text_of(response.content)))
+
+
+def test_what_another_operator_did_meanwhile_is_not_among_those_orders(operator: Client) -> None:
+    mine, theirs = OrderFactory(status="failed"), OrderFactory(status="failed")
+    olga, oscar = User.objects.get(username="olga"), UserFactory(group="Operator")
+    first, between, last = (
+        LogEntry.objects.log_actions(user.pk, Order.objects.filter(pk=order.pk), 2, "Requeued: mended")[0]
+        for user, order in ((olga, mine), (oscar, theirs), (olga, mine))
+    )
+    assert first.pk < between.pk < last.pk
+    assert listed(operator, f"acted={olga.pk}-{first.pk}-{last.pk}") == {mine.pk}
+
+
+def test_an_act_on_an_orders_own_page_leads_back_there(operator: Client) -> None:
+    order = OrderFactory(status="failed")
+    own = f"{LIST}{order.pk}/change/"
+    sent = {"keys": str(order.pk), "reason": "mended", "next": own}
+    assert operator.post(f"{LIST}requeue/", sent).headers["Location"] == own
+
+
+@pytest.mark.parametrize("acted", ["1-2", "x", "9-1-99999999999999999999", "1-1-1", ""])
+def test_an_act_that_is_not_known_shows_no_order_and_no_fault(operator: Client, acted: str) -> None:
+    order = OrderFactory()
+    response = operator.get(LIST, {"acted": acted})
+    assert response.status_code == 200
+    assert {found.pk for found in response.context["cl"].result_list} == (set() if acted else {order.pk})
+
+
+def test_what_the_list_would_not_show_chooses_nothing(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders_admin.OrderAdmin, "list_per_page", 1)
+    for _ in range(2):
+        OrderFactory(status="failed")
+    assert operator.get(f"{LIST}requeue/?nonsense=1").status_code == 400
+    assert "Nothing is chosen." in operator.get(f"{LIST}requeue/?p=999999", follow=True).content.decode()
+
+
+def test_of_many_refusals_the_first_are_named(operator: Client) -> None:
+    answer = send(operator, "requeue", *(OrderFactory(status="placed") for _ in range(22)))
+    assert "22 orders not requeued:" in answer
+    assert answer.count("It is at the venue.") == 20
+    assert "… and 2 more" in answer
 
 
 def test_an_unknown_or_forged_id_changes_nothing(operator: Client) -> None:
@@ -199,7 +294,15 @@ def test_another_site_can_neither_send_it_nor_be_led_to(operator: Client, login:
     strict.force_login(UserFactory(group="Operator"))
     assert strict.post(f"{LIST}requeue/", {"keys": str(order.pk), "reason": "why"}).status_code == 403
     sent = {"keys": str(order.pk), "reason": "why", "next": "https://example.com/"}
-    assert operator.post(f"{LIST}requeue/", sent).headers["Location"] == LIST
+    assert urlsplit(operator.post(f"{LIST}requeue/", sent).headers["Location"])[:3] == ("", "", LIST)
+
+
+def test_a_refresh_does_not_use_up_what_is_to_be_told(operator: Client) -> None:
+    order = OrderFactory(status="failed")
+    operator.post(f"{LIST}requeue/", {"keys": str(order.pk), "reason": "mended"})
+    refreshed = operator.get("/admin/", headers={"X-Console-Refresh": "1"})
+    assert "Requeued 1 order." not in refreshed.content.decode()
+    assert "Requeued 1 order." in page(operator, "/admin/")
 
 
 # ---- Who may do what ----
@@ -354,7 +457,8 @@ def test_a_list_that_takes_too_long_is_given_up(login: Login, monkeypatch: pytes
         other.set_autocommit(False)
         with other.cursor() as cursor:
             cursor.execute("LOCK TABLE exchanges_venue IN ACCESS EXCLUSIVE MODE")
-        monkeypatch.setattr("quiktrade.console.PAGES", {})
+        nothing = State(Counts(0, 0, 0, 0, 0, 0.0), [], {})  # the page's head would wait for the venues, too
+        monkeypatch.setattr("quiktrade.console._state", lambda request: nothing)
         response = client.get(LIST)
     finally:
         other.close()
@@ -393,11 +497,14 @@ def test_an_unknown_orders_page_leads_back(operator: Client) -> None:
 
 
 def test_the_first_page_shows_what_needs_an_operator(operator: Client) -> None:
+    WorkerNodeFactory()
     assert "Nothing needs you" in page(operator, "/admin/")
     order = OrderFactory(status="failed", error="connection_refused: nobody listens")
     OrderFactory(status="unconfirmed", parked=True)
     answer = page(operator, "/admin/")
+    assert "Nothing needs you" not in answer
     assert "1 failed · 1 parked" in answer
+    assert "1 order has failed at XSIM: connection_refused" in answer
     assert "connection_refused: nobody listens" in answer
     assert reverse("admin:orders_order_change", args=[order.pk]) in answer
 
@@ -475,6 +582,40 @@ def test_the_first_page_tells_who_did_what_to_which_order_and_why(login: Login) 
     OrderFactory(status="placed")
     shown = text_of(login("Viewer", username="vera").get("/admin/").content)
     assert re.search(r"olga\s+Requeued: venue is back\s+mom-1.*Buy 7 US0378331005", shown, re.DOTALL)
+
+
+def test_the_first_page_does_not_say_that_nothing_needs_anybody_while_no_worker_runs(operator: Client) -> None:
+    OrderFactory(attempts=1, delay=-60.0)
+    answer = page(operator, "/admin/")
+    assert "Nothing needs you" not in answer
+    assert "no worker · 1 overdue" in answer
+    assert "No worker runs: nothing is sent or looked up. 1 order waits." in answer
+    assert "1 order is overdue at XSIM" in answer
+
+
+def test_failures_of_one_cause_are_one_group_with_one_action(operator: Client) -> None:
+    orders = [OrderFactory(status="failed", error=f"connection_refused: try {n}") for n in range(3)]
+    OrderFactory(status="failed", error="connection_reset: by peer")
+    answer = page(operator, "/admin/")
+    assert "3 orders have failed at XSIM: connection_refused" in answer
+    (act,) = re.findall(r'href="(/admin/orders/order/requeue/[^"]+connection_refused)"', answer)
+    asked = page(operator, html.unescape(act))
+    assert "Requeue 3 orders" in asked
+    assert f'value="{",".join(str(order.pk) for order in orders)}"' in asked
+
+
+def test_a_group_without_a_recorded_error_is_acted_on_alone(operator: Client) -> None:
+    order = OrderFactory(status="failed", error="")
+    OrderFactory(status="failed", error="connection_refused: nobody listens")
+    (act,) = re.findall(r'href="(/admin/orders/order/requeue/[^"]+none[^"]+)"', page(operator, "/admin/"))
+    assert f'value="{order.pk}"' in page(operator, html.unescape(act))
+
+
+def test_who_may_only_look_is_offered_no_action_for_a_group(login: Login) -> None:
+    OrderFactory(status="failed")
+    answer = page(login("Viewer"), "/admin/")
+    assert "1 order has failed" in answer
+    assert "/admin/orders/order/requeue/" not in answer
 
 
 # ---- Venues ----

@@ -7,13 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Group, Permission
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Response, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from exchanges.models import Venue
 from orders import selectors
 from orders.models import Order
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, console_group, silent_venue
+from orders.services import cancel_orders
+from orders.tests.factories import (
+    OrderFactory,
+    UserFactory,
+    VenueFactory,
+    WorkerNodeFactory,
+    console_group,
+    silent_venue,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -94,7 +103,7 @@ def test_the_list_shows_where_orders_stand(page: Page) -> None:
     failed = OrderFactory(status="failed", attempts=3, error="connection_refused: nobody listens there")
     parked = OrderFactory(status="unconfirmed", parked=True)
     page.goto("/admin/")
-    expect(page.get_by_text("1 failed · 1 parked")).to_be_visible()
+    expect(page.locator("#console-headline")).to_contain_text("1 failed · 1 parked")
     page.get_by_role("link", name="All orders").click()
     expect(row(page, failed)).to_contain_text("connection_refused: nobody listens there")
     expect(row(page, failed)).to_contain_text(re.compile(r"Failed.*an operator.*3", re.DOTALL))
@@ -251,3 +260,119 @@ def test_a_lost_password_is_replaced(page: Page) -> None:
     page.get_by_role("link", name="New password …").click()
     page.get_by_role("button", name="Make a new password").click()
     log_in(page, "olga", page.locator("#password").inner_text())
+
+
+# ---- What a page says stays true while it is looked at ----
+
+
+def test_the_overview_tells_of_a_failure_while_it_is_looked_at(page: Page) -> None:
+    WorkerNodeFactory()
+    page.goto("/admin/")
+    expect(page.get_by_text("Nothing needs you:")).to_be_visible()
+    OrderFactory(status="failed")
+    expect(page.get_by_text("1 order has failed at XSIM: connection_refused")).to_be_visible()
+    expect(page.locator("#console-headline")).to_have_text("1 failed")
+    expect(page.locator('#nav-sidebar-apps a[href$="status__exact=failed"]')).to_contain_text("1")
+
+
+def test_an_orders_page_follows_it_to_its_end(page: Page) -> None:
+    order = OrderFactory()
+    page.goto(f"/admin/orders/order/{order.pk}/change/")
+    page.evaluate("window.notLoadedAnew = true")
+    expect(page.get_by_role("link", name="Cancel …")).to_be_visible()
+    cancel_orders([order.pk], actor="client:alice", reason="not wanted")
+    expect(page.locator(".console-history")).to_contain_text("not wanted")
+    expect(page.get_by_role("link", name="Cancel …")).to_have_count(0)
+    assert page.evaluate("window.notLoadedAnew")
+
+
+def test_a_list_takes_rows_in_and_keeps_what_is_ticked_typed_and_focused(page: Page) -> None:
+    first = OrderFactory(status="failed")
+    page.goto("/admin/orders/order/?status__exact=failed")
+    second = OrderFactory(status="failed")
+    expect(row(page, second)).to_be_visible()
+
+    search = page.get_by_placeholder("Id, client's id")
+    search.fill("half a wo")
+    row(page, second).locator("input.action-select").check()
+    expect(page.locator(".action-counter")).to_have_text("1 of 2 selected")
+    cancel_orders([first.pk], actor="client:alice", reason="not wanted")
+    expect(row(page, first)).to_have_count(1)
+    expect(page.locator("tbody.console-gone")).to_contain_text(first.client_order_id)
+    expect(row(page, second).locator("input.action-select")).to_be_checked()
+    expect(search).to_have_value("half a wo")
+
+    row(page, second).locator("input.action-select").uncheck()
+    expect(row(page, first)).to_have_count(0)
+    search.focus()
+    OrderFactory(status="failed")
+    expect(page.locator("#result_list tr.data-row")).to_have_count(2)
+    expect(search).to_be_focused()
+
+
+def test_a_list_that_was_empty_can_be_ticked_when_orders_come(page: Page) -> None:
+    page.goto("/admin/orders/order/?status__exact=failed")
+    order = OrderFactory(status="failed")
+    expect(row(page, order)).to_be_visible()
+    row(page, order).locator("input.action-select").check()
+    expect(page.locator(".action-counter")).to_have_text("1 of 1 selected")
+
+
+def test_a_page_that_cannot_be_refreshed_says_how_old_it_is(page: Page) -> None:
+    page.goto("/admin/")
+    page.evaluate("void (window.fetch = () => Promise.reject(new TypeError('no answer')))")
+    expect(page.get_by_role("status")).to_contain_text(re.compile(r"how it was at \d\d:\d\d:\d\d UTC, \d+ s ago"))
+
+
+def test_a_page_whose_session_has_ended_says_so_and_asks_no_more(page: Page) -> None:
+    page.goto("/admin/")
+    page.context.clear_cookies()
+    expect(page.get_by_role("status")).to_contain_text("your session has ended")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(9000)  # two refreshes long
+    assert asked == []
+
+
+def test_a_hidden_page_asks_for_nothing(page: Page) -> None:
+    page.goto("/admin/")
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    page.wait_for_timeout(5000)  # one that was under way already
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(9000)
+    assert asked == []
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(2000)
+    assert asked
+
+
+# ---- On a telephone ----
+
+
+def test_on_a_telephone_rows_are_small_and_every_action_is_in_reach(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    Group.objects.get(name="Operator").permissions.add(Permission.objects.get(codename="settle_order"))
+    order = OrderFactory(
+        status="unconfirmed",
+        parked=True,
+        client_order_id="momentum-2026-11-25-0042",
+        error="read_timeout: no answer within 5 s of waiting",
+    )
+    for path in ("", "exchanges/venue/", "orders/order/"):
+        page.goto(f"/admin/{path}")
+        expect(page.get_by_role("main")).to_have_count(1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = row(page, order).bounding_box()
+    assert box is not None
+    assert box["height"] <= 120
+    page.goto(f"/admin/orders/order/{order.pk}/change/")
+    for name in ("Reconcile …", "Mark placed …", "Mark not placed …"):
+        button = page.get_by_role("link", name=name).bounding_box()
+        assert button is not None
+        assert button["x"] >= 0
+        assert button["x"] + button["width"] <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -113,7 +113,12 @@ STATEMENTS = {
     "the console's list of a client": (console("alice"), {"order_list"}),
     "what needs an operator": (
         attention._COUNTS,
-        {"order_failed", "order_unconfirmed", "order_parked", "order_due", "order_leased"},
+        {"order_failed", "order_unconfirmed", "order_parked", "order_leased"},
+    ),
+    "what waits at venues": (attention._QUEUES, {"order_due"}),
+    "what needs an operator, by cause": (
+        attention._GROUPS,
+        {"order_failed", "order_unconfirmed", "order_parked", "orders_order_pkey"},
     ),
 }
 

@@ -1,0 +1,82 @@
+"""Filters that are not chosen but followed: from the first page to the orders of one cause, and from what an operator
+did to the orders that he did it to. Each is shown only while it is in use."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.contrib.admin.models import LogEntry
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+from unfold.contrib.filters.admin import RadioFilter
+
+from exchanges.console.times import stamp
+from orders.attention import caused_by
+from orders.models import Order, Status
+
+
+class FollowedFilter(RadioFilter):  # type: ignore[misc]
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(self.value(), self.told())] if self.value() else []
+
+    def told(self) -> str:
+        return str(self.value())
+
+
+NO_CAUSE = "(none)"
+"""The cause of orders that have no last error. An empty parameter asks for all orders, as of every filter."""
+
+
+class CauseFilter(FollowedFilter):
+    title = "cause (what the last error begins with)"
+    parameter_name = "cause"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        cause = self.value()
+        return queryset.filter(caused_by("" if cause == NO_CAUSE else cause)) if cause else queryset
+
+
+_ACT = re.compile(r"([0-9]{1,9})-([0-9]{1,18})-([0-9]{1,18})")
+MOST = 10_000
+"""Entries of the console's log that one act is sought among: it writes them at once, others may write in between."""
+
+
+def act(entries: Sequence[LogEntry]) -> str:
+    """What ActedFilter is asked for: who acted, and the first and the last entry of the log that tell of it."""
+    keys = sorted(entry.pk for entry in entries)
+    return f"{entries[0].user_id}-{keys[0]}-{keys[-1]}"
+
+
+class ActedFilter(FollowedFilter):
+    """The orders that one act of an operator concerned, as the console's log names them."""
+
+    title = "what was done"
+    parameter_name = "acted"
+
+    @cached_property
+    def entries(self) -> list[LogEntry]:
+        found = _ACT.fullmatch(self.value() or "")
+        if found is None:
+            return []
+        user, first, last = map(int, found.groups())
+        named = LogEntry.objects.filter(user_id=user, pk__range=(first, min(last, first + MOST)))
+        return list(named.filter(content_type__app_label="orders", content_type__model="order").select_related("user"))
+
+    def told(self) -> str:
+        if not self.entries:
+            return "Nothing"
+        entry = self.entries[0]
+        return f"{entry.change_message} ({entry.user.get_username()}, {stamp(entry.action_time)})"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        if self.value() is None:
+            return queryset
+        return queryset.filter(pk__in=[UUID(entry.object_id) for entry in self.entries])
+
+    def ends(self) -> list[tuple[str, str, int]]:
+        """How many of them stand where: status, its name, count."""
+        orders = Order.objects.filter(pk__in=[entry.object_id for entry in self.entries])
+        found = orders.order_by().values_list("status").annotate(Count("pk"))
+        return [(status, str(Status(status).label), count) for status, count in sorted(found, key=lambda s: -s[1])]
