@@ -27,6 +27,8 @@ OVERDUE_SECONDS = 30
 DOUBTFUL_SECONDS = 60
 """A look-up usually decides in a few seconds. An order that is in doubt for longer may need a person."""
 
+GROUPED = 2_000
+"""Of each need, so many orders are grouped by cause: each costs microseconds, and open pages ask every few seconds."""
 GROUPS_SHOWN = 20
 
 FAILED = Q(status=Status.FAILED)
@@ -74,7 +76,7 @@ WITH needed AS (
             WHERE status = 'unconfirmed' AND parked_at IS NULL LIMIT %(limit)s) l
         WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second'))
 SELECT need, venue_id, cause, orders, since, newest, (SELECT last_error FROM orders_order WHERE id = newest)
-FROM (SELECT need, venue_id, COALESCE(substring(last_error FROM '^([A-Za-z0-9_]+):'), last_error) AS cause,
+FROM (SELECT need, venue_id, COALESCE(substring(last_error FROM '^([A-Za-z0-9_]+):'), last_error) COLLATE "C" AS cause,
         count(*) AS orders, min(updated_at) AS since, max(id::text COLLATE "C")::uuid AS newest
     FROM needed GROUP BY need, venue_id, cause ORDER BY count(*) DESC, min(updated_at) LIMIT %(groups)s) g
 ORDER BY orders DESC, since
@@ -260,7 +262,7 @@ class Group(NamedTuple):
 
 def groups() -> list[Group]:
     """What needs a person, by need, venue and cause, the largest groups first."""
-    limits = {"limit": MOST, "doubtful": DOUBTFUL_SECONDS, "groups": GROUPS_SHOWN}
+    limits = {"limit": GROUPED, "doubtful": DOUBTFUL_SECONDS, "groups": GROUPS_SHOWN}
     return [Group._make(row) for row in fetch(_GROUPS, limits)]
 
 

@@ -231,7 +231,7 @@ def _group(group: Group, state: State, *, operates: bool) -> dict[str, Any]:
     query = urlencode({**need.query, "venue__code__exact": group.venue, "cause": group.cause or NO_CAUSE})
     found = f"{reverse('admin:orders_order_changelist')}?{query}"
     newest = reverse("admin:orders_order_change", args=[group.newest])
-    count = f"{group.orders:,}{'+' if getattr(state.counts, group.need) >= attention.MOST else ''}"
+    count = f"{group.orders:,}{'+' if getattr(state.counts, group.need) > attention.GROUPED else ''}"
     heading = need.one if count == "1" else need.many.format(count)
     links: list[dict[str, Any]] = [
         {"text": "Look at it" if count == "1" else "Look at them", "url": found, "icon": "visibility"}

@@ -25,7 +25,7 @@ from exchanges import health
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.tests.running import running_exchange
 from orders import admin as orders_admin
-from orders import selectors, services
+from orders import attention, selectors, services
 from orders.admin import listing
 from orders.admin.intents import REQUEUE
 from orders.attention import Counts, State
@@ -609,6 +609,14 @@ def test_a_group_without_a_recorded_error_is_acted_on_alone(operator: Client) ->
     OrderFactory(status="failed", error="connection_refused: nobody listens")
     (act,) = re.findall(r'href="(/admin/orders/order/requeue/[^"]+none[^"]+)"', page(operator, "/admin/"))
     assert f'value="{order.pk}"' in page(operator, html.unescape(act))
+
+
+def test_a_group_that_is_not_counted_in_full_says_so(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "GROUPED", 2)
+    orders = [OrderFactory(status="failed") for _ in range(2)]
+    assert "2 orders have failed at XSIM" in page(operator, "/admin/")
+    OrderFactory(status="failed", owner=orders[0].owner)
+    assert "2+ orders have failed at XSIM" in page(operator, "/admin/")
 
 
 def test_who_may_only_look_is_offered_no_action_for_a_group(login: Login) -> None:
