@@ -14,7 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 from exchanges.models import Venue
 from orders import selectors
 from orders.models import Order
-from orders.services import cancel_orders
+from orders.services import cancel_orders, requeue_orders
 from orders.tests.factories import (
     OrderFactory,
     UserFactory,
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 PASSWORD = "night-shift-7"
+expect.set_options(timeout=15_000)  # pages refresh themselves every few seconds, later on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +309,16 @@ def test_a_list_takes_rows_in_and_keeps_what_is_ticked_typed_and_focused(page: P
     OrderFactory(status="failed")
     expect(page.locator("#result_list tr.data-row")).to_have_count(2)
     expect(search).to_be_focused()
+
+
+def test_the_buttons_count_anew_when_a_ticked_order_moves(page: Page) -> None:
+    order = OrderFactory(status="failed")
+    page.goto("/admin/orders/order/")
+    row(page, order).locator("input.action-select").check()
+    expect(page.get_by_role("button", name="Requeue 1 …")).to_be_enabled()
+    requeue_orders([order.pk], actor="operator:adam", reason="meanwhile")
+    expect(page.get_by_role("button", name="Requeue 0 …")).to_be_disabled()
+    expect(page.get_by_role("button", name="Cancel 1 …")).to_be_enabled()
 
 
 def test_a_list_that_was_empty_can_be_ticked_when_orders_come(page: Page) -> None:
