@@ -4,6 +4,11 @@ The server gives a statement up after `statement_timeout`. But a server that is 
 swallows packets, gives nothing up and says nothing; and no commit is under that limit, however long its standby
 takes. So every wait for an answer has a bound on this side as well, a little longer. The connection is then closed,
 for nobody knows what the server did with the statement, or will do.
+
+A server may also answer that it cannot work, here or now: it is a standby, was made read-only, is shutting down, its
+disk is full. Such a connection is closed, too, so that the next one may lead to a server that can; and the error is
+an OperationalError, whatever class it has in psycopg. So whoever asks whether the database is away asks for
+OperationalError and InterfaceError, and need not know the states.
 """
 
 from collections.abc import Mapping
@@ -17,6 +22,17 @@ from django.db.backends.signals import connection_created
 from psycopg import waiting
 from psycopg.abc import RV, PQGen
 from psycopg.errors import _WaitTimeout
+
+_CANNOT_WORK = (
+    "08",  # connection exceptions
+    "25006",  # read_only_sql_transaction: a standby, or default_transaction_read_only
+    "25P03",  # idle_in_transaction_session_timeout
+    "25P04",  # transaction_timeout
+    "53",  # insufficient resources: a full disk, no memory
+    "57P",  # shutting down, starting up; not 57014, a statement that took too long
+    "58",  # system errors: the server cannot read or write its files
+)
+"""Beginnings of SQLSTATEs that are about the server or the session, and not about the statement."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +62,23 @@ OPTIONS = {
 
 
 class Connection(psycopg.Connection[Any]):
-    """Closes itself, and raises OperationalError, when an answer takes too long."""
+    """Closes itself, and raises OperationalError, when an answer takes too long or the server cannot work."""
 
     answer_seconds: float | None = None
     """Of the class: for this process. Of a connection: for that one."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return self._wait(gen, interval, timeout)
+        except psycopg.Error as error:
+            if not (error.sqlstate or "").startswith(_CANNOT_WORK):
+                raise
+            self.pgconn.finish()
+            if isinstance(error, psycopg.OperationalError):
+                raise
+            raise psycopg.OperationalError(str(error)) from error
+
+    def _wait(self, gen: PQGen[RV], interval: float, timeout: float | None) -> RV:
         seconds = self.answer_seconds
         if timeout is not None or seconds is None:
             return super().wait(gen, interval, timeout)

@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade import health
 from quiktrade.database import Connection
 from quiktrade.tests.processes import wait_until
 from quiktrade.tests.servers import Server, used_by_this_process
@@ -68,6 +69,52 @@ def test_a_repeat_is_a_200_only_when_the_standby_has_the_order(pair: tuple[Serve
     assert _post(token, order).status_code == 200
     with standby.connect() as reader:
         wait_until(lambda: reader.execute("SELECT FROM orders_order WHERE client_order_id = 'b'").rowcount == 1)
+
+
+def test_a_process_that_is_led_to_a_standby_says_so_and_stores_again_once_it_is_the_primary(
+    pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REMEMBER_SECONDS", 0.0)
+    monkeypatch.setattr(health, "_latest", None)
+    primary, standby = pair
+    token = AccessToken.for_user(UserFactory())
+    with primary.connect() as admin, standby.connect() as reader:
+        [(written,)] = admin.execute("SELECT pg_current_wal_lsn()").fetchall()
+        wait_until(lambda: reader.execute("SELECT WHERE pg_last_wal_replay_lsn() >= %s", [written]).rowcount)
+    lead_to(standby)
+    response = _post(token)
+    assert (response.status_code, response["Retry-After"]) == (503, "2")
+    assert _readiness() == (503, {"ok": False, "detail": "This is a standby."})
+
+    lead_to(primary)
+    assert _readiness() == (200, {"ok": True})
+    assert _post(token).status_code == 201
+
+
+def test_readiness_fails_while_no_commit_gets_to_the_standby_and_leaves_none_waiting(
+    pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REMEMBER_SECONDS", 0.0)
+    monkeypatch.setattr(health, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(health, "_latest", None)
+    primary, standby = pair
+    assert _readiness() == (200, {"ok": True})
+
+    standby.stop()
+    assert _readiness()[0] == 503
+    with primary.connect() as admin:
+        assert admin.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'").rowcount == 0
+
+
+def lead_to(server: Server) -> None:
+    """As a name that is resolved anew does."""
+    connection.settings_dict["HOST"] = server.host
+    connection.close()
+
+
+def _readiness() -> tuple[int, Any]:
+    response = APIClient().get("/readyz")
+    return response.status_code, response.json()["checks"]["database"]
 
 
 def _post(token: AccessToken, order: dict[str, Any] = ORDER) -> Any:

@@ -1,20 +1,27 @@
 """What a client sees when the database is in trouble, on real connections."""
 
+import asyncio
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.db.backends.signals import connection_created
 from django.test import Client
+from psycopg import sql
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
-from orders import lifecycle
+from exchanges.venue import Acknowledgement, NewOrder
+from orders import doorbell, lifecycle
 from orders.models import Order
-from orders.tests.factories import UserFactory, VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.scripted_venue import answering, run_engine
+from quiktrade import health
 from quiktrade.database import WEB, Bounds, Connection, bound_waits
 
 
@@ -83,6 +90,103 @@ def test_a_commit_whose_standby_was_not_waited_for_is_no_201(alice: APIClient) -
 
     again = alice.post("/api/v1/orders", ORDER)
     assert (again.status_code, again["Idempotency-Replayed"]) == (200, "true")
+
+
+@contextmanager
+def new_connections_read_only() -> Iterator[None]:
+    """As hosted servers make a database whose disk fills."""
+    with psycopg.connect(**doorbell.connection_parameters(), autocommit=True) as admin:
+        name = sql.Identifier(connection.settings_dict["NAME"])
+        admin.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+        try:
+            yield
+        finally:
+            admin.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+
+
+@contextmanager
+def read_only() -> Iterator[None]:
+    with new_connections_read_only():
+        connection.close()
+        yield
+    connection.close()
+
+
+def test_a_read_only_database_is_a_503_and_its_connection_is_not_kept(alice: APIClient) -> None:
+    with new_connections_read_only():
+        connection.close()
+        check_unavailable(alice.post("/api/v1/orders", ORDER))
+    close_old_connections()  # as at every request's end
+
+    assert alice.post("/api/v1/orders", ORDER).status_code == 201
+    assert Order.objects.count() == 1
+
+
+def test_the_console_answers_503_where_the_database_is_read_only(client: Client, admin_user: Any) -> None:
+    client.raise_request_exception = False
+    client.force_login(admin_user)
+    venue = VenueFactory()
+    with read_only():
+        response = client.post(
+            f"/admin/exchanges/venue/{venue.pk}/change/", {"max_in_flight": 7, "adapter": "x", "settings": "{}"}
+        )
+    assert response.status_code == 503
+    assert int(response["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("state", ["08006", "25006", "25P03", "25P04", "53100", "53200", "57P01", "57P03", "58030"])
+def test_a_server_that_cannot_work_loses_its_connection(transactional_db: None, state: str) -> None:
+    with pytest.raises(OperationalError), connection.cursor() as cursor:
+        cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$")
+    with pytest.raises((OperationalError, InterfaceError), match="closed"), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    close_old_connections()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("state", ["22001", "23505", "25P02", "40P01", "42601", "55P03", "57014"])
+def test_a_statement_that_fails_keeps_its_connection(transactional_db: None, state: str) -> None:
+    with pytest.raises(DatabaseError), connection.cursor() as cursor:
+        cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def test_a_transaction_that_was_idle_for_too_long_is_the_database_being_away(transactional_db: None) -> None:
+    with bounded(idle_in_transaction_session_timeout="50ms") as cursor:
+        cursor.execute("BEGIN")
+        time.sleep(0.5)
+        with pytest.raises(OperationalError):
+            cursor.execute("SELECT 1")
+
+
+def test_what_a_venue_answered_is_kept_until_the_database_can_be_written_again(transactional_db: None) -> None:
+    sent = []
+
+    async def answer(order: NewOrder) -> Acknowledgement:
+        sent.append(order.client_order_id)
+        outage.enter_context(new_connections_read_only())
+        asyncio.get_running_loop().call_later(1.5, outage.close)
+        return Acknowledgement(venue_order_id="V")
+
+    with ExitStack() as outage, answering(answer):
+        order = OrderFactory()
+        run_engine()
+
+    order.refresh_from_db()
+    assert (order.status, order.attempt, order.venue_order_id) == ("placed", 1, "V")
+    assert len(sent) == 1
+
+
+def test_readiness_fails_where_the_database_is_read_only(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_latest", None)
+    with read_only():
+        response = Client().get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["checks"]["database"] == {"ok": False, "detail": "The database is read-only."}
 
 
 def test_the_console_tells_an_operator_that_the_database_is_away(client: Client, settings: Any) -> None:
