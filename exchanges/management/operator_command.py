@@ -50,8 +50,8 @@ class OperatorCommand(BaseCommand):
             return super().execute(*args, **options)
         except (OperationalError, InterfaceError) as error:
             raise CommandError(
-                f"The database cannot be relied on at this moment: {shown(str(error).strip())}\nWhat you asked for may or "
-                "may not have been done. Look before you ask for it again.",
+                f"The database cannot be relied on at this moment: {shown(str(error).strip())}\n"
+                "What you asked for may or may not have been done. Look before you ask for it again.",
                 returncode=DATABASE_AWAY,
             ) from None
 
