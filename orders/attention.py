@@ -132,7 +132,7 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
     if venue.halted:
         halt = Trouble(
             f"{venue.pk} halted",
-            f"{venue.pk} is halted by {venue.halted_by}: {venue.halt_reason}. {_orders_wait(queue.waiting)}.",
+            f"{venue.pk} is halted by {venue.halted_by.removeprefix('operator:')}: {venue.halt_reason}. {_orders_wait(queue.waiting)}.",
             "Resume it when the reason is gone: nothing is sent to it until then.",
             since=venue.halted_at,
             venue=venue.pk,
