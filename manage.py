@@ -7,10 +7,6 @@ import sys
 
 OLDEST_PYTHON = (3, 11)
 WRONG_USAGE = 2
-DATABASE_TROUBLE = (
-    "The database cannot be relied on at this moment. What was asked for may or may not have been done: look before "
-    "you ask for it again."
-)
 
 
 def main() -> None:
@@ -23,7 +19,6 @@ def main() -> None:
 
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
-    from django.db import InterfaceError, OperationalError
 
     from quiktrade import children, local_database
 
@@ -39,10 +34,7 @@ def main() -> None:
     except ImproperlyConfigured as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(WRONG_USAGE)
-    try:
-        execute_from_command_line(sys.argv)
-    except (InterfaceError, OperationalError) as error:
-        sys.exit(f"{DATABASE_TROUBLE}\nIt says: {str(error).strip()}")
+    execute_from_command_line(sys.argv)
 
 
 def write_whatever_it_is() -> None:

@@ -130,9 +130,10 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
     suffer from belongs here."""
     circuit = venue.open_circuit
     if venue.halted:
+        halted_by = venue.halted_by.removeprefix("operator:")
         halt = Trouble(
             f"{venue.pk} halted",
-            f"{venue.pk} is halted by {venue.halted_by}: {venue.halt_reason}. {_orders_wait(queue.waiting)}.",
+            f"{venue.pk} is halted by {halted_by}: {venue.halt_reason}. {_orders_wait(queue.waiting)}.",
             "Resume it when the reason is gone: nothing is sent to it until then.",
             since=venue.halted_at,
             venue=venue.pk,

@@ -103,8 +103,8 @@ def _secret_key() -> str:
     if name := env("QUIKTRADE_SECRET_KEY_FILE", ""):
         try:
             return Path(name).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or "it cannot be read"
+        except (OSError, ValueError) as error:  # the latter: it is no text
+            why = getattr(error, "strerror", None) or "it cannot be read"
             raise ImproperlyConfigured(f"The file that QUIKTRADE_SECRET_KEY_FILE names: {why}") from None
     if PRODUCTION:
         raise ImproperlyConfigured(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import InterfaceError, OperationalError
 from rich.console import Console, RenderableType
 
 from exchanges.services import kept_reason
@@ -17,9 +18,10 @@ from exchanges.texts import shown
 
 REFUSED = 1
 USAGE = 2
+DATABASE_AWAY = 3
 PLAIN_WIDTH = 240
 EXIT_CODES = """\
-exit codes: 0 all done, 1 something was refused or not found, 2 wrong usage
+exit codes: 0 all done, 1 something was refused or not found, 2 wrong usage, 3 the database was away
 The history names the actor "operator:NAME (command)", NAME being the user of this machine (with sudo, its user).
 """
 
@@ -42,6 +44,16 @@ class OperatorCommand(BaseCommand):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **kwargs,
         )
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except (OperationalError, InterfaceError) as error:
+            raise CommandError(
+                f"The database cannot be relied on at this moment: {shown(str(error).strip())}\n"
+                "What you asked for may or may not have been done. Look before you ask for it again.",
+                returncode=DATABASE_AWAY,
+            ) from None
 
     def add_json(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="answer with one JSON document on standard output")

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -5,6 +8,7 @@ from django.db import DatabaseError, connection, transaction
 
 from exchanges import services
 from exchanges.models import Venue, VenueEvent
+from quiktrade.private_server import ROOT
 
 
 @pytest.fixture
@@ -85,3 +89,17 @@ def test_of_many_who_halt_at_once_one_does(transactional_db: None) -> None:
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(attempt, range(8))) == 1
     assert VenueEvent.objects.count() == 1
+
+
+def test_without_the_database_a_command_says_so_and_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "halt_venue", "XSIM", "--reason", "x"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": "postgresql://u@127.0.0.1:9/none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "The database cannot be relied on" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -47,7 +47,7 @@ def test_a_halted_venue_needs_a_person_with_the_orders_that_wait_there() -> None
     venue = halted_venue()
     OrderFactory(venue=venue, attempts=1, delay=-300.0)
     OrderFactory(venue=venue, attempts=1, delay=300.0)
-    assert sentences() == ["XSIM is halted by operator:olga: wrong prices. 2 orders wait."]
+    assert sentences() == ["XSIM is halted by olga: wrong prices. 2 orders wait."]
     assert attention.state().heads() == ["XSIM halted"]
 
 

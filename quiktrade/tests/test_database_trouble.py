@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import answering, run_engine
 from quiktrade import health
-from quiktrade.bootstrap import ROOT
 from quiktrade.database import WEB, Bounds, Connection, bound_waits
 from quiktrade.tests.servers import Server, used_by_this_process
 
@@ -239,20 +237,6 @@ def test_a_commit_whose_answer_does_not_come_is_an_error(transactional_db: None)
             )
         with pytest.raises(OperationalError, match="not answered"), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("INSERT INTO slow VALUES (1)")
-
-
-def test_a_command_says_in_a_sentence_that_the_database_is_away() -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", "requeue_orders", "--venue", "XSIM", "--reason", "x"],
-        cwd=ROOT,
-        env={"PATH": os.defpath, "DATABASE_URL": "postgresql://quiktrade@127.0.0.1:9/quiktrade"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("The database cannot be relied on at this moment. What was asked for may or may not")
-    assert "Traceback" not in done.stderr
 
 
 def test_on_a_full_disk_orders_are_503_and_readiness_says_so_although_the_log_has_room(
