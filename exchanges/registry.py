@@ -26,7 +26,8 @@ def open_venue(adapter: str, settings: Mapping[str, Any]) -> Venue:
     except ValueError:
         raise
     except Exception as error:
-        raise ValueError(f"the adapter cannot use these settings: {error!r}") from error
+        # Not its words: they may repeat a setting, which may be a secret.
+        raise ValueError(f"the adapter cannot use these settings ({type(error).__name__})") from None
 
 
 def capabilities_of(adapter: str, settings: Mapping[str, Any]) -> Capabilities:

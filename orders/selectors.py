@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from django.db import InterfaceError, OperationalError
 from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from exchanges.statements import fetch
 from orders.models import OrderEvent
 from quiktrade import waiting
-from quiktrade.database import is_gone
 
 # An open circuit puts a venue's orders off to its next probe.
 _SECONDS_UNTIL_DUE = """
@@ -133,14 +133,14 @@ def _look_up(wanted: Sequence[_LookUp]) -> None:
     """Find each one's order, all with one statement. One that cannot be read is no other client's trouble."""
     try:
         _find(wanted)
+    except (OperationalError, InterfaceError):
+        raise  # so it is for all of them, and for those who wait for the next statement
     except Exception as error:
-        if len(wanted) == 1 or is_gone(error):
-            raise
-        for each in wanted:
-            try:
-                _find([each])
-            except Exception as its_own:
-                each.error = its_own
+        if len(wanted) == 1:
+            wanted[0].error = error
+        else:
+            for each in wanted:
+                _look_up([each])
 
 
 def _find(wanted: Sequence[_LookUp]) -> None:

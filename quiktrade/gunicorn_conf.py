@@ -16,7 +16,7 @@ from quiktrade.web_worker import Worker
 def _count(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip() or str(default)
     if not text.isdecimal() or int(text) < 1:
-        sys.stderr.write(f"{name} is {text!r}; a whole number from 1 is needed\n")
+        sys.stderr.write(f"{name} must be a whole number, 1 or more\n")  # it is not repeated: see settings.py
         sys.exit(2)
     return int(text)
 

@@ -92,7 +92,10 @@ def _could_store() -> dict[str, Any]:
         _write()
     except (DatabaseError, NotDurable) as error:
         logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
-        return {"ok": False, "detail": "The database cannot be reached, or cannot write."}
+        connection.close()  # it may be closed already, and is to be opened anew for what else is asked
+        full = isinstance(error.__cause__, psycopg.errors.DiskFull)
+        why = "The database's disk is full." if full else "The database cannot be reached, or cannot write."
+        return {"ok": False, "detail": why}
     return {"ok": True}
 
 

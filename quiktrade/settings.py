@@ -22,7 +22,7 @@ from quiktrade.database import OPTIONS
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-# ---- Reading the environment: loud about what is wrong, and where ----
+# ---- Reading the environment: loud about what is wrong, and where. No value is repeated: it may be a secret. ----
 
 
 def env(name: str, default: str) -> str:
@@ -35,7 +35,7 @@ def env_bool(name: str, default: bool) -> bool:
         return True
     if text in ("0", "false", "no", "off"):
         return False
-    raise ImproperlyConfigured(f"{name} is {text!r}; use 1 or 0")
+    raise ImproperlyConfigured(f"{name} must be 1 or 0")
 
 
 def env_number(name: str, default: float, *, minimum: float) -> float:
@@ -43,16 +43,16 @@ def env_number(name: str, default: float, *, minimum: float) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise ImproperlyConfigured(f"{name} is {text!r}; a number is needed") from None
+        raise ImproperlyConfigured(f"{name} must be a number") from None
     if not minimum <= number < float("inf"):
-        raise ImproperlyConfigured(f"{name} is {text}; the least allowed is {minimum:g}")
+        raise ImproperlyConfigured(f"{name} must be a number, {minimum:g} or more")
     return number
 
 
 def env_int(name: str, default: int, *, minimum: int) -> int:
     number = env_number(name, default, minimum=minimum)
     if number != int(number):
-        raise ImproperlyConfigured(f"{name} is {number:g}; a whole number is needed")
+        raise ImproperlyConfigured(f"{name} must be a whole number")
     return int(number)
 
 
@@ -63,7 +63,7 @@ def env_list(name: str, default: str) -> list[str]:
 def env_match(name: str, default: str, pattern: str, needed: str) -> str:
     text = env(name, default)
     if not re.fullmatch(pattern, text):
-        raise ImproperlyConfigured(f"{name} is {text!r}; {needed} is needed")
+        raise ImproperlyConfigured(f"{name} must be {needed}")
     return text
 
 
@@ -71,7 +71,7 @@ def env_match(name: str, default: str, pattern: str, needed: str) -> str:
 
 ENVIRONMENT = env("QUIKTRADE_ENV", "local")
 if ENVIRONMENT not in ("local", "production"):
-    raise ImproperlyConfigured(f"QUIKTRADE_ENV is {ENVIRONMENT!r}; use local or production")
+    raise ImproperlyConfigured("QUIKTRADE_ENV must be local or production")
 PRODUCTION = ENVIRONMENT == "production"
 DATA_DIR = Path(env("QUIKTRADE_DATA", str(BASE_DIR / ".data")))
 
@@ -131,7 +131,7 @@ if PRODUCTION and not ALLOWED_HOSTS:
 CSRF_TRUSTED_ORIGINS = env_list("QUIKTRADE_CSRF_TRUSTED_ORIGINS", "")
 for _origin in CSRF_TRUSTED_ORIGINS:
     if not re.fullmatch(r"https?://[^/]+", _origin):
-        raise ImproperlyConfigured(f"QUIKTRADE_CSRF_TRUSTED_ORIGINS has {_origin!r}; it must be like https://host")
+        raise ImproperlyConfigured("QUIKTRADE_CSRF_TRUSTED_ORIGINS must be like https://host, several by commas")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
@@ -224,8 +224,10 @@ def _database(url: str) -> dict[str, Any]:
         given = conninfo_to_dict(url)
     except Exception:  # its words quote what it cannot read, which may be the password
         raise ImproperlyConfigured(_NO_DATABASE_URL) from None
-    hosts, ports = str(given.get("host", "")), str(given.get("port", ""))
-    if "@" in hosts.rpartition("/")[2] or not re.fullmatch(r"[\d,]*", ports):  # a part of the password, then
+    ports, name = str(given.get("port", "")).split(","), str(given.get("dbname", ""))
+    wrong_port = any(port and not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535) for port in ports)
+    host = str(given.get("host", "")).rpartition("/")[2]
+    if wrong_port or "@" in host or ("://" in url and "@" in name):  # a part of the password, then
         raise ImproperlyConfigured(_NO_DATABASE_URL)
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return {

@@ -212,9 +212,9 @@ def _url(settings: Mapping[str, Any]) -> URL:
 def _seconds(settings: Mapping[str, Any], name: str, default: float) -> float:
     value = settings.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: must be a number of seconds, not {type(value).__name__}")
+        raise ValueError(f"{name}: must be a number of seconds")
     if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name}: must be above zero, not {value!r}")
+        raise ValueError(f"{name}: must be above zero")
     return float(value)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from exchanges.registry import capabilities_of, open_venue
+from exchanges.registry import ADAPTERS, capabilities_of, open_venue
 from exchanges.venue import ResendSafety
 
 URL = "http://127.0.0.1:8765"
@@ -62,10 +62,21 @@ def test_a_setting_that_will_not_do_is_named(key: str, value: Any) -> None:
         open_venue("simulator", {"url": URL} | {key: value})
 
 
-def test_a_secret_in_the_address_is_not_repeated() -> None:
-    with pytest.raises(ValueError, match="url") as raised:
-        open_venue("simulator", {"url": "http://user:secret@host"})
+@pytest.mark.parametrize(
+    "key", ["url", "timeout_seconds", "settle_seconds", "in_flight", "resend_safety", "duplicate_window_seconds"]
+)
+@pytest.mark.parametrize("value", ["a secret", ["a secret"], {"a secret": 1}, "http://user:a secret@host"])
+def test_a_secret_in_a_setting_is_not_repeated(key: str, value: object) -> None:
+    safety = {"resend_safety": "refuses_recent_duplicates"} if key == "duplicate_window_seconds" else {}
+    with pytest.raises(ValueError, match=key) as raised:
+        open_venue("simulator", {"url": URL} | safety | {key: value})
     assert "secret" not in str(raised.value)
+
+
+def test_a_secret_is_not_repeated_when_an_adapter_fails_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ADAPTERS, "other", lambda settings: settings["a secret"])
+    with pytest.raises(ValueError, match=r"cannot use these settings \(KeyError\)"):
+        open_venue("other", {})
 
 
 def test_an_adapter_that_is_not_installed_is_named() -> None:

@@ -1,9 +1,14 @@
 """What a client sees when the database is in trouble, on real connections."""
 
 import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +28,7 @@ from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import answering, run_engine
 from quiktrade import health
 from quiktrade.database import WEB, Bounds, Connection, bound_waits
+from quiktrade.tests.servers import Server, used_by_this_process
 
 
 @contextmanager
@@ -231,3 +237,61 @@ def test_a_commit_whose_answer_does_not_come_is_an_error(transactional_db: None)
             )
         with pytest.raises(OperationalError, match="not answered"), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("INSERT INTO slow VALUES (1)")
+
+
+def test_on_a_full_disk_orders_are_503_and_readiness_says_so_although_the_log_has_room(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REMEMBER_SECONDS", 0.0)
+    monkeypatch.setattr(health, "_latest", None)
+    orders = {"orders": [{**ORDER, "client_order_id": str(number)} for number in range(200)]}
+    with small_disk(megabytes=110) as disk, server_on(disk) as server, used_by_this_process(server):
+        VenueFactory()
+        alice = APIClient(HTTP_AUTHORIZATION=f"Bearer {AccessToken.for_user(UserFactory())}")
+        assert Client().get("/readyz").status_code == 200
+
+        fill(disk)
+        with server.connect() as admin:
+            admin.execute("SELECT pg_logical_emit_message(true, '', '')")  # a commit by itself does not fail
+        answer = Client().get("/readyz")
+        assert (answer.status_code, answer.json()["checks"]["database"]["detail"]) == (
+            503,
+            "The database's disk is full.",
+        )
+        check_unavailable(alice.post("/api/v1/orders/batch", orders))
+
+        (disk / "filler").unlink()
+        close_old_connections()  # as at every request's end
+        assert Client().get("/readyz").status_code == 200
+        assert alice.post("/api/v1/orders/batch", orders).status_code == 200
+
+
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="quiktrade-") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=711", "tmpfs", folder]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("A disk of a test's own needs the right to mount one.")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def server_on(disk: Path) -> Iterator[Server]:
+    server = Server(disk / "server")
+    server.make()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def fill(disk: Path) -> None:
+    filler = os.open(disk / "filler", os.O_CREAT | os.O_WRONLY)
+    with suppress(OSError):
+        while True:
+            os.write(filler, bytes(4096))
+    os.close(filler)

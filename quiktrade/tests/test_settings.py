@@ -3,16 +3,20 @@
 import json
 import os
 import re
+import runpy
 import stat
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from quiktrade.bootstrap import ROOT
 from quiktrade.tests.processes import free_ports
+from quiktrade.web_worker import Worker
 
 PRODUCTION = {
     "QUIKTRADE_ENV": "production",
@@ -142,8 +146,92 @@ def test_gunicorn_ends_and_says_it_without_a_traceback(variable: str, tmp_path: 
     # One worker: of two that end at once gunicorn's master takes the second for an error of its own.
     done = start(command, {"QUIKTRADE_DATA": str(tmp_path), "QUIKTRADE_WEB_WORKERS": "1", variable: "abc"})
     assert done.returncode != 0
-    assert f"{variable} is 'abc'" in done.stderr
+    assert f"{variable} must be" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+MARK = "Zx7SECRET9q"
+BROKEN = (MARK, f"{MARK} {MARK}", f"%{MARK}", f"/{MARK}/{MARK}", f"é{MARK}\udcff")
+BROKEN_URLS = (
+    f"postgresql://u:{MARK}%pw@127.0.0.1:9/db",
+    f"postgresql://u:a%{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:{MARK} x@127.0.0.1:9/db",
+    f"postgresql://u:a@{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:a/{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:12/{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:a:{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:a?{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:a#{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:[{MARK}@127.0.0.1:9/db",
+    f"postgresql://u:a@[{MARK}/db",
+    f"postgresql://u:{MARK}",
+    f"postgresql://127.0.0.1:9/db?user=u&password={MARK}&",
+    f"postgresql://127.0.0.1:9/db?{MARK}",
+    f"postgresql://127.0.0.1:9/db?{MARK}=1",
+    f"postgresql://u:{MARK}@127.0.0.1:9/db",
+    f"mysql://u:{MARK}@127.0.0.1/db",
+    f"host=127.0.0.1 port=9 password=a {MARK}",
+    f"host=127.0.0.1 port=9 password='{MARK}",
+    f"host=127.0.0.1 port=9 passwort={MARK}",
+    f"host=127.0.0.1 port=9 password={MARK}",
+)
+NO_SECRETS = {"QUIKTRADE_DATA", "QUIKTRADE_STATIC_ROOT"}
+"""Folders, which are named where they cannot be used."""
+
+
+def variables() -> list[str]:
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("## Configure it") : readme.index("## Change it")]
+    return sorted({*re.findall(r"QUIKTRADE_[A-Z_]+[A-Z]", table), "DATABASE_URL"} - NO_SECRETS)
+
+
+@pytest.mark.parametrize("variable", variables())
+@pytest.mark.parametrize("program", ["settings", "gunicorn_conf"])
+def test_no_setting_is_repeated_in_what_is_said_of_it(
+    variable: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("QUIKTRADE_", "DATABASE_URL"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("QUIKTRADE_DATA", str(tmp_path))
+    monkeypatch.setattr(Worker, "most_in_hand", Worker.most_in_hand)
+    for value in (*BROKEN, *(BROKEN_URLS if variable == "DATABASE_URL" else ())):
+        monkeypatch.setenv(variable, value)
+        try:
+            made = runpy.run_path(str(ROOT / "quiktrade" / f"{program}.py"))
+            if variable == "DATABASE_URL" and program == "settings":
+                connect(made["DATABASES"]["default"])
+        except (Exception, SystemExit) as error:
+            said = "".join(traceback.format_exception(error))
+            assert MARK not in said, value
+    printed = capfd.readouterr()
+    assert MARK not in printed.out + printed.err
+
+
+def test_a_password_that_is_read_as_a_databases_name_is_refused(tmp_path: Path) -> None:
+    for url in (f"postgresql://u:12/{MARK}@127.0.0.1:9/db", "postgresql://u:123456789"):
+        assert "not a PostgreSQL address" in refusal({"QUIKTRADE_DATA": str(tmp_path), "DATABASE_URL": url})
+
+
+def connect(database: dict[str, Any]) -> None:
+    """As Django would. A string that can be read leads somewhere, and what is wrong there is said of that."""
+    names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "NAME": "dbname"}
+    given = {option: database[name] for name, option in names.items() if database[name]}
+    options = {name: value for name, value in database["OPTIONS"].items() if name != "prepare_threshold"}
+    psycopg.connect(**{**given, **options, "connect_timeout": 2})
+
+
+def test_no_program_prints_a_password(tmp_path: Path) -> None:
+    environment = {"QUIKTRADE_DATA": str(tmp_path), "DATABASE_URL": BROKEN_URLS[0], "QUIKTRADE_WEB_WORKERS": "1"}
+    bind = f"127.0.0.1:{free_ports(1)}"
+    for command in (
+        ["manage.py", "check"],
+        ["manage.py", "up"],
+        ["-m", "gunicorn", "--config", "quiktrade/gunicorn_conf.py", "--bind", bind],
+    ):
+        done = start(command, environment)
+        assert done.returncode != 0
+        assert "DATABASE_URL is not a PostgreSQL address" in done.stderr
+        assert MARK not in done.stdout + done.stderr
 
 
 def test_without_any_variable_only_loopback_names_are_answered(tmp_path: Path) -> None:

@@ -278,8 +278,12 @@ def test_an_order_that_cannot_be_read_spoils_no_other_clients_look_up(hub: Hub) 
     try:
         hub.run(*(partial(task, number, order) for number, order in enumerate([good, spoilt, good])))
         hub.resume()
-        assert isinstance(found[1], DataError)
-        assert [getattr(found[n], "id", None) for n in (0, 2)] == [good.pk, good.pk]
+        hub.run(partial(task, 3, spoilt))  # all by itself, and these wait for what comes after it
+        hub.run(partial(task, 4, good), partial(task, 5, good))
+        hub.resume()
+        hub.resume()
+        assert [isinstance(found[n], DataError) for n in (1, 3)] == [True, True]
+        assert [getattr(found[n], "id", None) for n in (0, 2, 4, 5)] == [good.pk] * 4
     finally:
         (constraint,) = [c for c in Order._meta.constraints if c.name == "order_times_readable"]
         Order.objects.update(next_attempt_at=timezone.now())
