@@ -13,7 +13,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, InternalError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from exchanges import directory, health
@@ -326,7 +326,7 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[Moved]:
     try:
         with transaction.atomic():
             recorded = _record(steps, actor=actor)
-    except (OperationalError, InterfaceError, InternalError):
+    except (OperationalError, InterfaceError):
         raise  # the database's trouble, and not that of one outcome
     except Exception as error:
         if len(steps) > 1:
