@@ -114,7 +114,7 @@ def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node,
     assert Order.objects.filter(status="placed").count() == len(orders) + 1
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_node_that_starts_forgets_those_that_have_been_silent_for_a_day(settings: Any) -> None:
     for name, hours in (("gone", 25), ("silent", 23)):
         at = timezone.now() - timedelta(hours=hours)

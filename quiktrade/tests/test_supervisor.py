@@ -164,7 +164,8 @@ def test_started_by_nohup_it_outlives_its_terminal_and_ends_when_asked(run: Run,
     running.kill("two")
     assert "one | ended: exit status 3" in running.output  # which is not known where SIGCHLD is ignored
     running.stop(number)
-    assert running.asked == ["two"]
+    # "one" fails and is started again, so at this moment it may be there to be asked, or not.
+    assert [name for name in running.asked if name != "one"] == ["two"]
     assert running.output.endswith("the end\n")
 
 
