@@ -33,4 +33,4 @@ EXPOSE 8000
 # /healthz asks nothing of the database: a web process is not restarted because the database is.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=3)"]
-CMD ["gunicorn", "--config", "quiktrade/gunicorn_conf.py", "--bind", "0.0.0.0:8000"]
+CMD ["gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", "0.0.0.0:8000"]

@@ -1,1 +1,1 @@
-pytest_plugins = ["quiktrade.pytest_plugin"]
+pytest_plugins = ["quiktrade.tests.plugin"]

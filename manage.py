@@ -12,7 +12,7 @@ WRONG_USAGE = 2
 def main() -> None:
     # The imports wait: nothing but this file may be read by an older Python, or without the packages.
     refuse_old_python()
-    from quiktrade import bootstrap
+    from quiktrade.local import bootstrap
 
     write_whatever_it_is()
     bootstrap.ensure_packages(sys.argv)
@@ -20,14 +20,15 @@ def main() -> None:
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
-    from quiktrade import children, local_database
+    from quiktrade import processes
+    from quiktrade.local.postgres import lease
 
-    children.forget_inherited_signals()
-    children.end_with_parent()
+    processes.forget_inherited_signals()
+    processes.end_with_parent()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
     try:
-        local_database.configure(sys.argv)
-    except local_database.LocalDatabaseError as error:
+        lease.configure(sys.argv)
+    except lease.LocalDatabaseError as error:
         sys.exit(str(error))
     try:
         import quiktrade.settings  # noqa: F401  Django would show a traceback of the same

@@ -39,7 +39,7 @@ def main() -> int:
     refuse_old_python()
     if sys.platform != "linux":
         sys.exit("The benchmark needs Linux: it counts processor time in /proc.")
-    from quiktrade import bootstrap
+    from quiktrade.local import bootstrap
 
     bootstrap.ensure_packages(sys.argv)
     arguments = _arguments()
@@ -50,10 +50,10 @@ def main() -> int:
 
     import django
 
-    from quiktrade import local_database
+    from quiktrade.local.postgres import lease
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
-    os.environ["DATABASE_URL"] = local_database.url()
+    os.environ["DATABASE_URL"] = lease.url()
     django.setup()
     logging.disable(logging.WARNING)  # halting a venue is the routine here; the parts have logs of their own
     try:
@@ -84,11 +84,11 @@ def _start_anew() -> None:
 def _measure(arguments: argparse.Namespace, directory: Path) -> int:
     from rich.console import Console
 
-    from benchmarks import environment, plot, report
-    from benchmarks.scenarios import LONG, SCENARIOS, SLOW_TO_START
-    from benchmarks.session import Options, Session
-    from benchmarks.stage import Stage, interrupt_as_keyboard
-    from quiktrade.private_server import LocalDatabaseError
+    from benchmarks.speed import environment, plot, report
+    from benchmarks.speed.scenarios import LONG, SCENARIOS, SLOW_TO_START
+    from benchmarks.speed.session import Options, Session
+    from benchmarks.speed.stage import Stage, interrupt_as_keyboard
+    from quiktrade.local.postgres.server import LocalDatabaseError
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
     left_out = frozenset() if arguments.all else SLOW_TO_START if arguments.quick else LONG

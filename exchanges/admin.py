@@ -15,12 +15,12 @@ from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from exchanges import services
-from exchanges.console.intents import Intent, IntentAdmin, Outcome
-from exchanges.console.pages import clipped, label, two, who
-from exchanges.console.times import age, ahead, exact, stamp
-from exchanges.console.venue_settings import SettingsField, unmasked
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.registry import ADAPTERS, open_venue
+from exchanges.venue_settings import SettingsField, unmasked
+from quiktrade.console.intents import Intent, IntentAdmin, Outcome
+from quiktrade.console.pages import clipped, label, two, who
+from quiktrade.console.times import age, ahead, exact, stamp
 
 EVENTS_SHOWN = 200
 

@@ -78,7 +78,7 @@ class Venue(models.Model):
 
 
 class VenueHealth(models.Model):
-    """A venue's circuit and its bucket of sends, shared by all workers. Written by `exchanges.health` alone.
+    """A venue's circuit and its bucket of sends, shared by all workers. Written by `exchanges.circuit` alone.
 
     `trouble` says why nothing is sent to it, `opened_at` since when, `last_error` what it said. Nothing is sent
     before `retry_at`, and one probe after it. `paused_until` is what the venue asked for.

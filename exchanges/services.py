@@ -5,9 +5,9 @@ import logging
 from django.db import transaction
 from django.db.models.functions import Now
 
-from exchanges import health
+from exchanges import circuit
 from exchanges.models import Venue, VenueEvent
-from exchanges.texts import MAX_ACTOR, MAX_TEXT, storable
+from quiktrade.texts import MAX_ACTOR, MAX_TEXT, storable
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
             raise NotHalted(f"{code} is not halted.")
         Venue.objects.filter(pk=code).update(halted_at=None, halted_by="", halt_reason="")
         VenueEvent.objects.create(venue=venue, event="resumed", actor=actor, reason=reason)
-        health.try_now(code)
+        circuit.try_now(code)
         venue.refresh_from_db()
     logger.warning("Venue resumed", extra={"event": "venue.resumed", "venue": code, "actor": actor, "reason": reason})
     return venue

@@ -30,7 +30,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-from exchanges.texts import storable
+from quiktrade.texts import storable
 
 LONGEST_ID = 64
 

@@ -1,6 +1,6 @@
 from django.apps import AppConfig
 
-from orders import durability
+from quiktrade.database import durability
 
 
 class OrdersConfig(AppConfig):

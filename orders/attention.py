@@ -15,10 +15,10 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from exchanges.health import LONG_PAUSE_SECONDS
+from exchanges.circuit import LONG_PAUSE_SECONDS
 from exchanges.models import Venue, VenueHealth
-from exchanges.statements import fetch
 from orders.models import Order, Status
+from quiktrade.database.statements import fetch
 
 MOST = 10_000
 """Counts stop here: more is "10,000+"."""

@@ -22,10 +22,8 @@ import psycopg
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from exchanges import crash
-from exchanges.health import Permit
+from exchanges.circuit import Permit
 from exchanges.registry import open_venue
-from exchanges.texts import storable
 from exchanges.venue import (
     Capabilities,
     NewOrder,
@@ -37,12 +35,15 @@ from exchanges.venue import (
     VenueError,
     VenueTrouble,
 )
-from orders import doorbell, selectors, services
+from orders import selectors, services
 from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, Moved, Step
 from orders.selectors import VenueToServe
 from orders.services import Attempt
-from quiktrade.database import is_gone
+from quiktrade import crash
+from quiktrade.database.connection import is_gone
+from quiktrade.jobs import doorbell
+from quiktrade.texts import storable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

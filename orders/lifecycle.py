@@ -23,9 +23,9 @@ from uuid import UUID
 import orjson
 from django.db import connection, models
 
-from exchanges.statements import fetch
-from exchanges.texts import MAX_ACTOR, storable
 from orders.models import Status
+from quiktrade.database.statements import fetch
+from quiktrade.texts import MAX_ACTOR, storable
 
 PENDING, SUBMITTING, UNCONFIRMED = Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED
 PLACED, REJECTED, FAILED, CANCELED = Status.PLACED, Status.REJECTED, Status.FAILED, Status.CANCELED
@@ -346,7 +346,7 @@ def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -
 
     No more than `in_flight` are under way afterwards, if claims for a venue follow one another. Two callers never
     get the same order. Commit before sending anything. Whether the venue may be sent to at all is for the caller
-    to ask (exchanges.health).
+    to ask (exchanges.circuit).
     """
     limits = {"limit": limit, "in_flight": in_flight, "lease": _bounded(lease)}
     return _run(_CLAIM, {"venue": venue, **limits, "actor": actor})

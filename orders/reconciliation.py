@@ -22,18 +22,19 @@ from django.db.models import ExpressionWrapper, F, QuerySet
 from django.db.models.fields import DurationField
 from django.db.models.functions import Now
 
-from exchanges import directory, health
+from exchanges import circuit, directory
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import open_venue
-from exchanges.texts import storable
 from exchanges.venue import Capabilities, NotSent, OutcomeUnknown, Report, ReportStatus, ResendSafety, VenueError
-from orders import doorbell, lifecycle, selectors, services
+from orders import lifecycle, selectors, services
 from orders.backoff import backoff_seconds
 from orders.lifecycle import Event, LookUp, Step
 from orders.models import Order, Status
 from orders.selectors import Doubt
 from orders.services import Result
-from quiktrade.database import is_gone
+from quiktrade.database.connection import is_gone
+from quiktrade.jobs import doorbell
+from quiktrade.texts import storable
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +221,7 @@ def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: 
             for row in list(idle.values()):
                 try:
                     due = take(row)
-                    first = health.look_ups(row.code, len(due)) if due else 0
+                    first = circuit.look_ups(row.code, len(due)) if due else 0
                 except Exception as error:
                     _go_on_after(error, row)
                     del idle[row.code]
@@ -278,7 +279,7 @@ def _record(
                 unanswered.setdefault(f"Look-up failed: {answer}", []).append(order)
                 results.append(Result(order.order_id, False, f"The venue gave no answer: {answer}"))
     if capabilities.finds:
-        health.record_look_ups(row.code, answers.values())
+        circuit.record_look_ups(row.code, answers.values())
     moved = services.record_outcomes(steps, actor=actor) if steps else []
     results += [Result(order.id, True, order.status) for order in moved]
     results += _left_behind((step.order_id for step in steps), {order.id for order in moved})
@@ -380,8 +381,8 @@ def _left_behind(order_ids: Iterable[UUID], moved: set[UUID]) -> list[Result]:
 
 def _ask_now(row: VenueRow, order_id: UUID) -> Answer:
     """The venue's answer about one order, which also tells how the venue stands."""
-    answers = _answers(row, [order_id], health.look_ups(row.code, 1))
-    health.record_look_ups(row.code, answers.values())
+    answers = _answers(row, [order_id], circuit.look_ups(row.code, 1))
+    circuit.record_look_ups(row.code, answers.values())
     return answers[order_id]
 
 

@@ -11,9 +11,9 @@ from django.db import InterfaceError, OperationalError
 from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
-from exchanges.statements import fetch
 from orders.models import OrderEvent
 from quiktrade import waiting
+from quiktrade.database.statements import fetch
 
 # An open circuit puts a venue's orders off to its next probe.
 _SECONDS_UNTIL_DUE = """

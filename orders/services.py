@@ -16,18 +16,19 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
-from exchanges import directory, health
+from exchanges import circuit, directory
 from exchanges.directory import Listing
 from exchanges.models import Venue
 from exchanges.venue import Capabilities, ResendSafety, VenueError
-from orders import doorbell, lifecycle, selectors, together
-from orders.durability import durable
+from orders import lifecycle, selectors, together
 from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.outcome_log import OutcomeLog
 from orders.selectors import ClientOrder
 from quiktrade import waiting
-from quiktrade.database import is_gone
+from quiktrade.database.connection import is_gone
+from quiktrade.database.durability import durable
+from quiktrade.jobs import doorbell
 
 logger = logging.getLogger(__name__)
 
@@ -413,10 +414,10 @@ def _log_counted(level: int, text: str, orders: Iterable[Moved]) -> None:
 @dataclass(frozen=True, slots=True)
 class Claim:
     orders: list[Moved]
-    permit: health.Permit
+    permit: circuit.Permit
 
 
-NO_CLAIM = Claim([], health.NONE)
+NO_CLAIM = Claim([], circuit.NONE)
 
 
 def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
@@ -426,12 +427,12 @@ def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
     """
     orders: list[Moved] = []
     with transaction.atomic():
-        permit = health.permit(code, wanted)
+        permit = circuit.permit(code, wanted)
         if permit.sends > 0:
             limits = {"limit": permit.sends, "in_flight": permit.in_flight}
             orders = lifecycle.claim(code, **limits, lease=settings.PLACEMENT_LEASE_SECONDS, actor=actor)
             if permit.rated and orders:
-                health.spend(code, len(orders))
+                circuit.spend(code, len(orders))
     return Claim(orders, permit)
 
 
@@ -439,8 +440,8 @@ def shut_out(code: str, *, error: str) -> None:
     """Have the orders of a venue wait whose row names no adapter that works; it is tried again now and then."""
     logger.error("Venue cannot be opened: its orders wait", extra={"venue": code, "error": error})
     with transaction.atomic():
-        health.permit(code, 0)
-        health.record_silence(code, requests=health.SILENCES_TO_OPEN, probe=True, error=error)
+        circuit.permit(code, 0)
+        circuit.record_silence(code, requests=circuit.SILENCES_TO_OPEN, probe=True, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,7 +454,7 @@ class Attempt:
     step: Step
     venue: str
     answered: bool | None
-    permit: health.Permit
+    permit: circuit.Permit
     number: int | None = None
     error: VenueError | None = None
 
@@ -476,11 +477,11 @@ def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
     answered = [attempt for attempt in sent if attempt.answered]
     probe = any(attempt.permit.probe for attempt in sent)
     if errors := [attempt.error for attempt in sent if attempt.error and attempt.error.trouble]:
-        health.record_trouble(code, errors, probe=probe)
+        circuit.record_trouble(code, errors, probe=probe)
     elif sent and not answered:
-        health.record_silence(code, requests=len(sent), probe=probe, error=sent[-1].step.reason)
+        circuit.record_silence(code, requests=len(sent), probe=probe, error=sent[-1].step.reason)
     elif len(answered) < len(sent) or any(attempt.permit.troubled for attempt in sent):
-        health.record_answer(code, probe=any(attempt.permit.probe for attempt in answered))
+        circuit.record_answer(code, probe=any(attempt.permit.probe for attempt in answered))
 
 
 def sweep_orders(*, limit: int = 1000) -> int:
@@ -536,5 +537,5 @@ def _pull_back(code: str, capabilities: Capabilities, limit: int) -> None:
         stamped=capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS,
         limit=limit,
     )
-    if orders or health.pull_back(code):
+    if orders or circuit.pull_back(code):
         logger.error("Times far in the future put right: was the database's clock set back?", extra={"orders": orders})

@@ -16,9 +16,10 @@ from django.conf import settings
 from django.utils import timezone
 from django_q.models import Schedule
 
-from orders import reconciliation, selectors, services, slots
+from orders import reconciliation, selectors, services
 from orders.engine import Engine
 from orders.models import new_order_id
+from quiktrade.jobs import slots
 
 PLACE, SWEEP, RECONCILE = (f"orders.tasks.{job}" for job in ("place_due_orders", "sweep_orders", "reconcile_orders"))
 

@@ -16,10 +16,10 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from orders import lifecycle
-from orders.durability import durable
 from orders.lifecycle import NewRow
 from quiktrade import waiting
-from quiktrade.database import is_gone
+from quiktrade.database.connection import is_gone
+from quiktrade.database.durability import durable
 
 MOST_ROWS = 500
 MOST_WAITS = 2

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 
-from exchanges.texts import shown
+from quiktrade.texts import shown
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

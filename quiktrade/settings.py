@@ -11,14 +11,15 @@ import secrets
 import socket
 import tomllib
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
-from quiktrade import local_database
-from quiktrade.database import OPTIONS
+from quiktrade.database.connection import OPTIONS
+from quiktrade.local.postgres import lease
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
@@ -162,17 +163,19 @@ INSTALLED_APPS = [
     "exchanges",
     "django_q",
 ]
+if find_spec("benchmarks"):  # `manage.py chaos`; an image is without it
+    INSTALLED_APPS.append("benchmarks")
 MIDDLEWARE = [
-    "quiktrade.middleware.probes",
-    "quiktrade.middleware.optional_trailing_slash",
+    "quiktrade.api.middleware.probes",
+    "quiktrade.api.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "quiktrade.middleware.no_nul_in_the_console",
-    "quiktrade.middleware.ConsoleSessionMiddleware",
+    "quiktrade.api.middleware.no_nul_in_the_console",
+    "quiktrade.api.middleware.ConsoleSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "quiktrade.middleware.ConsoleAuthenticationMiddleware",
-    "quiktrade.middleware.ConsoleMessageMiddleware",
+    "quiktrade.api.middleware.ConsoleAuthenticationMiddleware",
+    "quiktrade.api.middleware.ConsoleMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 APPEND_SLASH = False  # a redirect would turn a POST into a GET; both forms of a path answer
@@ -233,17 +236,18 @@ def _database(url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(_NO_DATABASE_URL)
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return {
-        "ENGINE": "quiktrade.postgresql",
+        "ENGINE": "quiktrade.database",
         **{setting: str(given.pop(option, "")) for setting, option in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {**OPTIONS, **given, "prepare_threshold": 5},  # else exchanges.statements could prepare nothing
+        # Where Django leaves the threshold at None, database/statements.py could prepare nothing.
+        "OPTIONS": {**OPTIONS, **given, "prepare_threshold": 5},
     }
 
 
 if PRODUCTION and not env("DATABASE_URL", ""):
     raise ImproperlyConfigured("Production needs DATABASE_URL, for example postgresql://user:password@host/quiktrade")
-DATABASES = {"default": _database(env("DATABASE_URL", "") or local_database.url())}
+DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url())}
 
 # ---- Accounts and tokens ----
 
@@ -276,12 +280,12 @@ _TOKEN_RATE = env_match("QUIKTRADE_TOKEN_RATE", "30/min", _RATE, "30/min or the 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["quiktrade.auth.authentication.TokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["quiktrade.parsers.StrictJSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["quiktrade.renderers.FastJSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "quiktrade.negotiation.JSONFirst",
-    "DEFAULT_METADATA_CLASS": "quiktrade.negotiation.NoMetadata",
+    "DEFAULT_PARSER_CLASSES": ["quiktrade.api.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["quiktrade.api.renderers.FastJSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "quiktrade.api.negotiation.JSONFirst",
+    "DEFAULT_METADATA_CLASS": "quiktrade.api.negotiation.NoMetadata",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "quiktrade.problems.exception_handler",
+    "EXCEPTION_HANDLER": "quiktrade.api.problems.exception_handler",
     "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address: slows guessing down
     "NUM_PROXIES": 1 if env_bool("QUIKTRADE_BEHIND_PROXY", False) else 0,
     "COERCE_DECIMAL_TO_STRING": True,
@@ -318,8 +322,8 @@ SPECTACULAR_SETTINGS = {
     "SORT_OPERATIONS": False,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "quiktrade.openapi.name_enums",
-        "quiktrade.openapi.add_problems",
+        "quiktrade.api.openapi.name_enums",
+        "quiktrade.api.openapi.add_problems",
     ],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,  # it would say "`buy` - Buy"
     "ENUM_NAME_OVERRIDES": {
@@ -388,17 +392,17 @@ JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "QuikTrade",
     "SITE_HEADER": "QuikTrade",
-    "SITE_SUBHEADER": "quiktrade.console.headline",
+    "SITE_SUBHEADER": "orders.admin.overview.headline",
     "SITE_SYMBOL": "swap_vert",
     "SITE_URL": None,
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "quiktrade.console.icon"}],
-    "ENVIRONMENT": "quiktrade.console.environment",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "orders.admin.overview.icon"}],
+    "ENVIRONMENT": "orders.admin.overview.environment",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
-    "STYLES": ["quiktrade.console.stylesheet"],
-    "SCRIPTS": ["quiktrade.console.script"],
-    "DASHBOARD_CALLBACK": "quiktrade.console.first_page",
-    "SIDEBAR": {"navigation": "quiktrade.console.navigation"},
+    "STYLES": ["orders.admin.overview.stylesheet"],
+    "SCRIPTS": ["orders.admin.overview.script"],
+    "DASHBOARD_CALLBACK": "orders.admin.overview.first_page",
+    "SIDEBAR": {"navigation": "orders.admin.overview.navigation"},
 }
 
 # ---- Logging: a constant sentence, then fields ----

@@ -43,7 +43,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="docs")),
 ]
-handler400 = "quiktrade.problems.bad_request"
-handler403 = "quiktrade.problems.forbidden"
-handler404 = "quiktrade.problems.not_found"
-handler500 = "quiktrade.problems.server_error"
+handler400 = "quiktrade.api.problems.bad_request"
+handler403 = "quiktrade.api.problems.forbidden"
+handler404 = "quiktrade.api.problems.not_found"
+handler500 = "quiktrade.api.problems.server_error"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from quiktrade.database import is_gone
+from quiktrade.database.connection import is_gone
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -34,7 +34,7 @@ from gunicorn.http import RequestParser, wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker as BaseWorker
 
-from quiktrade.admission import Admission
+from quiktrade.web.admission import Admission
 
 RETRY_SECONDS = 1
 SLOW_CLIENT_SECONDS = 5.0
@@ -574,8 +574,8 @@ def _wait_for(call: Callable[[], None]) -> None:
 
 def _refusal() -> bytes:
     """A problem document like any other; Django need not be asked for it every time."""
-    from quiktrade.problems import MEDIA_TYPE, problem
-    from quiktrade.renderers import FastJSONRenderer
+    from quiktrade.api.problems import MEDIA_TYPE, problem
+    from quiktrade.api.renderers import FastJSONRenderer
 
     body = FastJSONRenderer().render(
         problem(

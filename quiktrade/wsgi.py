@@ -4,8 +4,8 @@ import os
 
 import django
 
-from quiktrade.database import WEB, bound_waits
-from quiktrade.handler import Handler
+from quiktrade.api.handler import Handler
+from quiktrade.database.connection import WEB, bound_waits
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
 django.setup(set_prefix=False)

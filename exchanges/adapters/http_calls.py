@@ -21,8 +21,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from exchanges import crash
 from exchanges.venue import NotSent, OutcomeUnknown
+from quiktrade import crash
 
 MAX_REPLY_BYTES = 64 * 1024
 """An answer about one order takes a few hundred bytes; more is not an answer."""

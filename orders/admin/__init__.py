@@ -14,9 +14,6 @@ from django.utils.safestring import SafeString
 from psycopg.errors import QueryCanceled
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RelatedCheckboxFilter
 
-from exchanges.console.intents import Intent, IntentAdmin
-from exchanges.console.pages import ReadOnlyAdmin, clipped, lines
-from exchanges.console.times import age, exact
 from orders import selectors
 from orders.admin import cells
 from orders.admin.filters import AgeFilter, ClientFilter, CreatedFilter, NeedsOperatorFilter, StatusFilter
@@ -25,6 +22,9 @@ from orders.admin.intents import INTENTS, REQUEUE, applies
 from orders.admin.listing import BoundedPaginator, OrderList
 from orders.admin.search import HELP, search
 from orders.models import Order
+from quiktrade.console.intents import Intent, IntentAdmin
+from quiktrade.console.pages import ReadOnlyAdmin, clipped, lines
+from quiktrade.console.times import age, exact
 
 LIST_SECONDS = 3
 """A list that takes longer is given up: nobody's filter may hold the database up."""

@@ -11,9 +11,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from exchanges.console.pages import clipped, code, label, muted, two, who
-from exchanges.console.times import age, ahead, exact, stamp
 from orders.models import Order, OrderEvent, Status
+from quiktrade.console.pages import clipped, code, label, muted, two, who
+from quiktrade.console.times import age, ahead, exact, stamp
 from quiktrade.decimals import decimal_text
 
 KINDS: Mapping[str, str] = {

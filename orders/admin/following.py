@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 from unfold.contrib.filters.admin import RadioFilter
 
-from exchanges.console.times import stamp
 from orders.attention import caused_by
 from orders.models import Order, Status
+from quiktrade.console.times import stamp
 
 
 class FollowedFilter(RadioFilter):  # type: ignore[misc]

@@ -9,12 +9,12 @@ from django import forms
 from django.http import QueryDict
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from exchanges.console.intents import Intent, Outcome, ReasonForm
 from orders.admin.following import NO_CAUSE
 from orders.lifecycle import TRANSITIONS, Event
 from orders.models import Order, Status
 from orders.reconciliation import mark_not_placed, mark_placed, reconcile_orders
 from orders.services import Result, cancel_orders, requeue_orders
+from quiktrade.console.intents import Intent, Outcome, ReasonForm
 
 
 def _outcomes(results: Iterable[Result]) -> list[Outcome]:

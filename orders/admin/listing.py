@@ -8,9 +8,9 @@ from django.db.models.expressions import Combinable
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-from exchanges.console.pages import ConsoleList
 from orders.admin.following import ActedFilter
 from orders.models import Order
+from quiktrade.console.pages import ConsoleList
 
 MOST = 10_000
 

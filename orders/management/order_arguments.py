@@ -11,14 +11,14 @@ from uuid import UUID
 from rich.table import Table
 from rich.text import Text
 
-from exchanges.console.times import span
-from exchanges.management.operator_command import misuse
 from exchanges.models import Venue
-from exchanges.texts import shown
 from orders.models import Order, OrderEvent
 from orders.reconciliation import checked_venue_order_id
 from orders.services import Result
+from quiktrade.console.times import span
 from quiktrade.decimals import decimal_text
+from quiktrade.management.operator_command import misuse
+from quiktrade.texts import shown
 
 COLOURS = {
     "failed": "red",

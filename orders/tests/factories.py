@@ -12,7 +12,7 @@ import factory
 from django.contrib.auth.models import Group, Permission, User
 from django.utils import timezone
 
-from exchanges import health
+from exchanges import circuit
 from exchanges.models import Venue
 from orders import lifecycle
 from orders.lifecycle import Event, Step
@@ -99,8 +99,8 @@ class WorkerNodeFactory(factory.django.DjangoModelFactory[WorkerNode]):
 def silent_venue(code: str = "XSIM", *, times: int = 7, error: str = "no answer in 5 s") -> Venue:
     """A venue that left so many requests unanswered; from the fifth on its circuit is open."""
     venue = VenueFactory(code=code)
-    health.permit(code, 1)
-    health.record_silence(code, requests=times, probe=False, error=error)
+    circuit.permit(code, 1)
+    circuit.record_silence(code, requests=times, probe=False, error=error)
     return venue
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from exchanges import health
+from exchanges import circuit
 from exchanges.models import Venue, VenueHealth
 from orders import attention
 from orders.models import Order
@@ -60,14 +60,14 @@ def test_a_silent_venue_needs_a_person_and_its_orders_are_not_overdue_besides() 
 @pytest.fixture
 def venue() -> Venue:
     venue = VenueFactory()
-    health.permit("XSIM", 1)
+    circuit.permit("XSIM", 1)
     OrderFactory(attempts=1, delay=-300.0)
     return venue
 
 
 @pytest.mark.usefixtures("venue")
 def test_a_venue_that_refuses_our_credentials_needs_a_person_at_once() -> None:
-    health.record_lock_out("XSIM", probe=False, error="unauthorized: key expired")
+    circuit.record_lock_out("XSIM", probe=False, error="unauthorized: key expired")
     (trouble,) = attention.state().troubles()
     assert trouble.sentence == "XSIM refuses our credentials: unauthorized: key expired. 1 order waits."
     assert trouble.advice.startswith("Renew its key")
@@ -76,7 +76,7 @@ def test_a_venue_that_refuses_our_credentials_needs_a_person_at_once() -> None:
 
 @pytest.mark.usefixtures("venue")
 def test_a_long_pause_needs_a_person_and_says_until_when() -> None:
-    health.record_pause("XSIM", seconds=300.0, probe=False, error="rate_limited: 429")
+    circuit.record_pause("XSIM", seconds=300.0, probe=False, error="rate_limited: 429")
     until = VenueHealth.objects.get().paused_until
     assert until is not None
     assert sentences() == [
@@ -87,24 +87,24 @@ def test_a_long_pause_needs_a_person_and_says_until_when() -> None:
 
 @pytest.mark.usefixtures("venue")
 def test_a_short_pause_needs_nobody_and_makes_no_order_overdue() -> None:
-    health.record_pause("XSIM", seconds=299.0, probe=False, error="rate_limited: 429")
+    circuit.record_pause("XSIM", seconds=299.0, probe=False, error="rate_limited: 429")
     assert attention.state().heads() == []
 
 
 @pytest.mark.usefixtures("venue")
 def test_a_pause_that_is_over_or_was_taken_back_needs_nobody() -> None:
-    health.record_pause("XSIM", seconds=600.0, probe=False, error="rate_limited: 429")
+    circuit.record_pause("XSIM", seconds=600.0, probe=False, error="rate_limited: 429")
     VenueHealth.objects.update(opened_at=ago(700), paused_until=ago(1))
     assert attention.state().heads() == []
-    health.record_pause("XSIM", seconds=600.0, probe=False, error="rate_limited: 429")
-    health.try_now("XSIM")
+    circuit.record_pause("XSIM", seconds=600.0, probe=False, error="rate_limited: 429")
+    circuit.try_now("XSIM")
     assert attention.state().heads() == []
 
 
 def test_a_halted_venue_that_refuses_our_credentials_says_both() -> None:
     halted_venue()
-    health.permit("XSIM", 1)
-    health.record_lock_out("XSIM", probe=False, error="unauthorized: key expired")
+    circuit.permit("XSIM", 1)
+    circuit.record_lock_out("XSIM", probe=False, error="unauthorized: key expired")
     assert attention.state().heads() == ["XSIM halted", "XSIM refuses credentials"]
 
 

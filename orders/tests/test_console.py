@@ -21,7 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from exchanges import health
+from exchanges import circuit
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.tests.running import running_exchange
 from orders import admin as orders_admin
@@ -458,7 +458,7 @@ def test_a_list_that_takes_too_long_is_given_up(login: Login, monkeypatch: pytes
         with other.cursor() as cursor:
             cursor.execute("LOCK TABLE exchanges_venue IN ACCESS EXCLUSIVE MODE")
         nothing = State(Counts(0, 0, 0, 0, 0, 0.0), [], {})  # the page's head would wait for the venues, too
-        monkeypatch.setattr("quiktrade.console._state", lambda request: nothing)
+        monkeypatch.setattr("orders.admin.overview._state", lambda request: nothing)
         response = client.get(LIST)
     finally:
         other.close()
@@ -666,7 +666,7 @@ def test_a_venues_page_shows_its_circuit(operator: Client) -> None:
     assert "&lt;b&gt;refused&lt;/b&gt;" in shown
     assert "wait until it answers again" in shown
 
-    health.record_answer("XSIM")
+    circuit.record_answer("XSIM")
     answering = page(operator, url)
     assert "Orders for it are accepted and sent." in answering
     # What was wrong before is told once, in the history, with its time.
@@ -677,14 +677,14 @@ def test_a_venues_page_shows_its_circuit(operator: Client) -> None:
 
 def test_a_venues_page_tells_a_pause_and_refused_credentials_from_silence(operator: Client) -> None:
     order, url = OrderFactory(), "/admin/exchanges/venue/XSIM/change/"
-    health.permit("XSIM", 1)
-    health.record_pause("XSIM", seconds=3600.0, probe=False, error="rate_limited")
+    circuit.permit("XSIM", 1)
+    circuit.record_pause("XSIM", seconds=3600.0, probe=False, error="rate_limited")
     shown = page(operator, url)
     assert "It asked for a pause" in shown
     assert re.search(r"Trouble.*Paused.*Paused until.*Next probe.*Paused by the venue.*stay away", shown, re.DOTALL)
     assert "its paused venue, probed in" in page(operator, f"{LIST}{order.pk}/change/")
 
-    health.record_lock_out("XSIM", probe=False, error="not_authorized: HTTP 401")
+    circuit.record_lock_out("XSIM", probe=False, error="not_authorized: HTTP 401")
     shown = page(operator, url)
     assert re.search(r"It refuses our credentials.*not_authorized: HTTP 401.*Renew them", shown, re.DOTALL)
     for list_url in ("/admin/exchanges/venue/", "/admin/"):

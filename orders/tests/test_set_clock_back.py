@@ -9,7 +9,7 @@ from django.db.models import F
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from exchanges import health
+from exchanges import circuit
 from exchanges.models import VenueHealth
 from exchanges.venue import ResendSafety
 from orders import lifecycle, reconciliation, services, tasks
@@ -112,22 +112,22 @@ def test_a_silent_venue_is_probed_and_a_limited_one_served() -> None:
     venue = silent_venue()
     VenueHealth.objects.update(retry_at=timezone.now() + HOUR, tokens_at=timezone.now() + HOUR)
     services.sweep_orders()
-    assert health.permit(venue.code, 1).probe
+    assert circuit.permit(venue.code, 1).probe
     assert VenueHealth.objects.get().tokens_at <= timezone.now()
 
 
 def test_a_silent_venue_is_not_probed_before_its_time() -> None:
     venue = silent_venue()
-    VenueHealth.objects.update(retry_at=timezone.now() + timedelta(seconds=health.LONGEST_WAIT_SECONDS))
+    VenueHealth.objects.update(retry_at=timezone.now() + timedelta(seconds=circuit.LONGEST_WAIT_SECONDS))
     services.sweep_orders()
-    assert health.permit(venue.code, 1) == health.NONE
+    assert circuit.permit(venue.code, 1) == circuit.NONE
 
 
 def test_a_pause_lasts_as_long_as_the_venue_wishes() -> None:
     venue = silent_venue()
-    health.record_pause(venue.code, seconds=7200.0, probe=False, error="429")
+    circuit.record_pause(venue.code, seconds=7200.0, probe=False, error="429")
     services.sweep_orders()
-    assert health.permit(venue.code, 1) == health.NONE
+    assert circuit.permit(venue.code, 1) == circuit.NONE
 
 
 def test_schedules_run_again() -> None:

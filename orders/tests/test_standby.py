@@ -12,8 +12,8 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.tests.factories import UserFactory, VenueFactory
-from quiktrade import health
-from quiktrade.database import Connection
+from quiktrade.api import health
+from quiktrade.database.connection import Connection
 from quiktrade.tests.processes import wait_until
 from quiktrade.tests.servers import Server, used_by_this_process
 

@@ -12,11 +12,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from orders import doorbell, lifecycle, together
+from orders import lifecycle, together
 from orders.lifecycle import NewRow
 from orders.models import Order, OrderEvent, new_order_id
 from orders.tests.factories import UserFactory, VenueFactory
 from orders.tests.threads import in_threads
+from quiktrade.jobs import doorbell
 from quiktrade.tests.processes import wait_until
 
 Accept = Callable[[Sequence[NewRow]], Any]

@@ -14,7 +14,7 @@ from exchanges.models import Venue
 from orders import lifecycle
 from orders.models import Order, OrderEvent
 from orders.tests.test_submit_order import LIMIT, MARKET, ORDERS, errors, post_bytes
-from quiktrade.renderers import FastJSONRenderer
+from quiktrade.api.renderers import FastJSONRenderer
 
 BATCH = f"{ORDERS}/batch"
 

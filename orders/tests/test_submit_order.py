@@ -12,11 +12,11 @@ from rest_framework import serializers
 from rest_framework.test import APIClient
 
 from exchanges.models import Venue
-from exchanges.statements import fetch
 from orders import selectors
 from orders.api.fields import PRICE_LENGTH, PRICE_PATTERN, PriceField
 from orders.models import Order, OrderEvent
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from quiktrade.database.statements import fetch
 
 ORDERS = "/api/v1/orders"
 LIMIT = {"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": "187.50", "quantity": 100}

@@ -14,11 +14,12 @@ from django.db import connection, transaction
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
-from orders import doorbell, lifecycle, services
+from orders import lifecycle, services
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
 from orders.tests.test_store_together import row
 from orders.tests.threads import in_threads
+from quiktrade.jobs import doorbell
 from quiktrade.tests.processes import wait_until
 
 FORWARDS = "/api/v1/orders?ordering=created_at&limit="

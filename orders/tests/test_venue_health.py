@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from exchanges import health
+from exchanges import circuit
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.services import halt_venue, resume_venue
 from exchanges.venue import NotSent, OutcomeUnknown, VenueTrouble
@@ -28,12 +28,12 @@ def venue(db: None) -> Venue:
 
 
 def silence(times: int, *, probe: bool = False) -> None:
-    health.record_silence("XSIM", requests=times, probe=probe, error="connect_failed")
+    circuit.record_silence("XSIM", requests=times, probe=probe, error="connect_failed")
 
 
-def permit(wanted: int = 10) -> health.Permit:
+def permit(wanted: int = 10) -> circuit.Permit:
     with transaction.atomic():
-        return health.permit("XSIM", wanted)
+        return circuit.permit("XSIM", wanted)
 
 
 def make_due_for_a_probe() -> None:
@@ -41,7 +41,7 @@ def make_due_for_a_probe() -> None:
 
 
 def test_a_venue_that_answers_may_be_sent_all_that_is_wanted() -> None:
-    assert permit(10) == health.Permit(10, 1024)
+    assert permit(10) == circuit.Permit(10, 1024)
 
 
 def test_five_silences_in_a_row_open_the_circuit_and_four_do_not() -> None:
@@ -49,14 +49,14 @@ def test_five_silences_in_a_row_open_the_circuit_and_four_do_not() -> None:
     silence(4)
     assert permit().sends == 10
     silence(1)
-    assert permit() == health.NONE
+    assert permit() == circuit.NONE
     assert list(VenueEvent.objects.values_list("event", flat=True)) == ["circuit_opened"]
 
 
 def test_an_answer_starts_the_count_anew() -> None:
     permit()
     silence(4)
-    health.record_answer("XSIM")
+    circuit.record_answer("XSIM")
     silence(4)
     assert permit().sends == 10
 
@@ -65,8 +65,8 @@ def test_when_the_wait_is_over_one_probe_is_sent_and_no_more() -> None:
     permit()
     silence(5)
     make_due_for_a_probe()
-    assert permit() == health.Permit(1, 1024, probe=True, troubled=True)
-    assert permit() == health.NONE
+    assert permit() == circuit.Permit(1, 1024, probe=True, troubled=True)
+    assert permit() == circuit.NONE
 
 
 def test_a_probe_that_fails_doubles_the_wait_up_to_its_bound() -> None:
@@ -96,8 +96,8 @@ def test_a_probe_that_is_answered_closes_the_circuit_and_says_so() -> None:
     silence(5)
     make_due_for_a_probe()
     permit()
-    health.record_answer("XSIM")
-    assert permit() == health.Permit(10, 1024)
+    circuit.record_answer("XSIM")
+    assert permit() == circuit.Permit(10, 1024)
     events = VenueEvent.objects.order_by("id").values_list("event", flat=True)
     assert list(events) == ["circuit_opened", "circuit_closed"]
 
@@ -117,13 +117,13 @@ def attempt(answered: bool, *, troubled: bool = False) -> Attempt:
     order = OrderFactory(status="submitting")
     event = Event.ACKNOWLEDGED if answered else Event.VENUE_UNREACHABLE
     step = Step(order_id=order.pk, event=event, venue_order_id="V" if answered else "", reason="connect_failed")
-    return Attempt(step, "XSIM", answered, health.Permit(1, 1024, troubled=troubled))
+    return Attempt(step, "XSIM", answered, circuit.Permit(1, 1024, troubled=troubled))
 
 
 def test_attempts_report_on_their_venue_when_they_are_recorded() -> None:
     permit()
     services.record_attempts([attempt(False) for _ in range(5)], actor="system:test")
-    assert permit() == health.NONE
+    assert permit() == circuit.NONE
     services.record_attempts([attempt(True, troubled=True)], actor="system:test")
     assert permit().sends == 10
 
@@ -137,7 +137,7 @@ def test_one_answer_among_silences_keeps_the_circuit_closed() -> None:
 def test_a_halted_venue_may_not_be_sent_to() -> None:
     OrderFactory()
     Venue.objects.update(halted_at="2026-01-01T00:00:00Z", halted_by="operator:olga", halt_reason="test")
-    assert permit() == health.NONE
+    assert permit() == circuit.NONE
     assert claim_orders("XSIM", wanted=10, actor="system:test").orders == []
     assert selectors.work_due().place is None
 
@@ -213,11 +213,11 @@ def history() -> list[str]:
 
 
 def pause(seconds: float | None, *, probe: bool = False) -> None:
-    health.record_pause("XSIM", seconds=seconds, probe=probe, error="rate_limited")
+    circuit.record_pause("XSIM", seconds=seconds, probe=probe, error="rate_limited")
 
 
 def lock_out(*, probe: bool = False) -> None:
-    health.record_lock_out("XSIM", probe=probe, error="not_authorized: HTTP 401")
+    circuit.record_lock_out("XSIM", probe=probe, error="not_authorized: HTTP 401")
 
 
 def let_the_wait_end() -> None:
@@ -228,12 +228,12 @@ def test_a_pause_lasts_as_long_as_the_venue_asked_for_and_no_answer_shortens_it(
     permit()
     pause(290.0)
     pause(8.0)
-    health.record_answer("XSIM", probe=True)
+    circuit.record_answer("XSIM", probe=True)
     silence(50, probe=True)
     trouble, seconds = standing()
     assert trouble == "paused"
     assert 200 < seconds <= 290
-    assert permit() == health.NONE
+    assert permit() == circuit.NONE
     assert history() == ["paused"]
     assert VenueEvent.objects.get().reason == "It asked us to stay away for 290 s: rate_limited"
 
@@ -242,12 +242,12 @@ def test_after_a_pause_one_probe_is_sent_and_its_answer_lets_all_follow() -> Non
     permit()
     pause(60.0)
     let_the_wait_end()
-    assert permit() == health.Permit(1, 1024, probe=True, troubled=True)
-    assert permit() == health.NONE
-    health.record_answer("XSIM")  # of a request that was under way before the pause
+    assert permit() == circuit.Permit(1, 1024, probe=True, troubled=True)
+    assert permit() == circuit.NONE
+    circuit.record_answer("XSIM")  # of a request that was under way before the pause
     assert standing()[0] == "paused"
-    health.record_answer("XSIM", probe=True)
-    assert permit() == health.Permit(10, 1024)
+    circuit.record_answer("XSIM", probe=True)
+    assert permit() == circuit.Permit(10, 1024)
     assert history() == ["paused", "circuit_closed"]
 
 
@@ -296,7 +296,7 @@ def test_refused_credentials_stop_the_venue_and_are_told_once(caplog: pytest.Log
     permit()
     for _ in range(3):
         lock_out()
-    assert permit() == health.NONE
+    assert permit() == circuit.NONE
     let_the_wait_end()
     assert permit().probe
     lock_out(probe=True)
@@ -315,10 +315,10 @@ def test_a_locked_venue_is_probed_ever_more_rarely_until_a_probe_is_let_in() -> 
         waits.append(standing()[1])
     for wait, longest in zip(waits, (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0), strict=True):
         assert 0.3 * longest <= wait <= longest
-    health.record_answer("XSIM")
+    circuit.record_answer("XSIM")
     assert standing()[0] == "locked_out"
-    health.record_answer("XSIM", probe=True)
-    assert permit() == health.Permit(10, 1024)
+    circuit.record_answer("XSIM", probe=True)
+    assert permit() == circuit.Permit(10, 1024)
 
 
 def test_the_worst_that_a_batch_says_of_its_venue_counts() -> None:
@@ -343,13 +343,13 @@ def test_what_was_held_back_says_nothing_of_the_venue() -> None:
 def test_look_ups_wait_for_a_pause_and_for_a_lock_and_not_for_silence() -> None:
     permit()
     silence(5)
-    assert health.look_ups("XSIM", 10) == 10
+    assert circuit.look_ups("XSIM", 10) == 10
     for error in (NotSent("a", trouble=VenueTrouble.PAUSED), NotSent("b", trouble=VenueTrouble.LOCKED_OUT)):
-        health.record_look_ups("XSIM", [error])
+        circuit.record_look_ups("XSIM", [error])
         VenueHealth.objects.update(retry_at="2100-01-01T00:00:00Z")
-        assert health.look_ups("XSIM", 10) == 0
+        assert circuit.look_ups("XSIM", 10) == 0
         let_the_wait_end()
-        assert health.look_ups("XSIM", 10) == 1
+        assert circuit.look_ups("XSIM", 10) == 1
 
 
 def test_an_operator_who_resumes_a_venue_ends_its_pause() -> None:
@@ -358,5 +358,5 @@ def test_an_operator_who_resumes_a_venue_ends_its_pause() -> None:
     halt_venue("XSIM", actor="operator:olga", reason="its clock is wrong")
     resume_venue("XSIM", actor="operator:olga", reason="it says so itself")
     assert permit().probe
-    health.record_answer("XSIM", probe=True)
-    assert permit() == health.Permit(10, 1024)
+    circuit.record_answer("XSIM", probe=True)
+    assert permit() == circuit.Permit(10, 1024)

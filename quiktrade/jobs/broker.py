@@ -28,10 +28,9 @@ from django_q.conf import Conf
 from django_q.humanhash import uuid as task_id
 from django_q.signing import SignedPackage
 
-from orders import doorbell
 from orders.tasks import Demand
-from quiktrade.database import Connection, answer_within
-from quiktrade.jobs import heartbeat
+from quiktrade.database.connection import Connection, answer_within
+from quiktrade.jobs import doorbell, heartbeat
 
 logger = logging.getLogger(__name__)
 

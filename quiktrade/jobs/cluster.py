@@ -28,7 +28,7 @@ from django_q.signals import post_spawn
 
 from orders import tasks
 from quiktrade import memory
-from quiktrade.database import WORKER, bound_waits
+from quiktrade.database.connection import WORKER, bound_waits
 
 logger = logging.getLogger(__name__)
 

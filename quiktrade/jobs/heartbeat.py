@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
-from quiktrade.database import answer_within
+from quiktrade.database.connection import answer_within
 from quiktrade.jobs.watchdog import HEARTBEAT_FILE
 
 logger = logging.getLogger(__name__)

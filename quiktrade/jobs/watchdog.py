@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from quiktrade import children
+from quiktrade import processes
 from quiktrade.logs import FieldFormatter
 
 logger = logging.getLogger("quiktrade.jobs.watchdog")
@@ -34,7 +34,7 @@ def become(*, node: str, stale_seconds: float, log_level: str) -> NoReturn:
     sys.stderr.flush()
     arguments = ["run_worker", sys.argv[0], node, str(stale_seconds), log_level]
     places = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, **children.lifeline_kept(), "PYTHONPATH": os.pathsep.join(places)}
+    environment = {**os.environ, **processes.lifeline_kept(), "PYTHONPATH": os.pathsep.join(places)}
     os.execve(sys.executable, [sys.executable, "-m", __name__, *arguments], environment)  # noqa: S606  this program
 
 
@@ -66,7 +66,7 @@ class Watchdog:
 
     def _run_cluster(self, file: Path) -> None:
         file.touch()  # it counts from its start
-        cluster = children.start(
+        cluster = processes.start(
             [sys.executable, self._manage, "qcluster"], self._lifeline, {HEARTBEAT_FILE: str(file)}
         )
         logger.info("Job cluster started", extra={"pid": cluster.pid, "node": self._node})
@@ -101,7 +101,7 @@ def _kill_group(cluster: subprocess.Popen[bytes]) -> None:
 
 
 def _main(manage: str, node: str, stale_seconds: str, log_level: str) -> None:
-    children.end_with_parent()
+    processes.end_with_parent()
     handler = logging.StreamHandler()
     handler.setFormatter(FieldFormatter())
     logging.basicConfig(level=log_level, handlers=[handler])

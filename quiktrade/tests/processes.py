@@ -16,9 +16,9 @@ from django.conf import settings
 from django.db import connection
 from psycopg.conninfo import make_conninfo
 
-from quiktrade import children
+from quiktrade import processes
+from quiktrade.local.postgres.server import ROOT
 from quiktrade.models import WorkerNode
-from quiktrade.private_server import ROOT
 
 PATIENCE_SECONDS = 60.0
 
@@ -59,7 +59,7 @@ class Process:
         self._environment |= environment
         self._end_what_is_left()
         with open(self._log, "ab") as log:
-            self._process = children.start(
+            self._process = processes.start(
                 self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log
             )
 
@@ -109,7 +109,7 @@ class Processes:
     def web(self, *arguments: str, **environment: str) -> Process:
         """The API and the console. Further arguments are gunicorn's."""
         port = free_ports(1)
-        config = str(ROOT / "quiktrade" / "gunicorn_conf.py")
+        config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
         command = ["-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}", *arguments]
         return self._start("web", command, port, lambda: _answers(port), environment)
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from django.db import connection
 
-from quiktrade.private_server import NAME, PORT, SERVER_ENVIRONMENT, PrivateServer
+from quiktrade.local.postgres.server import NAME, PORT, SERVER_ENVIRONMENT, PrivateServer
 from quiktrade.tests.processes import wait_until
 
 _QUICK = ("--fsync=off", "--listen_addresses=", "--max_connections=30", "--shared_buffers=16MB")

@@ -3,7 +3,7 @@
 import heapq
 import random
 
-from quiktrade.admission import ANEW_SECONDS, FEW, PERIOD_SECONDS, STUCK_SECONDS, Admission
+from quiktrade.web.admission import ANEW_SECONDS, FEW, PERIOD_SECONDS, STUCK_SECONDS, Admission
 
 MOST = 32
 TICK_SECONDS = 0.000_1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from quiktrade.private_server import ROOT
+from quiktrade.local.postgres.server import ROOT
 from quiktrade.tests.places import open_place, processes_of
 
 MODULES = ("aiohttp", "django_q", "gunicorn", "psycopg", "rest_framework", "rich", "unfold")
@@ -36,9 +36,10 @@ class Checkout:
         self.root.mkdir()
         self.packages.mkdir()
         shutil.copy(ROOT / "manage.py", self.root)
-        (self.root / "quiktrade").mkdir()
-        for source in (ROOT / "quiktrade").glob("*.py"):
-            shutil.copy(source, self.root / "quiktrade")
+        for folder in ("quiktrade", "quiktrade/local", "quiktrade/local/postgres"):
+            (self.root / folder).mkdir()
+            for source in (ROOT / folder).glob("*.py"):
+                shutil.copy(source, self.root / folder)
         (self.root / "quiktrade" / "settings.py").write_text("")
         self.lock("requirements-local.lock", "1")
         self.lock("requirements-dev.lock", "2")
@@ -165,7 +166,11 @@ def test_a_directory_that_cannot_be_written_gets_advice(checkout: Checkout) -> N
 
 
 def test_an_environment_of_ones_own_is_used_as_it_is(checkout: Checkout) -> None:
-    command = [sys.executable, "-c", "import sys; from quiktrade import bootstrap; bootstrap.ensure_packages(sys.argv)"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from quiktrade.local import bootstrap; bootstrap.ensure_packages(sys.argv)",
+    ]
     done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
     assert not (checkout.root / ".venv").exists()

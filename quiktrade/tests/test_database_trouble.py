@@ -22,12 +22,13 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
 from exchanges.venue import Acknowledgement, NewOrder
-from orders import doorbell, lifecycle
+from orders import lifecycle
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import answering, run_engine
-from quiktrade import health
-from quiktrade.database import WEB, Bounds, Connection, bound_waits
+from quiktrade.api import health
+from quiktrade.database.connection import WEB, Bounds, Connection, bound_waits
+from quiktrade.jobs import doorbell
 from quiktrade.tests.servers import Server, used_by_this_process
 
 
@@ -40,7 +41,7 @@ def bounded(*, answer_seconds: float = WEB.answer_seconds, **server: str) -> Ite
         with connection.cursor() as cursor:
             yield cursor
     finally:
-        connection_created.disconnect(dispatch_uid="quiktrade.database")
+        connection_created.disconnect(dispatch_uid="quiktrade.database.connection")
         Connection.answer_seconds = None
         connection.close()
 

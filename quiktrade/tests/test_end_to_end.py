@@ -9,10 +9,10 @@ import pytest
 from django.contrib.auth.models import User
 from rest_framework_simplejwt.tokens import AccessToken
 
-from exchanges import crash
 from exchanges.tests.running import call
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from quiktrade import crash
 from quiktrade.tests.processes import Process, Processes, wait_until
 
 ORDER = {"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": "187.50", "quantity": 1}

@@ -18,8 +18,8 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 
 from orders.tests.factories import OrderFactory, UserFactory
+from quiktrade.api.handler import Request
 from quiktrade.auth.views import PasswordThrottle, TokenThrottle
-from quiktrade.handler import Request
 
 pytestmark = [pytest.mark.django_db, pytest.mark.remembers]
 

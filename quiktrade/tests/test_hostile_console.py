@@ -85,7 +85,7 @@ class Forms(HTMLParser):
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Client:
     """A superuser's, who comes to every page; each list has a row, so that every cell is shown."""
-    monkeypatch.setattr("quiktrade.console.PAGES", {})  # the sidebar is the same on all of them
+    monkeypatch.setattr("orders.admin.overview.PAGES", {})  # the sidebar is the same on all of them
     client = Client(raise_request_exception=False)
     client.force_login(UserFactory(username="root", is_superuser=True, is_staff=True, group="Administrator"))
     OrderFactory(status="failed", owner=UserFactory(username="alice"))

@@ -13,20 +13,20 @@ import psutil
 import psycopg
 import pytest
 
-from quiktrade import local_database, private_server
-from quiktrade.database_watch import DatabaseWatch
-from quiktrade.log_stream import LogStream
-from quiktrade.private_server import ROOT, PrivateServer
+from quiktrade.local.log_stream import LogStream
+from quiktrade.local.postgres import lease, server
+from quiktrade.local.postgres.server import ROOT, PrivateServer
+from quiktrade.local.postgres.watch import DatabaseWatch
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import wait_until
 
 # Uses the server until its standard input ends.
 USER = """
 import sys
-from quiktrade import local_database
+from quiktrade.local.postgres import lease
 try:
-    local_database.use()
-except local_database.LocalDatabaseError as error:
+    lease.use()
+except lease.LocalDatabaseError as error:
     sys.exit(str(error))
 print("in use", flush=True)
 sys.stdin.read()
@@ -92,7 +92,7 @@ def use(place: Path) -> Iterator[Use]:
 
 
 def ask(statement: str) -> object:
-    with psycopg.connect(local_database.url(), autocommit=True) as connection:
+    with psycopg.connect(lease.url(), autocommit=True) as connection:
         cursor = connection.execute(statement)
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
@@ -110,7 +110,9 @@ def server_process() -> psutil.Process:
 
 
 def keeper_process(place: Path) -> psutil.Process:
-    (keeper,) = [process for process in processes_of(place) if "quiktrade.postgres_keeper" in process.info["cmdline"]]
+    (keeper,) = [
+        process for process in processes_of(place) if "quiktrade.local.postgres.keeper" in process.info["cmdline"]
+    ]
     return keeper
 
 
@@ -148,7 +150,7 @@ def test_many_first_users_at_once_get_one_server(place: Path, use: Use) -> None:
     users = [use(wait=False) for _ in range(4)]
     for user in users:
         user.wait()
-    assert len([process for process in processes_of(place) if "postgres_keeper" in str(process.info["cmdline"])]) == 1
+    assert len([process for process in processes_of(place) if "postgres.keeper" in str(process.info["cmdline"])]) == 1
     assert [user.leave() for user in users].count("") == 3  # one said that it creates the database
 
 
@@ -216,14 +218,14 @@ def test_a_path_that_is_long_or_has_a_comma_gets_its_socket_elsewhere(
 
 
 def test_a_full_disk_is_named_before_anything_is_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_server, "CREATE_MEGABYTES", 10**9)
+    monkeypatch.setattr(server, "CREATE_MEGABYTES", 10**9)
     full = rf"The disk of {place}/data/pg is full: \d+ MB are free, and PostgreSQL needs 1000000000"
-    with pytest.raises(local_database.LocalDatabaseError, match=full):
-        local_database.LocalDatabase()
-    monkeypatch.setattr(private_server, "CREATE_MEGABYTES", 1)
-    monkeypatch.setattr(local_database, "START_MEGABYTES", 10**9)
-    with pytest.raises(local_database.LocalDatabaseError, match=full):
-        local_database.LocalDatabase()
+    with pytest.raises(lease.LocalDatabaseError, match=full):
+        lease.LocalDatabase()
+    monkeypatch.setattr(server, "CREATE_MEGABYTES", 1)
+    monkeypatch.setattr(lease, "START_MEGABYTES", 10**9)
+    with pytest.raises(lease.LocalDatabaseError, match=full):
+        lease.LocalDatabase()
     assert not PrivateServer().server_log.exists()
 
 
@@ -232,18 +234,18 @@ def test_what_an_earlier_run_said_is_not_shown_for_the_cause(
 ) -> None:
     use().leave()
     assert "database system is shut down" in PrivateServer().server_log.read_text()
-    monkeypatch.setattr(local_database.LocalDatabase, "start_keeper", lambda database: None)
-    with pytest.raises(local_database.LocalDatabaseError, match=r"PostgreSQL does not start.*has nothing new\.$"):
-        local_database.LocalDatabase()
+    monkeypatch.setattr(lease.LocalDatabase, "start_keeper", lambda database: None)
+    with pytest.raises(lease.LocalDatabaseError, match=r"PostgreSQL does not start.*has nothing new\.$"):
+        lease.LocalDatabase()
 
 
 def test_a_directory_that_is_moved_away_is_named_and_its_server_stops(place: Path) -> None:
-    database = local_database.LocalDatabase()
+    database = lease.LocalDatabase()
     watch = DatabaseWatch(database, LogStream(io.StringIO(), ["database"], colour=False))
     watch.tend()
     os.rename(place / "data", place / "elsewhere")
     time.sleep(0.2)  # it does not look more often
-    with pytest.raises(local_database.LocalDatabaseError, match="data/pg is gone: it was moved or removed"):
+    with pytest.raises(lease.LocalDatabaseError, match="data/pg is gone: it was moved or removed"):
         watch.tend()
     database.release()
     wait_until(lambda: not processes_of(place))
@@ -283,14 +285,14 @@ def test_another_database_in_the_environment_is_none_of_its_business(
     place: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/quiktrade")
-    assert local_database.use() is None
-    local_database.configure(["manage.py", "migrate"])
+    assert lease.use() is None
+    lease.configure(["manage.py", "migrate"])
     assert os.environ["DATABASE_URL"] == "postgresql://elsewhere/quiktrade"
     assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [[], ["help"], ["check"], ["migrate", "--help"], ["run_exchange"]])
 def test_commands_that_need_no_database_start_none(place: Path, command: list[str]) -> None:
-    local_database.configure(["manage.py", *command])
-    assert os.environ["DATABASE_URL"] == local_database.url()
+    lease.configure(["manage.py", *command])
+    assert os.environ["DATABASE_URL"] == lease.url()
     assert list(place.iterdir()) == []

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from quiktrade.bootstrap import ROOT
+from quiktrade.local.bootstrap import ROOT
 from quiktrade.tests.processes import free_ports
 from quiktrade.web_worker import Worker
 
@@ -142,7 +142,7 @@ def test_a_command_says_it_in_one_line(variable: str, value: str, command: str, 
 
 @pytest.mark.parametrize("variable", ["QUIKTRADE_WEB_WORKERS", "QUIKTRADE_LEASE_SECONDS"])
 def test_gunicorn_ends_and_says_it_without_a_traceback(variable: str, tmp_path: Path) -> None:
-    command = ["-m", "gunicorn", "--config", "quiktrade/gunicorn_conf.py", "--bind", f"127.0.0.1:{free_ports(1)}"]
+    command = ["-m", "gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", f"127.0.0.1:{free_ports(1)}"]
     # One worker: of two that end at once gunicorn's master takes the second for an error of its own.
     done = start(command, {"QUIKTRADE_DATA": str(tmp_path), "QUIKTRADE_WEB_WORKERS": "1", variable: "abc"})
     assert done.returncode != 0
@@ -186,7 +186,7 @@ def variables() -> list[str]:
 
 
 @pytest.mark.parametrize("variable", variables())
-@pytest.mark.parametrize("program", ["settings", "gunicorn_conf"])
+@pytest.mark.parametrize("program", ["settings", "web/gunicorn"])
 def test_no_setting_is_repeated_in_what_is_said_of_it(
     variable: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,7 +226,7 @@ def test_no_program_prints_a_password(tmp_path: Path) -> None:
     for command in (
         ["manage.py", "check"],
         ["manage.py", "up"],
-        ["-m", "gunicorn", "--config", "quiktrade/gunicorn_conf.py", "--bind", bind],
+        ["-m", "gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", bind],
     ):
         done = start(command, environment)
         assert done.returncode != 0

@@ -12,15 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from quiktrade.log_stream import LogStream
-from quiktrade.private_server import ROOT
+from quiktrade.local.log_stream import LogStream
+from quiktrade.local.postgres.server import ROOT
 from quiktrade.tests.places import processes_of
 from quiktrade.tests.processes import wait_until
 
 # Each program writes a file when it starts, and its name when it is asked to end; `how` says what else it does.
 PROGRAM = """
 import os, pathlib, signal, sys, time
-from quiktrade import children
+from quiktrade import processes
 name, how, place = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 def end(*_):
     with open(place / "asked", "a") as asked:
@@ -28,7 +28,7 @@ def end(*_):
     if how != "stubborn":
         sys.exit(0)
 signal.signal(signal.SIGTERM, end)
-children.end_with_parent()
+processes.end_with_parent()
 if how == "parent" and os.fork() == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (place / "grandchild").write_text(str(os.getpid()))
@@ -40,10 +40,10 @@ time.sleep(60)
 """
 SUPERVISOR = """
 import pathlib, sys
-from quiktrade import children
-children.forget_inherited_signals()
-from quiktrade.log_stream import LogStream
-from quiktrade.supervisor import Program, Supervisor
+from quiktrade import processes
+processes.forget_inherited_signals()
+from quiktrade.local.log_stream import LogStream
+from quiktrade.local.supervisor import Program, Supervisor
 place, wanted = pathlib.Path(sys.argv[1]), [item.split(":") for item in sys.argv[2:]]
 program = (place / "program.py").read_text()
 programs = [

@@ -11,10 +11,10 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
-from exchanges import statements as hot
 from orders import selectors
 from orders.models import Order, new_order_id
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from quiktrade.database import statements as hot
 from quiktrade.turns import Turns
 from quiktrade.waiting import aside, gather
 

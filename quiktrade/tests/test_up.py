@@ -20,11 +20,11 @@ import psutil
 import pytest
 from django.core.management import CommandError
 
+from benchmarks.faults.traffic import log_in
 from orders.tests.factories import console_group
-from quiktrade.laboratory.traffic import log_in
+from quiktrade.local.greeting import Addresses
+from quiktrade.local.postgres.server import ROOT
 from quiktrade.management.commands.up import _claim_ports
-from quiktrade.private_server import ROOT
-from quiktrade.readiness import Addresses
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
 
@@ -196,7 +196,7 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
     server = (up.checkout / ".data" / "pg" / "data" / "postmaster.pid").read_text().split()[0]
     os.kill(int(server), signal.SIGKILL)
     up.says("database | PostgreSQL ended: SIGKILL; starting it again")
-    up.part("quiktrade.postgres_keeper").kill()
+    up.part("quiktrade.local.postgres.keeper").kill()
     up.says("database | its keeper was ended; starting another")
     wait_until(lambda: '"status": "ready"' in up.shell(f"curl -s http://127.0.0.1:{up.port}/readyz"))
 

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from exchanges import services
-from exchanges.management.operator_command import OperatorCommand, actor, reason, refuse
+from quiktrade.management.operator_command import OperatorCommand, actor, reason, refuse
 
 
 class Command(OperatorCommand):

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from exchanges.management.operator_command import DJANGOS_OPTIONS
 from exchanges.simulator.options import DESCRIPTION, EPILOG, add_arguments, read_options
 from exchanges.simulator.process import CannotRun, run
+from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 
 class Command(BaseCommand):

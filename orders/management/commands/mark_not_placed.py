@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from exchanges.management.operator_command import OperatorCommand, actor, reason, refuse
 from orders.management.order_arguments import order_id, result_documents
 from orders.reconciliation import mark_not_placed
+from quiktrade.management.operator_command import OperatorCommand, actor, reason, refuse
 
 
 class Command(OperatorCommand):

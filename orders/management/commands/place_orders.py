@@ -14,11 +14,11 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from exchanges.management.operator_command import OperatorCommand, misuse, refuse
 from exchanges.models import Venue
 from orders.attention import due_orders
 from orders.engine import Engine
 from orders.lifecycle import Event, Moved
+from quiktrade.management.operator_command import OperatorCommand, misuse, refuse
 
 OUTCOMES = {
     Event.ACKNOWLEDGED: "placed",

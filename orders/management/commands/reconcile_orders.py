@@ -6,11 +6,11 @@ from uuid import UUID
 
 from django.core.management.base import CommandParser
 
-from exchanges.management.operator_command import OperatorCommand, actor, misuse, refuse
 from orders.attention import unconfirmed_orders
 from orders.management.order_arguments import known_venue, order_id, result_documents
 from orders.reconciliation import reconcile_orders
 from orders.services import Result
+from quiktrade.management.operator_command import OperatorCommand, actor, misuse, refuse
 
 BATCH = 200
 

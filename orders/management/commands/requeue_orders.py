@@ -7,8 +7,6 @@ from uuid import UUID
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from exchanges.management.operator_command import OperatorCommand, actor, misuse, reason, refuse
-from exchanges.texts import storable
 from orders.attention import failed_orders
 from orders.management.order_arguments import (
     duration,
@@ -21,6 +19,8 @@ from orders.management.order_arguments import (
 )
 from orders.models import Order
 from orders.services import Result, requeue_orders
+from quiktrade.management.operator_command import OperatorCommand, actor, misuse, reason, refuse
+from quiktrade.texts import storable
 
 BATCH = 1000
 """Orders moved in one transaction: a long one would hold the venues' placement up."""

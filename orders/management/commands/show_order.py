@@ -7,9 +7,6 @@ from django.core.management.base import CommandParser
 from rich.table import Table
 from rich.text import Text
 
-from exchanges.console.times import ahead, stamp
-from exchanges.management.operator_command import OperatorCommand, misuse, refuse
-from exchanges.texts import storable
 from orders import selectors
 from orders.management.order_arguments import (
     event_document,
@@ -21,6 +18,9 @@ from orders.management.order_arguments import (
     status_text,
 )
 from orders.models import Order
+from quiktrade.console.times import ahead, stamp
+from quiktrade.management.operator_command import OperatorCommand, misuse, refuse
+from quiktrade.texts import storable
 
 
 class Command(OperatorCommand):

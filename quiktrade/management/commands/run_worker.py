@@ -3,8 +3,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from exchanges.management.operator_command import DJANGOS_OPTIONS
 from quiktrade.jobs import watchdog
+from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 
 class Command(BaseCommand):

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from exchanges.management.operator_command import DJANGOS_OPTIONS
-from quiktrade.bootstrap import ROOT, TESTING_LOCK
+from quiktrade.local.bootstrap import ROOT, TESTING_LOCK
+from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 
 class Command(BaseCommand):

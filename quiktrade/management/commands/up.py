@@ -16,14 +16,17 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from exchanges.management.operator_command import DJANGOS_OPTIONS
-from quiktrade import demo, file_lock, local_database, readiness
-from quiktrade.bootstrap import ROOT
-from quiktrade.database_watch import DatabaseWatch
-from quiktrade.log_stream import LogStream, wants_colour
-from quiktrade.private_server import data_directory, make_directory
-from quiktrade.readiness import Addresses
-from quiktrade.supervisor import Program, Supervisor
+from exchanges import demo
+from quiktrade import file_lock
+from quiktrade.local import greeting
+from quiktrade.local.bootstrap import ROOT
+from quiktrade.local.greeting import Addresses
+from quiktrade.local.log_stream import LogStream, wants_colour
+from quiktrade.local.postgres import lease
+from quiktrade.local.postgres.server import data_directory, make_directory
+from quiktrade.local.postgres.watch import DatabaseWatch
+from quiktrade.local.supervisor import Program, Supervisor
+from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 PARTS = ("web", "worker", "exchange")
 """In the order in which they are stopped."""
@@ -62,7 +65,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             self._run(options)
-        except local_database.LocalDatabaseError as error:
+        except lease.LocalDatabaseError as error:
             raise CommandError(str(error)) from None
         except OSError as error:  # a full disk says which file only now and then
             raise CommandError(f"{error.filename or data_directory()}: {error.strerror}.") from None
@@ -79,14 +82,14 @@ class Command(BaseCommand):
         lock = self._only_one()
         claims = _claim_ports(addresses)
         _refuse_taken_ports(addresses)
-        database = local_database.use()
+        database = lease.use()
 
         colour = not options["no_color"] and (options["force_color"] or wants_colour(sys.stdout))
         log = LogStream(sys.stdout, ["database", *PARTS], colour=colour)
         passwords = _prepare(log, addresses)
         client = _demo_client()
         connections.close_all()  # no more questions: when the database pauses, this process need not know
-        readiness.announce(addresses, log, readiness.greeting(addresses, passwords, client=client))
+        greeting.announce(addresses, log, greeting.greeting(addresses, passwords, client=client))
         inherited = [lock, database.descriptor] if database else [lock]
         supervisor = Supervisor(_programs(addresses), log, ROOT, inherited)
         watch = DatabaseWatch(database, log) if database else None
@@ -212,7 +215,7 @@ def _demo_client() -> str | None:
 
 def _programs(addresses: Addresses) -> list[Program]:
     python, manage = sys.executable, str(ROOT / "manage.py")
-    config = str(ROOT / "quiktrade" / "gunicorn_conf.py")
+    config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
     gunicorn = [python, "-m", "gunicorn", "--config", config, "--bind", addresses.bind]
     exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port)]
     # All within 15 s, of which a worker may take 12 to finish what it has in flight at a venue.

@@ -1,0 +1,224 @@
+"""The system under test: PostgreSQL, the web part, worker nodes, the exchange and the proxy before it.
+
+Everything is its own: the directory, the server, the ports. Several laboratories run side by side.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.core.management import call_command
+from django.db import connections
+
+from benchmarks.faults.proxy import FaultProxy
+from benchmarks.stage.processes import Cluster, Part
+from exchanges import demo
+from exchanges.models import Venue
+from quiktrade.local.postgres import lease
+from quiktrade.local.postgres.server import ROOT
+
+LEASE_SECONDS = 8.0
+VENUE_TIMEOUT_SECONDS = 2.0
+SETTLE_SECONDS = 2.0
+STALE_SECONDS = 8
+WORKERS = 4
+NODES = 2
+REFUSED_INSTRUMENT = "GB0002634946"
+"""The exchange refuses it, definitely."""
+START_SECONDS = 120.0
+STOP_SECONDS = 14.0
+_ADMIN_SECONDS = 10.0
+
+
+class DidNotStart(Exception):
+    """The text says what, and where its log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    web: int
+    proxy: int
+    exchange: int
+    exchange_admin: int
+
+
+class System:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ports = Ports(*free_ports(4))
+        self.passwords: dict[str, str] = {}
+        self.proxy = FaultProxy(self.ports.proxy, self.ports.exchange)
+        self._database: lease.LocalDatabase | None = None
+        # Nobody writes to it. Its other end is held here alone, so it ends when this process does.
+        self._lifeline, self._held = os.pipe()
+        self._tending = threading.Event()
+        self._tender = threading.Thread(target=self._tend, name="tender", daemon=True)
+        self.web = self._part("web", *_gunicorn(self.ports.web))
+        self.exchange = self._part("exchange", *self._exchange_command())
+        self.nodes = [
+            self._part(f"worker-{number}", "manage.py", "run_worker", QUIKTRADE_NODE=f"laboratory-{number}")
+            for number in range(1, NODES + 1)
+        ]
+        self.clusters = [Cluster(node, WORKERS) for node in self.nodes]
+
+    @property
+    def parts(self) -> list[Part]:
+        """In the order in which they are stopped."""
+        return [self.web, *self.nodes, self.exchange]
+
+    @property
+    def database(self) -> lease.LocalDatabase:
+        assert self._database is not None, "start() comes first"
+        return self._database
+
+    def start(self) -> None:
+        """Raises: DidNotStart, LocalDatabaseError."""
+        self._database = lease.use()
+        call_command("migrate", verbosity=0, interactive=False)
+        self.passwords = demo.load(f"http://127.0.0.1:{self.ports.proxy}")
+        venue = Venue.objects.get(code=demo.VENUE)
+        venue.settings |= {"timeout_seconds": VENUE_TIMEOUT_SECONDS, "settle_seconds": SETTLE_SECONDS}
+        venue.save(update_fields=["settings"])
+        connections.close_all()
+        self.proxy.start()
+        for part in reversed(self.parts):
+            part.start()
+        deadline = time.monotonic() + START_SECONDS
+        for part, ready in [(self.exchange, self.exchange_ready), (self.web, self.web_ready)] + [
+            (node, self.workers_ready) for node in self.nodes
+        ]:
+            while not ready():
+                if part.pid is None or time.monotonic() > deadline:
+                    raise DidNotStart(f"{part.name} did not start; its log is {part.log}")
+                time.sleep(0.1)
+        self._tender.start()
+
+    def stop(self) -> None:
+        self._tending.set()
+        if self._tender.ident is not None:
+            self._tender.join()
+        for part in self.parts:
+            part.ask_to_end()
+        deadline = time.monotonic() + STOP_SECONDS
+        for part in self.parts:
+            part.wait(max(0.1, deadline - time.monotonic()))
+        self.proxy.stop()
+        os.close(self._lifeline)
+        os.close(self._held)
+        connections.close_all()
+        if self._database is not None:
+            self._database.release()
+
+    # ---- What it is asked ----
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection of the caller's own to the database. Raises: psycopg.Error."""
+        return psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, connect_timeout=3)
+
+    def admin(self, method: str, path: str, content: Any = None) -> Any:
+        """Ask the exchange at its admin port, which no fault touches. Raises: OSError, ValueError, HTTPException."""
+        asked = http.client.HTTPConnection("127.0.0.1", self.ports.exchange_admin, timeout=_ADMIN_SECONDS)
+        try:
+            asked.request(method, path, json.dumps(content) if content is not None else None)
+            response = asked.getresponse()
+            body = json.loads(response.read())
+        finally:
+            asked.close()
+        if response.status != 200:
+            raise ValueError(f"{method} {path}: {response.status} {body}")
+        return body
+
+    def web_ready(self) -> bool:
+        asked = http.client.HTTPConnection("127.0.0.1", self.ports.web, timeout=3)
+        try:
+            asked.request("GET", "/readyz")
+            return asked.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            asked.close()
+
+    def exchange_ready(self) -> bool:
+        try:
+            self.admin("GET", "/health")
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+        return True
+
+    def workers_ready(self) -> bool:
+        """Whether every node has beaten within the last few seconds."""
+        try:
+            with self.connect() as connection:
+                found = connection.execute(
+                    "SELECT count(*) FROM quiktrade_workernode WHERE heartbeat_at > now() - interval '5 seconds'"
+                ).fetchone()
+        except psycopg.Error:
+            return False
+        return found == (len(self.nodes),)
+
+    def wait_until_whole(self, seconds: float) -> bool:
+        """Wait until everything runs again. Says whether it does."""
+        deadline = time.monotonic() + seconds
+        waiting: list[Callable[[], bool]] = [self.exchange_ready, self.web_ready, self.workers_ready]
+        while waiting := [ready for ready in waiting if not ready()]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        return True
+
+    # ---- Its parts ----
+
+    def _tend(self) -> None:
+        while not self._tending.wait(0.1):
+            for part in self.parts:
+                part.tend()
+            if not self.database.kept:
+                with contextlib.suppress(OSError):
+                    self.database.start_keeper()
+
+    def _part(self, name: str, *arguments: str, **environment: str) -> Part:
+        settings = {
+            "QUIKTRADE_LEASE_SECONDS": f"{LEASE_SECONDS:g}",
+            "QUIKTRADE_STALE_SECONDS": str(STALE_SECONDS),
+            "QUIKTRADE_WORKERS": str(WORKERS),
+            "QUIKTRADE_WEB_WORKERS": "2",
+            "QUIKTRADE_ACCESS_TOKEN_MINUTES": "600",  # the clients get a token once
+        }
+        command = [sys.executable, *arguments]
+        return Part(name, command, self.directory / f"{name}.log", self._lifeline, **settings, **environment)
+
+    def _exchange_command(self) -> list[str]:
+        return [
+            *("manage.py", "run_exchange", "--port", str(self.ports.exchange)),
+            *("--admin-port", str(self.ports.exchange_admin), "--reject-instrument", REFUSED_INSTRUMENT),
+            *("--journal", str(self.directory / "journal.jsonl")),
+        ]
+
+
+def _gunicorn(port: int) -> tuple[str, ...]:
+    config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
+    return "-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives to outgoing connections, for the parts come back to theirs."""
+    dice = random.SystemRandom()
+    found: list[int] = []
+    while len(found) < count:
+        port = dice.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found

@@ -1,0 +1,22 @@
+"""What is measured: by name, in the order in which it is measured."""
+
+from collections.abc import Callable
+
+from benchmarks.speed.scenarios import accept, batch, big, nodes, overload, placement, reads, trickle, trouble
+from benchmarks.speed.session import Session
+
+SCENARIOS: dict[str, Callable[[Session], None]] = {
+    "accept": accept.measure,
+    "batch": batch.measure,
+    "placement": placement.measure,
+    "trickle": trickle.measure,
+    "trouble": trouble.measure,
+    "reads": reads.measure,
+    "nodes": nodes.measure,
+    "overload": overload.measure,
+    "big": big.measure,
+}
+LONG = frozenset({"big"})
+"""Left out unless they are asked for: minutes, and gigabytes of disk."""
+SLOW_TO_START = LONG | {"trouble", "nodes"}
+"""Left out of a quick run: most of their time is the starting and stopping of workers."""

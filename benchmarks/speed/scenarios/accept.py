@@ -1,0 +1,86 @@
+"""1: how many single orders are accepted in a second. No worker runs: what is measured is the accepting.
+
+QuikTrade knows its client by a token, its order by the client's id, and writes the order's history; the inline stack
+does none of it. Both have two processes and 32 connections.
+"""
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from benchmarks.speed.load import Answers
+from benchmarks.speed.pgbench import NotThere, Pgbench
+from benchmarks.speed.session import SINGLE, Session
+
+SHIPPED_CONNECTIONS = 4
+"""Enough to keep it busy: it answers two orders a second from each process."""
+COUNTING_SECONDS = 0.5
+"""The server's log of statements is kept small, and begun anew where it grows large."""
+
+
+def measure(session: Session) -> None:
+    stage = session.stage
+    with ExitStack() as started:
+        web = started.enter_context(stage.web())
+        instant = started.enter_context(stage.inline("instant"))
+        store = started.enter_context(stage.inline("store"))
+        single = partial(session.load, web, SINGLE, headers=stage.headers(web))
+        servers = {
+            "QuikTrade": single,
+            "inline stack": partial(session.load, instant, "/orders"),
+            "inline stack, store only": partial(session.load, store, "/orders"),
+        }
+        contestants: dict[str, Any] = {name: partial(_for_seconds, load) for name, load in servers.items()}
+        try:
+            pgbench = Pgbench(stage)
+            contestants["pgbench"] = pgbench.run
+        except NotThere as error:
+            session.note(f"not compared with pgbench: {error}")
+        found: dict[str, list[Any]] = session.interleave(contestants)
+        statements = {
+            name: session.statements(partial(load, connections=1, seconds=COUNTING_SECONDS))
+            for name, load in servers.items()
+        }
+    _compare(session, found, _shipped(session))
+    for name, answers in found.items():
+        session.cost(name, answers, statements=statements.get(name, 1.0))
+
+
+def _for_seconds(load: Any, seconds: float) -> Answers:
+    answers: Answers = load(seconds=seconds)
+    return answers
+
+
+def _compare(session: Session, found: dict[str, list[Any]], shipped: dict[int, Answers]) -> None:
+    rates = {name: [answers.rate for answers in each] for name, each in found.items()}
+    p99 = {name: [answers.latency["p99"] for answers in each] for name, each in found.items() if name != "pgbench"}
+    ours, instant = "QuikTrade", "inline stack"
+    session.measure(
+        "single POST", "orders/s", rates[ours], against=instant, reference=rates[instant], target=1.0
+    )  # fmt: skip
+    session.measure(
+        "single POST, p99", "ms", p99[ours], against=instant, reference=p99[instant], target=1.0, at_most=True
+    )
+    for name in found:
+        if name not in (ours, instant):
+            session.measure("single POST", "orders/s", rates[ours], against=name, reference=rates[name])
+    for workers, answers in shipped.items():
+        session.measure(
+            "single POST", "orders/s", rates[ours],
+            against=f"inline stack as shipped, {workers} process{'es' if workers > 1 else ''}",
+            reference=[answers.rate] * len(rates[ours]), target=200.0 if workers == 2 else None,
+        )  # fmt: skip
+
+
+def _shipped(session: Session) -> dict[int, Answers]:
+    """By number of processes. Once: its half seconds leave nothing to chance."""
+    found = {}
+    for workers in (1, 2):
+        with session.stage.inline("shipped", workers) as server:
+            load = partial(
+                session.load, server, "/orders", connections=SHIPPED_CONNECTIONS, allowed=(201, 500)
+            )  # fmt: skip
+            shipped = {f"inline stack as shipped, {workers}": partial(_for_seconds, load)}
+            seconds = 4.0 if session.options.quick else 12.0
+            ((found[workers],),) = session.interleave(shipped, seconds=seconds, repeats=1, warm_up=False).values()
+    return found

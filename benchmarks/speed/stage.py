@@ -1,0 +1,306 @@
+"""What is measured: a PostgreSQL of its own, and on it the product's processes and the references', each on demand.
+
+All references share the product's server, in databases of their own, so that none has another disk or other settings.
+"""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connections
+
+from benchmarks.faults.system import free_ports
+from benchmarks.stage.processes import Part
+from exchanges import demo
+from exchanges.models import Venue, VenueHealth
+from quiktrade.local.postgres import lease
+from quiktrade.local.postgres.server import NAME, PORT, ROOT
+
+CLIENT = demo.CLIENTS[0]
+DATABASES = ("inline", "naive", "pgbench")
+START_SECONDS = 60.0
+STOP_SECONDS = 14.0
+_ASK_SECONDS = 10.0
+_OWN_STATEMENTS = ("ALTER SYSTEM SET log_statement", "SELECT pg_reload_conf()")
+_STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*): *(.*)")
+
+
+class DidNotStart(Exception):
+    """The text says what, and how its log ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that answers HTTP."""
+
+    part: Part
+    port: int
+    admin_port: int = 0
+
+    @property
+    def pid(self) -> int:
+        assert self.part.pid is not None, f"{self.part.name} has ended; its log is {self.part.log}"
+        return self.part.pid
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Stage:
+    def __init__(self, directory: Path, references: Path, environment: Mapping[str, str]) -> None:
+        """`references` is the Python that has the references' packages; `environment` is for the product."""
+        self.directory = directory
+        self.references = references
+        self._environment = environment
+        self._passwords: dict[str, str] = {}
+        self._database: lease.LocalDatabase | None = None
+        # Nobody writes to it. Its other end is held here alone, so the parts end when this process does.
+        self._lifeline, self._held = os.pipe()
+
+    # ---- PostgreSQL ----
+
+    @property
+    def database(self) -> lease.LocalDatabase:
+        assert self._database is not None, "start() comes first"
+        return self._database
+
+    @property
+    def postgres_pid(self) -> int:
+        return int((self.database.server.data / "postmaster.pid").read_text().split("\n")[0])
+
+    def start(self) -> None:
+        """Raises: LocalDatabaseError."""
+        self._database = lease.use()
+        call_command("migrate", verbosity=0, interactive=False)
+        self._passwords = demo.load("http://127.0.0.1:1")
+        connections.close_all()
+        with self.connect(user="postgres", database="postgres") as connection:
+            for name in DATABASES:
+                connection.execute(f"CREATE DATABASE {name} OWNER {NAME}")
+
+    def stop(self) -> None:
+        connections.close_all()
+        os.close(self._lifeline)
+        os.close(self._held)
+        if self._database is None:
+            return
+        server = self._database.server
+        self._database.release()
+        if self.directory not in server.directory.parents:  # root's server may live elsewhere
+            shutil.rmtree(server.directory, ignore_errors=True)
+
+    def connect(self, *, user: str = NAME, database: str = NAME) -> psycopg.Connection[Any]:
+        host = str(self.database.server.socket_directory)
+        return psycopg.connect(host=host, port=PORT, user=user, dbname=database, autocommit=True)
+
+    def url(self, database: str) -> str:
+        return re.sub(r"/[^/?]*\?", f"/{database}?", self.database.server.url)
+
+    def ask(self, statement: str, parameters: Any = None, *, database: str = NAME) -> Any:
+        """The first row of the answer."""
+        with self.connect(database=database) as connection:
+            return connection.execute(statement, parameters).fetchone()
+
+    def settle(self) -> None:
+        """Have the checkpoint now that would otherwise fall into somebody's measurement."""
+        with self.connect(user="postgres", database="postgres") as connection:
+            connection.execute("CHECKPOINT")
+        time.sleep(0.3)
+
+    def forget_orders(self) -> None:
+        """Empty the product's tables of orders, and let its venue count as well."""
+        with self.connect() as connection:
+            connection.execute("TRUNCATE orders_order CASCADE")
+        VenueHealth.objects.all().delete()
+        connections.close_all()
+
+    @contextmanager
+    def statements(self, found: Counter[str]) -> Iterator[None]:
+        """Count the statements that the server is sent meanwhile, from its log, by how they begin.
+
+        Its extension for that, pg_stat_statements, does not come with the private server.
+        """
+        log = self.database.server.server_log
+        self._log_statements("'all'")
+        begun = log.stat().st_size
+        try:
+            yield
+        finally:
+            self._log_statements("DEFAULT")
+        with open(log, errors="replace") as lines:
+            lines.seek(begun)
+            for line in lines:
+                if (match := _STATEMENT.search(line)) and not match[1].startswith(_OWN_STATEMENTS):
+                    found[match[1].strip()[:60] or "WITH"] += 1  # the product's own begin on the next line
+
+    def _log_statements(self, value: str) -> None:
+        with self.connect(user="postgres", database="postgres") as connection:
+            connection.execute(f"ALTER SYSTEM SET log_statement = {value}")
+            connection.execute("SELECT pg_reload_conf()")
+        time.sleep(0.5)  # for every backend to have read it
+
+    # ---- The product ----
+
+    @contextmanager
+    def web(self, **environment: str) -> Iterator[Server]:
+        (port,) = free_ports(1)
+        config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
+        command = [sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}"]
+        # The clients get a token once.
+        settings = {"QUIKTRADE_WEB_WORKERS": "2", "QUIKTRADE_ACCESS_TOKEN_MINUTES": "600", **environment}
+        with self._running("web", command, lambda: _answers(port, "/readyz"), settings) as part:
+            yield Server(part, port)
+
+    @contextmanager
+    def worker(self, node: str = "a", **environment: str) -> Iterator[Part]:
+        settings = {"QUIKTRADE_NODE": node, **environment}
+        begun = self.ask("SELECT clock_timestamp()")
+
+        def beats() -> bool:
+            beat = "SELECT 1 FROM quiktrade_workernode WHERE name = %s AND heartbeat_at > %s"
+            return self.ask(beat, [node, *begun]) is not None
+
+        with self._running(f"worker-{node}", [sys.executable, "manage.py", "run_worker"], beats, settings) as part:
+            yield part
+
+    @contextmanager
+    def exchange(self, latency: float | None = None) -> Iterator[Server]:
+        """The simulated exchange, with a journal of its own."""
+        port, admin_port = free_ports(2)
+        command = [sys.executable, "manage.py", "run_exchange", "--port", str(port), "--admin-port", str(admin_port)]
+        command += ["--journal", str(self.directory / f"journal-{port}.jsonl")]
+        command += ["--latency", f"{latency:g}"] if latency else []
+        with self._running("exchange", command, lambda: _answers(admin_port, "/health"), {}) as part:
+            yield Server(part, port, admin_port)
+
+    def point_venue_at(self, server: Server, *, max_in_flight: int = 1024, **settings: Any) -> None:
+        Venue.objects.filter(code=demo.VENUE).update(
+            settings={"url": server.url, **settings}, max_in_flight=max_in_flight, halted_at=None, halted_by="",
+            halt_reason="",
+        )  # fmt: skip
+        connections.close_all()
+
+    def headers(self, web: Server) -> dict[str, str]:
+        """Of a client that has logged in."""
+        body = {"username": CLIENT, "password": self._passwords[CLIENT]}
+        token = ask_http(web.port, "POST", "/api/v1/auth/token", body)["access"]
+        return {"Authorization": f"Bearer {token}"}
+
+    @property
+    def client_id(self) -> int:
+        pk: int = get_user_model().objects.get(username=CLIENT).pk
+        connections.close_all()
+        return pk
+
+    # ---- The references ----
+
+    @contextmanager
+    def inline(self, mode: str, workers: int = 2) -> Iterator[Server]:
+        """The inline stack: `mode` is what its `place_order` does."""
+        (port,) = free_ports(1)
+        settings = {
+            "INLINE_HOST": str(self.database.server.socket_directory),
+            "INLINE_DATABASE": "inline",
+            "INLINE_USER": NAME,
+            "INLINE_PLACES": mode,
+        }
+        command = [
+            self.references,
+            "-m",
+            "benchmarks.speed.inline_stack",
+            "--port",
+            str(port),
+            "--workers",
+            str(workers),
+        ]
+        name = f"inline-{mode}-{workers}"
+        with self._running(name, command, lambda: _answers(port, "/health"), settings) as part:
+            yield Server(part, port)
+
+    @contextmanager
+    def venue(self, latency: float) -> Iterator[Server]:
+        """The lean venue."""
+        (port,) = free_ports(1)
+        command = [self.references, "-m", "benchmarks.speed.venue", "--port", str(port), "--latency", f"{latency:g}"]
+        with self._running("venue", command, lambda: _answers(port, "/health"), {}) as part:
+            yield Server(part, port)
+
+    @contextmanager
+    def naive_cluster(self, venue: Server, workers: int) -> Iterator[Part]:
+        with self._running("naive", self.naive("qcluster"), lambda: True, self.naive_settings(venue, workers)) as part:
+            yield part
+
+    def naive(self, *arguments: str) -> list[str | Path]:
+        return [sys.executable, "-m", "benchmarks.speed.naive", *arguments]
+
+    def naive_settings(self, venue: Server, workers: int) -> dict[str, str]:
+        return {
+            "NAIVE_HOST": str(self.database.server.socket_directory),
+            "NAIVE_USER": NAME,
+            "NAIVE_VENUE_PORT": str(venue.port),
+            "NAIVE_WORKERS": str(workers),
+        }
+
+    # ---- Starting and stopping ----
+
+    @contextmanager
+    def _running(
+        self, name: str, command: list[Any], ready: Callable[[], bool], environment: Mapping[str, str]
+    ) -> Iterator[Part]:
+        log = self.directory / f"{name}.log"
+        part = Part(name, list(map(str, command)), log, self._lifeline, **{**self._environment, **environment})
+        part.start()
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not ready():
+                if part.pid is None or time.monotonic() > deadline:
+                    end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                    raise DidNotStart(f"{name} did not start. {log} ends with:\n{end}")
+                time.sleep(0.05)
+            yield part
+        finally:
+            part.ask_to_end()
+            part.wait(STOP_SECONDS)
+
+
+def ask_http(port: int, method: str, path: str, content: Any = None) -> Any:
+    """Raises: OSError, HTTPException; ValueError for an answer other than 200."""
+    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=_ASK_SECONDS)
+    try:
+        body = None if content is None else json.dumps(content)
+        asked.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = asked.getresponse()
+        answer = response.read()
+    finally:
+        asked.close()
+    if response.status != 200:
+        raise ValueError(f"{method} {path}: {response.status} {answer[:300]!r}")
+    return json.loads(answer)
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        ask_http(port, "GET", path)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True
+
+
+def interrupt_as_keyboard() -> None:
+    """SIGTERM ends a run the way Ctrl-C does: through every `finally`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

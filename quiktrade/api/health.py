@@ -1,0 +1,143 @@
+"""Probes. `/healthz` says that this process answers; `/readyz` that orders can be accepted, and will be placed.
+
+Only the database decides whether `/readyz` fails. Without a working job cluster orders are still accepted and
+wait, so taking this process out of service would turn trouble behind the API into trouble of the API: that
+is *degraded*, for the alarm and not for the load balancer. `/readyz?strict` fails for either.
+
+That the database answers says little: it may be a standby or read-only, its disk full, or the standby that a commit
+waits for away. So it is asked to do what an order needs of it, at most once a second in each process.
+"""
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+from django.db.models import F, Max
+from django.db.models.functions import Now
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
+
+from orders import lifecycle, selectors
+from quiktrade.database.durability import NotDurable, durable
+from quiktrade.models import WorkerNode
+
+logger = logging.getLogger(__name__)
+
+DUE_TOO_LONG_SECONDS = 30.0
+REMEMBER_SECONDS = 1.0
+"""However many probe, the database is asked to write no more often."""
+WRITE_SECONDS = 1.5
+"""A write takes milliseconds. One that takes longer is cancelled: PostgreSQL itself bounds no commit."""
+
+# More than the least memory that a query may have, so PostgreSQL writes the rest to a file, and removes it. That needs
+# room on the disk, as a table that grows does, and changes nothing.
+_NEED_ROOM = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 8000)")
+
+
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"status": "ok"})
+
+
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """`{"status": "ready" | "degraded" | "unavailable", "checks": {name: {"ok": …, …}}}`."""
+    try:
+        checks = {"database": _database(), "job_cluster": _job_cluster(), "oldest_due_order": _oldest_due_order()}
+    except DatabaseError as error:
+        logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
+        checks = {"database": {"ok": False, "detail": "The database cannot be reached or is read-only."}}
+    if not checks["database"]["ok"]:
+        status = "unavailable"
+    else:
+        status = "ready" if all(check["ok"] for check in checks.values()) else "degraded"
+    failed = status == "unavailable" or (status == "degraded" and "strict" in request.GET)
+    return JsonResponse({"status": status, "checks": checks}, status=503 if failed else 200)
+
+
+_asking = threading.Lock()
+_latest: tuple[float, dict[str, Any]] | None = None
+
+
+def _database() -> dict[str, Any]:
+    """What it was found to be within the last second, or is found to be now."""
+    global _latest
+    if not _asking.acquire(timeout=WRITE_SECONDS):
+        return {"ok": False, "detail": "The database is slow to write."}
+    try:
+        if _latest is None or time.monotonic() - _latest[0] > REMEMBER_SECONDS:
+            found = _could_store()
+            _latest = (time.monotonic(), found)
+        return _latest[1]
+    finally:
+        _asking.release()
+
+
+def _could_store() -> dict[str, Any]:
+    """Whether it could store an order."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'")
+            standby, read_only = cursor.fetchone()
+        if standby or read_only:
+            connection.close()  # the next one may lead to the primary
+            return {"ok": False, "detail": "This is a standby." if standby else "The database is read-only."}
+        _write()
+    except (DatabaseError, NotDurable) as error:
+        logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
+        connection.close()  # it may be closed already, and is to be opened anew for what else is asked
+        full = isinstance(error.__cause__, psycopg.errors.DiskFull)
+        why = "The database's disk is full." if full else "The database cannot be reached, or cannot write."
+        return {"ok": False, "detail": why}
+    return {"ok": True}
+
+
+def _write() -> None:
+    """Write, and wait until that is as durable as an order. Raises: DatabaseError, NotDurable."""
+    # A commit that waits for a standby ends with a warning when it is cancelled. If the connection were closed
+    # instead, the server would go on waiting: one more of its connections would be taken with every probe.
+    timer = threading.Timer(WRITE_SECONDS, _cancel, [connection.connection])
+    timer.start()
+    try:
+        with durable(), transaction.atomic():
+            with connection.cursor() as cursor:
+                for statement in _NEED_ROOM:
+                    cursor.execute(statement)
+            lifecycle.confirm()
+    finally:
+        timer.cancel()
+        timer.join()  # what comes next on this connection is not to be cancelled
+
+
+def _cancel(raw: Any) -> None:
+    with suppress(psycopg.Error):  # the server says nothing at all: the connection closes itself
+        raw.cancel_safe(timeout=WRITE_SECONDS)
+
+
+def _job_cluster() -> dict[str, Any]:
+    # One of the future was written before the database's clock was set back: it says nothing of now.
+    credible = WorkerNode.objects.filter(heartbeat_at__lt=Now() + timedelta(seconds=settings.JOBS_STALE_SECONDS))
+    newest = credible.aggregate(age=Now() - Max(F("heartbeat_at")))["age"]
+    if newest is None:
+        return {"ok": False, "detail": "No worker node has ever reported."}
+    return {
+        "ok": newest <= timedelta(seconds=settings.JOBS_STALE_SECONDS),
+        "heartbeat_age_seconds": round(newest.total_seconds(), 1),
+    }
+
+
+def _oldest_due_order() -> dict[str, Any]:
+    due = selectors.work_due().place
+    overdue = max(0.0, -due) if due is not None else 0.0
+    return {"ok": overdue <= DUE_TOO_LONG_SECONDS, "overdue_seconds": round(overdue, 1)}
+
+
+PROBES = {"/healthz": healthz, "/readyz": readyz}
+"""By path. Not among the addresses in urls.py: `middleware.probes` answers them before all else."""

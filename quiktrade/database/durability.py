@@ -1,0 +1,44 @@
+"""A commit whose wait for the synchronous standby was cut short is no promise.
+
+PostgreSQL then commits locally, says so in a warning, and reports success. If the primary is lost before the
+standby has caught up, that row never was: whoever was told of it must not have been.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection
+from django.db.backends.signals import connection_created
+
+_WARNING = "01000"
+_ADMIN_SHUTDOWN = "57P01"
+
+
+class NotDurable(Exception):
+    """It is committed on this server, and perhaps on no other. Ask the client to send it again, under its id."""
+
+
+@contextmanager
+def durable() -> Iterator[None]:
+    """Run statements that commit by themselves. Raises: NotDurable."""
+    wrapper: Any = connection
+    wrapper.synchronous_wait_was_cut = False
+    yield
+    if wrapper.synchronous_wait_was_cut:
+        raise NotDurable("The wait for the standby was cut short.")
+
+
+def watch_connections() -> None:
+    """Have every new connection listen for that warning."""
+    connection_created.connect(_watch, dispatch_uid="quiktrade.database.durability")
+
+
+def _watch(sender: Any, connection: Any, **kwargs: Any) -> None:
+    def notice(diagnostic: Any) -> None:
+        if diagnostic.sqlstate in (_WARNING, _ADMIN_SHUTDOWN) and "synchronous replication" in (
+            diagnostic.message_primary or ""
+        ):
+            connection.synchronous_wait_was_cut = True
+
+    connection.connection.add_notice_handler(notice)

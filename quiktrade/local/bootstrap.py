@@ -1,0 +1,65 @@
+"""Sees to it that the packages can be imported, for who has nothing but Python. Standard library only.
+
+An environment of the user's own, in which the packages can be imported, is used as it is: an active virtual
+environment, a Docker image. Else they are installed into `.venv` (see `installation.py`), and the command
+starts anew there. `.venv/quiktrade.txt` says which lock files' packages are in it; it is there and empty
+while they are being installed, so an installation that was cut short is known for what it is and made anew.
+
+Every command comes through here, so this module imports little.
+"""
+
+import hashlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "quiktrade.txt"
+EVERYDAY_LOCK = "requirements-local.lock"
+TESTING_LOCK = "requirements-dev.lock"
+"""Holds all of the everyday one."""
+
+_PACKAGES = ("aiohttp", "django", "django_q", "gunicorn", "psycopg", "rest_framework", "rich", "unfold")
+_INSTALLED_JUST_NOW = "QUIKTRADE_INSTALLED_JUST_NOW"
+
+
+def ensure_packages(arguments: list[str]) -> None:
+    """Return where the packages can be imported; elsewhere install them, and start the command anew."""
+    just_now = os.environ.pop(_INSTALLED_JUST_NOW, None)
+    tests = arguments[1:2] == ["test"] and arguments[2:3] not in (["-h"], ["--help"])
+    lock = TESTING_LOCK if tests else EVERYDAY_LOCK
+    found = packages_found()
+    in_venv = Path(sys.prefix).resolve() == VENV
+    if found and (not in_venv or fit_for_use(lock)):
+        return
+    if just_now:
+        sys.exit(f"Python cannot import the packages in {VENV}. Remove that directory and try again.")
+    if in_venv or not fit_for_use(lock):
+        from quiktrade.local import installation
+
+        installation.install(lock, anew=in_venv and not found)
+        os.environ[_INSTALLED_JUST_NOW] = "1"
+    os.execv(PYTHON, [str(PYTHON), *arguments])  # noqa: S606  this very program
+
+
+def packages_found() -> bool:
+    return all(importlib.util.find_spec(name) for name in _PACKAGES)
+
+
+def fit_for_use(lock: str) -> bool:
+    """Whether `.venv` holds what the lock file says, or is somebody's own work, for which they answer."""
+    if not PYTHON.exists():
+        return False
+    try:
+        installed = STAMP.read_text()
+    except FileNotFoundError:
+        return True
+    return stamp(lock) in installed.splitlines()
+
+
+def stamp(lock: str) -> str:
+    """The line of the stamp file that says: the packages of this lock file, as it is now, are installed."""
+    return f"{lock} {hashlib.sha256((ROOT / lock).read_bytes()).hexdigest()}"

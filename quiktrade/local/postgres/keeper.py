@@ -1,0 +1,202 @@
+"""The keeper of a private PostgreSQL server (see `lease.py`): a process that outlives any command.
+
+    users.lock    held shared by everyone who uses the server; when the keeper gets it whole, nobody is left
+    keeper.lock   held by the keeper: there is only one
+
+Whatever is killed, nothing stays behind: without users the keeper stops the server; without its keeper the
+server is interrupted by the kernel (Linux) or stopped by the next keeper (elsewhere).
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from quiktrade import file_lock, processes
+from quiktrade.local.postgres.lease import KEEPER_GAVE_UP
+from quiktrade.local.postgres.server import PORT, SERVER_ENVIRONMENT, PrivateServer
+
+_OPTIONS = (
+    "listen_addresses=",
+    "max_connections=200",  # web processes of a dozen threads, job clusters, consoles, and a test run beside them
+    "shared_buffers=128MB",
+    "max_wal_size=512MB",
+    "fsync=on",
+    "full_page_writes=on",
+    "synchronous_commit=on",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "log_checkpoints=off",
+    "log_destination=stderr",
+    "logging_collector=off",
+)
+_LARGEST_LOG = 5_000_000
+_STARTS_IN_VAIN = 5
+_PR_SET_PDEATHSIG = 1
+
+
+class Keeper:
+    """Runs one server. What it says goes to keeper.log; what PostgreSQL says, to server.log."""
+
+    def __init__(self, server: PrivateServer, binaries: Path) -> None:
+        self._server = server
+        self._binaries = binaries
+        self._libc = ctypes.CDLL(None)
+
+    def keep(self, users: int) -> None:
+        """Return when nobody uses the server any more, and it has stopped."""
+        self._stop_predecessor()
+        in_vain = 0
+        started_at = time.monotonic()
+        process = self._start()
+        try:
+            while not file_lock.try_lock(users):
+                if process.poll() is not None:
+                    in_vain = in_vain + 1 if time.monotonic() - started_at < 2 else 1
+                    if in_vain > _STARTS_IN_VAIN:
+                        _say(f"PostgreSQL ended {in_vain} times in a row: {KEEPER_GAVE_UP}")
+                        return
+                    _say(f"PostgreSQL ended: {processes.how_it_ended(process.returncode)}; starting it again")
+                    # Processes of a killed server may hold its shared memory for a moment more.
+                    time.sleep(0.1 * 2 ** min(in_vain, 4))
+                    self._forget_recycled_number()
+                    started_at = time.monotonic()
+                    process = self._start()
+                if not self._server.data.is_dir():
+                    _say(f"{self._server.data} is gone: stopping PostgreSQL")
+                    return
+                self._bound_log()
+                time.sleep(0.1)
+        finally:
+            _stop(process)
+            if self._server.directory not in self._server.socket_directory.parents:
+                with contextlib.suppress(OSError):
+                    self._server.socket_directory.rmdir()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        account = self._server.account()
+        self._server.make_private(self._server.socket_directory)  # cleaners of /tmp may have taken it
+        socket_directory = str(self._server.socket_directory).replace('"', '""')
+        options = [f"--{option}" for option in (*_OPTIONS, f'unix_socket_directories="{socket_directory}"')]
+        with open(self._server.server_log, "ab") as log:
+            return subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._server.data, "-p", str(PORT), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=SERVER_ENVIRONMENT,
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+                start_new_session=True,
+                preexec_fn=self._interrupt_when_orphaned if sys.platform == "linux" else None,
+            )
+
+    def _interrupt_when_orphaned(self) -> None:
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+    def _stop_predecessor(self) -> None:
+        """Stop a server whose keeper was killed; PostgreSQL's own interlock sees to what this cannot."""
+        if self._listens() and (number := self._recorded_number()):
+            for order in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+                if _ended(number, order, seconds=8):
+                    break
+        self._forget_recycled_number()
+
+    def _listens(self) -> bool:
+        """Whether a server is at the socket: evidence that the number in postmaster.pid is a server's."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2)
+            try:
+                probe.connect(str(self._server.socket))
+            except OSError:
+                return False
+        return True
+
+    def _recorded_number(self) -> int | None:
+        try:
+            return int((self._server.data / "postmaster.pid").read_text().split("\n")[0])
+        except (OSError, ValueError):
+            return None
+
+    def _forget_recycled_number(self) -> None:
+        """Remove a postmaster.pid whose number is another program's by now, after a reboot for example.
+
+        PostgreSQL would take that program for itself, and never start.
+        """
+        number = self._recorded_number()
+        if number and not self._listens() and not _ended(number, 0, seconds=2):
+            _say(f"postmaster.pid names process {number}, which is no server; removing the file")
+            (self._server.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _bound_log(self) -> None:
+        log = self._server.server_log
+        if log.exists() and log.stat().st_size > _LARGEST_LOG:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)  # PostgreSQL has it open for appending, so it goes on at the new end
+
+
+def _ended(number: int, order: int, *, seconds: float) -> bool:
+    """Send a process a signal, and say whether it is gone within the time given."""
+    deadline = time.monotonic() + seconds
+    try:
+        os.kill(number, order)
+        while time.monotonic() < deadline:
+            os.kill(number, 0)
+            time.sleep(0.02)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return True  # another user's process, which PostgreSQL does not take for itself
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Fast shutdown: sessions end, what they committed stays. Then less politely."""
+    for order, seconds in ((signal.SIGINT, 6), (signal.SIGQUIT, 2), (signal.SIGKILL, 2)):
+        process.send_signal(order)
+        try:
+            process.wait(seconds)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    server, binaries = PrivateServer(Path(sys.argv[1])), Path(sys.argv[2])
+    keeper_lock = file_lock.open_lock(server.keeper_lock)
+    for _ in range(10):  # somebody may be looking at the lock just now
+        if file_lock.try_lock(keeper_lock):
+            break
+        time.sleep(0.01)
+    else:
+        return
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    os.truncate(server.keeper_log, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    users = file_lock.open_lock(server.users_lock)
+    try:
+        Keeper(server, binaries).keep(users)
+    finally:
+        # In this order, for who waits to use the server looks for a keeper next.
+        os.close(keeper_lock)
+        os.close(users)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The tests' database, and the fixtures that all apps share.
+
+Tests run on the private PostgreSQL (or the server in `DATABASE_URL`) with its true settings: fsync and
+synchronous_commit on. Several test runs of one checkout may run at once, each in a database of its own.
+"""
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.cache import cache
+from django.db import connection
+
+from quiktrade import file_lock
+from quiktrade.local.postgres import lease
+from quiktrade.local.postgres.server import LocalDatabaseError, data_directory, make_directory
+from quiktrade.processes import forget_inherited_signals
+from quiktrade.tests.processes import Processes
+
+
+def pytest_configure() -> None:
+    """Let no test depend on who started this run: nohup, a script in the background, a service.
+
+    What this process ignores, the programs that a test starts would ignore, too; a handler is not passed on to them.
+    """
+    forget_inherited_signals()
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator[None]:
+    """Have the server run, and choose a database that no other test run uses."""
+    try:
+        lease.use()
+        make_directory(data_directory())
+    except LocalDatabaseError as error:
+        pytest.exit(str(error), returncode=1)
+    test = connection.settings_dict["TEST"]
+    name = test["NAME"] or f"test_{connection.settings_dict['NAME']}"
+    for number in itertools.count(1):
+        lock = file_lock.open_lock(data_directory() / f"test_{number}.lock")
+        if file_lock.try_lock(lock):
+            break
+        os.close(lock)
+    test["NAME"] = name if number == 1 else f"{name}_{number}"
+    yield
+    os.close(lock)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_settings() -> None:
+    """What costs tests much time and proves nothing in them."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.WHITENOISE_AUTOREFRESH = True  # look for a static file when it is asked for, not for all at the start
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a process keeps for a second would outlive the rows of a test; its connections, its database.
+
+    So would the count of log-ins from one address.
+    """
+    from exchanges import directory
+    from quiktrade.auth import authentication
+    from quiktrade.auth.authentication import TokenAuthentication
+    from quiktrade.jobs import doorbell
+
+    if "remembers" not in request.keywords:
+        monkeypatch.setattr(directory, "listings", directory.listings.__wrapped__)
+        monkeypatch.setattr(TokenAuthentication, "get_user", TokenAuthentication.get_user.__wrapped__)
+    else:
+        directory.listings.cache_clear()
+        authentication.forget()
+    cache.clear()
+    yield
+    doorbell.hang_up()
+
+
+@pytest.fixture
+def processes(transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
+    """Starts the web part, workers and simulated exchanges on the test database, and ends them.
+
+    What migrations put into the tables may be gone: a test whose rows are committed empties them all at its end.
+    `orders.tests.factories` makes the console's groups anew.
+    """
+    processes = Processes(tmp_path / "processes")
+    try:
+        yield processes
+    finally:
+        processes.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show what the processes of a test that failed have said."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    used = getattr(item, "funcargs", {}).get("processes")
+    if report.failed and isinstance(used, Processes):
+        report.sections += [(f"Output of {process.name}", process.output) for process in used]
+    return report  # type: ignore[return-value]
