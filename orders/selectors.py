@@ -1,9 +1,9 @@
 """Reads. None of them locks a row or depends on a cache."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from decimal import Decimal
+from itertools import starmap
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,7 +11,9 @@ from django.db import InterfaceError, OperationalError
 from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
+from exchanges.venue import Terms
 from orders.models import OrderEvent
+from orders.verdicts import Doubt
 from quiktrade import waiting
 from quiktrade.database.statements import fetch
 
@@ -80,21 +82,14 @@ def venues_with_due_orders() -> list[VenueToServe]:
     return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_ORDERS, {})]
 
 
-class ClientOrder(NamedTuple):
-    """An order as its client sees it. A row of a page is made of it in a tenth of the time that a model takes."""
+@dataclass(slots=True)
+class ClientOrder(Terms):
+    """An order as its client sees it. A row of a page becomes one in a tenth of the time that a model takes."""
 
     id: UUID
     owner_id: int
     client_order_id: str
     venue_id: str
-    instrument: str
-    side: str
-    type: str
-    quantity: int
-    limit_price: Decimal | None
-    stop_price: Decimal | None
-    time_in_force: str
-    expires_at: datetime | None
     place_by: datetime | None
     status: str
     attempt: int
@@ -106,7 +101,7 @@ class ClientOrder(NamedTuple):
     placed_at: datetime | None
 
 
-_ORDERS = f"SELECT {', '.join(ClientOrder._fields)} FROM orders_order"
+_ORDERS = f"SELECT {', '.join(column.name for column in fields(ClientOrder))} FROM orders_order"
 _LOOK_UP = f"{_ORDERS} JOIN unnest(%(ids)s::uuid[], %(owners)s::bigint[]) AS w (id, owner_id) USING (id, owner_id)"
 _SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(ids)s)"
 
@@ -114,7 +109,7 @@ _SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(
 def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, ClientOrder]:
     """Those of this client's orders that have one of its own ids, by that."""
     rows = fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)})
-    return {order.client_order_id: order for order in map(ClientOrder._make, rows)}
+    return {order.client_order_id: order for order in starmap(ClientOrder, rows)}
 
 
 class _LookUp:
@@ -152,7 +147,7 @@ def _find(wanted: Sequence[_LookUp]) -> None:
     ids = ",".join(str(each.order_id) for each in wanted)
     owners = ",".join(str(each.owner_id) for each in wanted)
     rows = fetch(_LOOK_UP, {"ids": f"{{{ids}}}", "owners": f"{{{owners}}}"})
-    found = {(order.owner_id, order.id): order for order in map(ClientOrder._make, rows)}
+    found = {(order.owner_id, order.id): order for order in starmap(ClientOrder, rows)}
     for each in wanted:
         each.order = found.get((each.owner_id, each.order_id))
 
@@ -208,21 +203,11 @@ def page_of_orders(
     statement = (
         f"{_ORDERS} WHERE {' AND '.join(conditions)} ORDER BY created_at {direction}, id {direction} LIMIT %(limit)s"
     )
-    return list(map(ClientOrder._make, fetch(statement, parameters)))
+    return list(starmap(ClientOrder, fetch(statement, parameters)))
 
 
 def history(order_id: UUID) -> QuerySet[OrderEvent]:
     return OrderEvent.objects.filter(order_id=order_id).order_by("sequence")
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """What is in question about an unconfirmed order."""
-
-    age: float
-    """Seconds since its first attempt that is not proved to have missed the venue."""
-    rounds: int
-    """How often the venue did not know it, and it was sent again."""
 
 
 def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:

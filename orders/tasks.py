@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from django_q.models import Schedule
 
-from orders import reconciliation, selectors, services
+from orders import placement, reconciliation, selectors
 from orders.engine import Engine
 from orders.models import new_order_id
 from quiktrade.jobs import slots, work
@@ -107,7 +107,7 @@ def sweep_orders() -> None:
     """Make orders whose attempt died unconfirmed, and put right what a clock that was ahead has put off too far."""
     with slots.take("sweep") as slot:
         if slot is not None:
-            services.sweep_orders()
+            placement.sweep_orders()
             _recall_schedules()
 
 

@@ -11,7 +11,7 @@ all, and leads back to the rest afterwards: no choice is lost.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from django import forms
@@ -31,6 +31,7 @@ from django.utils.text import capfirst
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from quiktrade.console.pages import ConsoleAdmin, StyledAdmin
+from quiktrade.outcomes import Outcome
 from quiktrade.texts import MAX_TEXT, storable
 
 SHOWN = 50
@@ -38,14 +39,6 @@ SHOWN = 50
 COUNTED = 10_000
 """Rows that were chosen by a filter are counted up to this."""
 REFUSALS_SHOWN = 20
-
-
-class Outcome(NamedTuple):
-    """What became of one chosen row."""
-
-    key: str
-    done: bool
-    explanation: str
 
 
 class ReasonField(forms.CharField):
