@@ -39,23 +39,24 @@ LONGEST_PAUSE_SECONDS = 86_400.0
 
 
 class ResendSafety(enum.Enum):
-    """What makes it safe to send an order again after `OutcomeUnknown` (the classes A to D of the design).
+    """What makes it safe to send an order again after `OutcomeUnknown`: the rule by which the venue refuses a copy.
 
-    C and D take what arrives: nothing on the way to them may repeat a request, such as a proxy that tries again.
+    Venues of the last two kinds know no copies: nothing on the way to them may repeat a request, as a proxy that tries
+    again does. The formal model (docs/model) calls the four kinds, in this order, A, B, C and D.
     """
 
     REFUSES_DUPLICATES = "refuses_duplicates"
-    """A: a known `client_order_id` is refused for ever. Look it up, else send the same id again."""
+    """A known `client_order_id` is refused for ever. Look it up, else send the same id again."""
 
     REFUSES_RECENT_DUPLICATES = "refuses_recent_duplicates"
-    """B: it is refused within `Capabilities.duplicate_window_seconds` of the first attempt. After that a
-    re-send could double the order: an operator decides."""
+    """A known `client_order_id` is refused within `Capabilities.duplicate_window_seconds` of the first attempt. After
+    that a re-send could double the order: an operator decides."""
 
     REFUSES_STALE_REQUESTS = "refuses_stale_requests"
-    """C: a request is void after `NewOrder.valid_until`. Wait past that, look up, send again."""
+    """A request is void after `NewOrder.valid_until`. Wait past that, look up, send again."""
 
     NOTHING = "nothing"
-    """D: only what is proved not sent is sent again; an operator decides on the rest."""
+    """Only what is proved not sent is sent again; an operator decides on the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

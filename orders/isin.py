@@ -1,27 +1,41 @@
-"""International Securities Identification Numbers (ISO 6166)."""
+"""International Securities Identification Numbers (ISO 6166), checked by python-stdnum."""
 
 import re
 from functools import lru_cache
 
+from stdnum import isin
+
 SHAPE = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
+SPECIAL_PREFIXES = ("EU", "QS", "QT", "XA", "XB", "XC", "XD", "XF", "XK", "XS")
+"""The prefixes that python-stdnum takes besides the country codes of ISO 3166: it does not publish them."""
+
 _TICKER = re.compile(r"[A-Za-z]{1,6}([.\-][A-Za-z]{1,2})?")
 
+# Orders name the same few instruments again and again. Only texts of the right shape get here, so that no client can
+# fill the memory with long ones.
+_is_valid = lru_cache(maxsize=10_000)(isin.is_valid)
 
-@lru_cache(maxsize=10_000)  # the same few instruments, over and over
+
 def is_isin(text: str) -> bool:
-    """Whether it has an ISIN's shape and its check digit is right."""
-    return SHAPE.fullmatch(text) is not None and text[11] == _check_digit(text)
+    """Whether it is an ISIN as it must be written: a prefix that exists, the right check digit, no blanks."""
+    return SHAPE.fullmatch(text) is not None and _is_valid(text)
 
 
 def why_not(text: str) -> str:
     """What keeps a text from being an ISIN, for who sent it."""
     if SHAPE.fullmatch(text):
+        right = isin.calc_check_digit(text[:11])
+        if not isin.is_valid(text[:11] + right):
+            return (
+                f"No ISIN begins with {text[:2]}. Allowed are the two-letter country codes of ISO 3166, and "
+                f"{', '.join(SPECIAL_PREFIXES)}."
+            )
         return (
-            f"The check digit of {text} is not {text[11]}; it would be {_check_digit(text)}. One of the characters "
+            f"The check digit of {text} is not {text[11]}; it would be {right}. One of the characters "
             "is wrong: compare all twelve."
         )
     plain = text.strip().upper() if text.isascii() else text
-    if SHAPE.fullmatch(plain) and plain[11] == _check_digit(plain):
+    if is_isin(plain):
         return f"An ISIN is written in upper case and without blanks: {plain}."
     if _TICKER.fullmatch(text):
         return (
@@ -32,14 +46,3 @@ def why_not(text: str) -> str:
         "An ISIN is required: 12 characters, two letters A-Z, nine letters or digits, and a check digit, such as "
         "US0378331005."
     )
-
-
-def _check_digit(text: str) -> str:
-    """What the first eleven characters call for as the twelfth.
-
-    Letters become two digits (A=10 … Z=35); then the Luhn sum over all digits, the check digit included, is a
-    multiple of ten.
-    """
-    digits = "".join(str(int(character, 36)) for character in text[:11])
-    total = sum(sum(divmod(int(digit) * (2 - place % 2), 10)) for place, digit in enumerate(reversed(digits)))
-    return str(-total % 10)

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import socket
+import tomllib
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ from quiktrade.database.connection import OPTIONS
 from quiktrade.local.postgres import lease
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 
 
 # ---- Reading the environment: loud about what is wrong, and where. No value is repeated: it may be a secret. ----
@@ -296,7 +298,7 @@ API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
 API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # of 500 orders, each with every field and some space
 SPECTACULAR_SETTINGS = {
     "TITLE": "QuikTrade",
-    "VERSION": "1.0.0",
+    "VERSION": VERSION,
     "DESCRIPTION": (
         "Submit orders for shares; QuikTrade stores each one durably and places it at its venue exactly once in effect."
         "\n\n**To begin**, get a token: `POST /api/v1/auth/token` with your name and password answers with `access`, "

@@ -79,6 +79,7 @@ def test_memory_does_not_grow_with_the_orders(tmp_path: Path) -> None:
         with pytest.raises(Refusal, match="duplicate_client_order_id"):
             asyncio.run(exchange.accept(replace(request, client_order_id=f"c{number}")))
     assert [order.sequence for order in ledger.page(after=4_997, limit=10)] == [4_998, 4_999, 5_000]
+    ledger.close()
 
 
 def test_doubles_are_counted_and_the_latest_found_across_a_restart(tmp_path: Path) -> None:
@@ -104,6 +105,7 @@ def test_an_order_that_cannot_be_indexed_ends_the_exchange(tmp_path: Path) -> No
     ledger._index.execute("PRAGMA query_only = on")
     with pytest.raises(JournalError, match="cannot index"):
         asyncio.run(exchange.accept(replace(request, client_order_id="next")))
+    ledger.close()
 
 
 async def place_until_it_dies(exchange: RunningExchange, after: int) -> dict[str, str]:
@@ -207,7 +209,8 @@ def test_an_exchange_that_cannot_write_its_journal_acknowledges_nothing_and_ends
 
 
 def test_nothing_is_appended_to_half_a_line(tmp_path: Path) -> None:
-    journal, _ = open_journal(tmp_path / "journal.jsonl", fsync=False)
+    journal, ledger = open_journal(tmp_path / "journal.jsonl", fsync=False)
+    ledger.close()
     journal.close()
     with pytest.raises(JournalError, match="cannot write"):
         journal.append({})

@@ -49,7 +49,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
 
     type = ChoiceField(OrderType.choices, help_text="FIX 40.")
     side = ChoiceField(Side.choices, help_text="FIX 54.")
-    instrument = InstrumentField(help_text="The share's ISIN: 12 characters, check digit included.")
+    instrument = InstrumentField(help_text="The share's ISIN: 12 characters, an existing prefix, check digit included.")
     quantity = QuantityField(help_text="Whole shares.")
     limit_price = PriceField(
         required=False, help_text=f"Required for limit and stop_limit, forbidden otherwise. {PRICE_HELP}"

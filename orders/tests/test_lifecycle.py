@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 REACHABLE = ("pending", "submitting", "unconfirmed", "failed", "placed", "rejected", "canceled", "expired")
 
-# Worked out by hand from the design, not read from the code.
+# Worked out by hand, and not read from the code.
 LEGAL = {
     ("pending", "claimed"): "submitting",
     ("submitting", "acknowledged"): "placed",

@@ -42,6 +42,13 @@ def test_a_client_sees_its_own_orders_and_no_others(alice: APIClient, bob: APICl
     assert Order.objects.get(pk=others).status == "pending"
 
 
+def test_an_order_whose_instrument_would_be_refused_today_can_still_be_read(alice: APIClient) -> None:
+    stored = make("alice", instrument="ZZ0378331001")
+
+    assert ids(alice.get(f"{ORDERS}?instrument=ZZ0378331001")) == [stored]
+    assert alice.get(f"{ORDERS}/{stored}").json()["instrument"] == "ZZ0378331001"
+
+
 def test_pages_follow_one_another_without_gap_or_repetition(alice: APIClient) -> None:
     made = [make("alice") for _ in range(7)]
     Order.objects.filter(pk__in=made[2:5]).update(created_at="2026-01-01T00:00:00Z")  # a tie across a page's edge

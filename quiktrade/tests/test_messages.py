@@ -73,6 +73,7 @@ TABLE = [
     wrong("instrument", "AAPL", "ticker", "ISIN"),
     wrong("instrument", "brk.b", "ticker"),
     wrong("instrument", "US03783310055", "12 characters"),
+    wrong("instrument", "ZZ0378331001", "No ISIN begins with ZZ", "ISO 3166", "EU, QS", "XS."),
     # Bodies
     Said(f"POST {ORDERS}", [LIMIT], 400, "validation-error", "#", [BATCH, '{"orders": [...]}']),
     Said(f"POST {BATCH}", [LIMIT], 400, "validation-error", "#", ['{"orders": [...]}']),
