@@ -25,9 +25,7 @@ from orders.lifecycle import Event, Moved, NewRow, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.outcome_log import OutcomeLog
 from orders.selectors import ClientOrder
-from quiktrade import waiting
 from quiktrade.database.connection import is_gone
-from quiktrade.database.durability import durable
 from quiktrade.jobs import doorbell
 
 logger = logging.getLogger(__name__)
@@ -188,17 +186,12 @@ def _find_stored(
     given = [id_ for id_ in ids.values() if id_]
     if not given:
         return
-    stored = waiting.aside(lambda: selectors.submitted(owner_id, given))
+    stored = selectors.submitted(owner_id, given)
     if stored:  # whoever stored them may have been told that no standby has them
-        waiting.gather(_confirm, None)
+        together.confirm()
     for index, client_order_id in ids.items():
         if client_order_id in stored:
             outcomes[index] = _replay(stored[client_order_id], requests[index])
-
-
-def _confirm(_: Sequence[None]) -> None:
-    with durable():
-        lifecycle.confirm()
 
 
 _CONTENT = ("instrument", "side", "type", "quantity", "limit_price", "stop_price", "time_in_force", "expires_at")

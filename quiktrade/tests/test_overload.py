@@ -19,7 +19,6 @@ from rest_framework_simplejwt.tokens import AccessToken
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
 from quiktrade.tests.processes import Process, Processes, wait_until
-from quiktrade.web_worker import Crew
 
 ONE = {"QUIKTRADE_WEB_WORKERS": "1"}
 
@@ -108,23 +107,6 @@ def test_connections_that_say_nothing_hold_no_thread(processes: Processes) -> No
         for _ in range(100):  # each would hold the one thread for 5 s
             stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
         assert Client(web).post("a") == 201
-
-
-def test_whatever_is_not_an_order_has_its_turn_too() -> None:
-    served: list[str] = []
-    go = threading.Event()
-
-    def serve(connection: Any) -> None:
-        go.wait()
-        served.append(connection)
-
-    crew = Crew(1, serve)
-    for number in range(40):
-        crew.submit(f"order {number}", first=True)
-    crew.submit("read", first=False)
-    go.set()
-    wait_until(lambda: len(served) == 41)
-    assert served.index("read") <= 8
 
 
 def test_orders_wait_for_no_thread_that_serves_something_else(processes: Processes) -> None:
