@@ -89,7 +89,7 @@ def test_what_is_too_much_is_refused_at_once_and_taken_when_sent_again(processes
         refused = client.post_on(channel, "one-too-many")
         problem = json.loads(refused.read())
         assert client.get("/healthz") == 200
-        assert talk(web, b"HEAD /api/v1/orders HTTP/1.1\r\n" + HEAD + b"\r\n").startswith(b"HTTP/1.1 503 ")
+        assert talk(web, b"HEAD /api/v1/orders HTTP/1.1\r\n" + HEAD + LAST).startswith(b"HTTP/1.1 503 ")
         assert not slow.done()
         assert slow.result() == 201
         assert second.getresponse().status == 201

@@ -7,6 +7,7 @@ number of connections. HTTP itself is gunicorn's. Read for gunicorn 27 (workers/
 
 import contextlib
 import errno
+import logging
 import sys
 import time
 from typing import Any
@@ -17,6 +18,8 @@ from gunicorn import util
 from gunicorn.workers.ggevent import GeventWorker
 
 from quiktrade.web.receiving import NotReceived
+
+logger = logging.getLogger("gunicorn.error")
 
 REQUEST_SECONDS = 30.0
 """From the first byte of a request to its last. A batch of 1 MiB takes 9 s on a line of 1 Mbit/s."""
@@ -30,6 +33,7 @@ MOST_UNSENT = 64 * 1024 * 1024
 """Bytes of answers in one process that its clients have yet to read. Beyond that, who does not read is closed."""
 MOST_DRAINED = 16 * 1024 * 1024
 """Bytes of a request refused unread that are received and dropped, so that its client gets to read why."""
+TOO_SLOW = "Client too slow: connection closed"
 SPARE = 16
 """Connections beyond those allowed: they are taken while a place is made for them."""
 
@@ -119,7 +123,8 @@ class Client(socket.socket):
             self.settimeout(ANSWER_SECONDS)
             super().sendall(rest)
         except TimeoutError:
-            self._hung_up = True
+            logger.warning(TOO_SLOW)
+            self._hung_up = True  # it is not waited for again
             raise BrokenPipeError(errno.EPIPE, "too slow") from None
         finally:
             Client.unsent -= len(rest)
@@ -187,7 +192,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
         if isinstance(exc, NotReceived):
             status = exc.status
-            self.log.warning("Request refused", extra={"event": "web.refused", "why": exc.why})
+            sentence = TOO_SLOW if status == 408 else "Request refused"
+            self.log.warning(sentence, extra={"event": "web.refused", "why": exc.why})
         else:
             said = _Said()
             super().handle_error(req, said, addr, exc)  # gunicorn logs it, and says what its status is
