@@ -327,15 +327,6 @@ def accept(rows: Sequence[NewRow]) -> dict[UUID, datetime]:
     return {id_: at for ids, at in stored for id_ in ids}
 
 
-def confirm() -> None:
-    """Wait until all that this connection can see is where `synchronous_commit` wants it, standbys included.
-
-    Nothing is written but a mark in the log, which comes after it.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")
-
-
 def _document(rows: Sequence[Mapping[str, Any]]) -> str:
     """For json_to_recordset(). Decimals are strings in it, as exact as they are."""
     return orjson.dumps(rows, default=str).decode()

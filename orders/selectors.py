@@ -52,6 +52,11 @@ def work_due() -> WorkDue:
     return WorkDue(*seconds)
 
 
+def placement_due() -> float | None:
+    """Seconds until the next order is due for placement; negative if it is overdue, None where none waits."""
+    return work_due().place
+
+
 _VENUES_WITH_DUE_ORDERS = """
 SELECT v.code, v.adapter, v.settings, v.max_in_flight FROM exchanges_venue v
     LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -26,13 +26,17 @@ from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.outcome_log import OutcomeLog
 from orders.selectors import ClientOrder
 from quiktrade.database.connection import is_gone
+from quiktrade.errors import Refusal
 from quiktrade.jobs import doorbell
 
 logger = logging.getLogger(__name__)
 
 
-class InvalidOrder(Exception):
+class InvalidOrder(Refusal):
     """The order cannot be accepted as it is. `field` names what to change, `detail` what is allowed."""
+
+    status = 400
+    kind = "validation-error"
 
     def __init__(self, field: str, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -40,9 +44,16 @@ class InvalidOrder(Exception):
         self.code = code
         self.detail = detail
 
+    def members(self) -> dict[str, Any]:
+        errors = [{"pointer": f"#/{self.field}", "code": self.code, "detail": self.detail}]
+        return {"detail": "The order was not accepted.", "errors": errors}
 
-class ClientOrderIdTaken(Exception):
+
+class ClientOrderIdTaken(Refusal):
     """The client has another order by this `client_order_id`: use a new one for a new order."""
+
+    status = 409
+    kind = "client-order-id-taken"
 
     def __init__(self, order: ClientOrder) -> None:
         super().__init__(
@@ -51,9 +62,15 @@ class ClientOrderIdTaken(Exception):
         )
         self.order = order
 
+    def members(self) -> dict[str, Any]:
+        return {"detail": str(self), "order_id": str(self.order.id)}
 
-class CannotCancel(Exception):
+
+class CannotCancel(Refusal):
     """The order is past what can be canceled here; the message says why. Nothing was changed."""
+
+    status = 409
+    kind = "cannot-cancel"
 
 
 class NewOrderRequest(NamedTuple):
@@ -86,9 +103,6 @@ class Submission:
     """The order was stored by an earlier request with the same `client_order_id` and content."""
 
 
-Refusal = InvalidOrder | ClientOrderIdTaken
-
-
 def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Submission:
     """Store an order, or find the one that an earlier request with its `client_order_id` stored.
 
@@ -101,14 +115,16 @@ def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Subm
     raise outcome
 
 
-def submit_orders(requests: Sequence[NewOrderRequest], *, owner_id: int, actor: str) -> list[Submission | Refusal]:
+def submit_orders(
+    requests: Sequence[NewOrderRequest], *, owner_id: int, actor: str
+) -> list[Submission | InvalidOrder | ClientOrderIdTaken]:
     """Submit many orders in one statement; what became of each, in their order.
 
     Those that are accepted are durable, and will be placed, when this returns. One that is refused keeps no other
     from being accepted. Of two with the same `client_order_id` the second repeats the first. Raises: NotDurable,
     and then nothing is known of any.
     """
-    outcomes: dict[int, Submission | Refusal] = {}
+    outcomes: dict[int, Submission | InvalidOrder | ClientOrderIdTaken] = {}
     rows: dict[int, NewRow] = {}
     venues = directory.listings() if requests else {}
     for index, request in enumerate(requests):
@@ -170,7 +186,7 @@ def _stored(row: NewRow, at: datetime) -> ClientOrder:
 def _find_stored(
     requests: Sequence[NewOrderRequest],
     rows: Mapping[int, NewRow],
-    outcomes: dict[int, Submission | Refusal],
+    outcomes: dict[int, Submission | InvalidOrder | ClientOrderIdTaken],
     owner_id: int,
 ) -> None:
     """Fill in what earlier requests stored.

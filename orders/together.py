@@ -11,8 +11,8 @@ from django.db import connection
 
 from orders import lifecycle
 from orders.lifecycle import NewRow
+from quiktrade.database import durability
 from quiktrade.database.batching import Batcher
-from quiktrade.database.durability import durable
 
 MOST_ROWS = 500
 MOST_CONFIRMED = 1000
@@ -52,13 +52,13 @@ def _accept(group: Sequence[_Rows]) -> None:
 
 
 def _store(rows: Sequence[NewRow]) -> Stored:
-    with durable():
+    with durability.durable():
         return lifecycle.accept(rows)
 
 
 def _confirm(_: Sequence[None]) -> None:
-    with durable():
-        lifecycle.confirm()
+    with durability.durable():
+        durability.confirm()
 
 
 batch = Batcher(_accept, most=MOST_ROWS, size=lambda given: len(given.rows))

@@ -305,6 +305,8 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
+API_ROUTERS = ("orders.api.urls.router", "exchanges.api.urls.router")
+"""What `/api/v1/` offers besides tokens and its own description."""
 API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
 API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # of 500 orders, each with every field and some space
 SPECTACULAR_SETTINGS = {
@@ -390,6 +392,13 @@ Q_CLUSTER = {
 JOBS_DEMAND = "orders.tasks.demand"
 """Says what the order rows need now; the job cluster asks it (see quiktrade/jobs/broker.py)."""
 
+JOBS_DUE = "orders.selectors.placement_due"
+"""Says in how many seconds the next order is due; `/readyz` asks it."""
+
+JOBS_PRELOAD = "orders.tasks.preload"
+JOBS_WARM_UP = "orders.tasks.warm_up"
+"""Called by the job cluster before it forks, and in each worker process after that."""
+
 JOBS_CHANNEL = "quiktrade_orders"
 """PostgreSQL's NOTIFY channel: the doorbell."""
 
@@ -400,7 +409,10 @@ JOBS_HEARTBEAT_SECONDS = 2.0
 JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
 """A cluster without a heartbeat for this long is replaced by its watchdog and counted as dead by /readyz."""
 
-# ---- Console ----
+# ---- Console, and what fills an empty database ----
+
+DEMO = "exchanges.demo"
+"""Makes the venue and the accounts with which `manage.py up` begins."""
 
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "QuikTrade",
@@ -408,12 +420,12 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": "orders.admin.overview.headline",
     "SITE_SYMBOL": "swap_vert",
     "SITE_URL": None,
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "orders.admin.overview.icon"}],
-    "ENVIRONMENT": "orders.admin.overview.environment",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "quiktrade.console.site.icon"}],
+    "ENVIRONMENT": "quiktrade.console.site.environment",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
-    "STYLES": ["orders.admin.overview.stylesheet"],
-    "SCRIPTS": ["orders.admin.overview.script"],
+    "STYLES": ["quiktrade.console.site.stylesheet"],
+    "SCRIPTS": ["quiktrade.console.site.script"],
     "DASHBOARD_CALLBACK": "orders.admin.overview.first_page",
     "SIDEBAR": {"navigation": "orders.admin.overview.navigation"},
 }

@@ -26,7 +26,7 @@ from benchmarks.stage.processes import Cluster, Part
 from exchanges import demo
 from exchanges.models import Venue
 from quiktrade.local.postgres import lease
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 LEASE_SECONDS = 8.0
 VENUE_TIMEOUT_SECONDS = 2.0

@@ -14,7 +14,7 @@ from orders import engine, lifecycle, reconciliation
 from orders.lifecycle import Event, Moved, Step
 from orders.models import Order
 from orders.tests.test_histories import Histories
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 pytestmark = pytest.mark.django_db
 

@@ -30,6 +30,15 @@ def durable() -> Iterator[None]:
         raise NotDurable("The wait for the standby was cut short.")
 
 
+def confirm() -> None:
+    """Wait until all that this connection can see is where `synchronous_commit` wants it, standbys included.
+
+    Nothing is written but a mark in the log, which comes after it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")
+
+
 def watch_connections() -> None:
     """Have every new connection listen for that warning."""
     connection_created.connect(_watch, dispatch_uid="quiktrade.database.durability")

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exchanges import demo
 from quiktrade.local.log_stream import LogStream
 
 _LONG_SECONDS = 30.0
@@ -65,19 +64,19 @@ def announce(addresses: Addresses, log: LogStream, words: str) -> None:
     threading.Thread(target=_announce, args=(addresses, log, words), name="readiness", daemon=True).start()
 
 
-def greeting(addresses: Addresses, passwords: Mapping[str, str], *, client: str | None) -> str:
-    """What to say when everything is ready. `client`: a client of the API, if the database has the demo's."""
+def greeting(addresses: Addresses, passwords: Mapping[str, str], *, operator: str, client: str | None) -> str:
+    """What to say when everything is ready: `operator` is who opens the console, `client` who uses the API, if any."""
     web = addresses.web
     missing = [part for part in _WITHOUT if part not in addresses.parts]
     lines = ["", f"Ready, without {' and '.join(missing)}." if missing else "Ready.", ""]
     lines += [f"  Without {part:8} {_WITHOUT[part].format(addresses.exchange)}" for part in missing]
     if "web" in addresses.parts:
-        secret = passwords.get(demo.OPERATOR)
+        secret = passwords.get(operator)
         lines += [
             f"  API          {web}/api/v1/",
             f"  Swagger UI   {web}/api/v1/docs",
             f"  ReDoc        {web}/api/v1/redoc",
-            f"  Console      {web}/admin/" + (f"  as {demo.OPERATOR}, password {secret}" if secret else ""),
+            f"  Console      {web}/admin/" + (f"  as {operator}, password {secret}" if secret else ""),
             f"  Health       {web}/healthz  {web}/readyz",
         ]
     if "exchange" in addresses.parts:

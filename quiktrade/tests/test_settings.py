@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from quiktrade.local.bootstrap import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.processes import free_ports
 
 PRODUCTION = {

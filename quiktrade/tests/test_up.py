@@ -23,7 +23,7 @@ from django.core.management import CommandError
 from benchmarks.faults.traffic import log_in
 from orders.tests.factories import console_group
 from quiktrade.local.greeting import Addresses
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.management.commands.up import _claim_ports
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until

@@ -6,6 +6,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from exchanges import demo
 from quiktrade import file_lock
 from quiktrade.local import greeting
-from quiktrade.local.bootstrap import ROOT
 from quiktrade.local.greeting import Addresses
 from quiktrade.local.log_stream import LogStream, wants_colour
 from quiktrade.local.postgres import lease
 from quiktrade.local.postgres.server import data_directory, make_directory
 from quiktrade.local.postgres.watch import DatabaseWatch
 from quiktrade.local.supervisor import Program, Supervisor
+from quiktrade.local.venv import ROOT
 from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 PARTS = ("web", "worker", "exchange")
@@ -87,9 +87,9 @@ class Command(BaseCommand):
         colour = not options["no_color"] and (options["force_color"] or wants_colour(sys.stdout))
         log = LogStream(sys.stdout, ["database", *PARTS], colour=colour)
         passwords = _prepare(log, addresses)
-        client = _demo_client()
+        operator, client = _demo().OPERATOR, _demo_client()
         connections.close_all()  # no more questions: when the database pauses, this process need not know
-        greeting.announce(addresses, log, greeting.greeting(addresses, passwords, client=client))
+        greeting.announce(addresses, log, greeting.greeting(addresses, passwords, operator=operator, client=client))
         inherited = [lock, database.descriptor] if database else [lock]
         supervisor = Supervisor(_programs(addresses), log, ROOT, inherited)
         watch = DatabaseWatch(database, log) if database else None
@@ -191,9 +191,14 @@ def _runs(number: int) -> bool:
     return True
 
 
+def _demo() -> Any:
+    return import_module(settings.DEMO)
+
+
 def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
     """Migrate, and load what an empty database needs. Returns the passwords of the accounts just made."""
     passwords: dict[str, str] = {}
+    demo = _demo()
     try:
         call_command("migrate", verbosity=0, interactive=False)
         if not settings.PRODUCTION:
@@ -209,7 +214,7 @@ def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
 
 
 def _demo_client() -> str | None:
-    client = get_user_model().objects.filter(username__in=demo.CLIENTS).order_by("username").first()
+    client = get_user_model().objects.filter(username__in=_demo().CLIENTS).order_by("username").first()
     return client.get_username() if client else None
 
 
