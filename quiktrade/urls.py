@@ -13,7 +13,6 @@ from rest_framework.decorators import api_view, authentication_classes, permissi
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-
 PUBLIC: dict[str, Any] = {"permission_classes": [], "authentication_classes": [], "http_method_names": ["get", "head"]}
 
 

@@ -83,7 +83,7 @@ class Batcher(Generic[Item]):
         finally:  # whatever ended the leader, its followers are woken
             error = group[0].error if group else None
             with self._lock:
-                if error is not None and is_gone(error):
+                if error is not None and not isinstance(error, _Ended) and is_gone(error):
                     for entry in self._waiting:
                         entry.error = error
                     group += self._waiting
@@ -140,12 +140,16 @@ class Batcher(Generic[Item]):
                 entry.error = OperationalError("Other requests held it up.")
 
 
+class _Ended(InterfaceError):
+    """Whoever follows does not know what became of its item; those who wait for the next call are not concerned."""
+
+
 class _Entry(Generic[Item]):
     """What one caller wants done, and what became of it."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self.error: Exception | None = InterfaceError("The request that led this one was ended before its answer.")
+        self.error: Exception | None = _Ended("The request that led this one was ended before its answer.")
         self.leads = False
         self._asleep = threading.Lock()
         self._asleep.acquire()

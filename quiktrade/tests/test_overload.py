@@ -3,13 +3,11 @@
 import json
 import select
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPResponse
-from typing import Any
 
 import psutil
 import pytest
@@ -193,7 +191,7 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Proc
     two_lengths = b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + HEAD + b"\r\nab"
     both = b"GET / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n0\r\n\r\n"
     long_length = b"GET / HTTP/1.1\r\nContent-Length: 0000000000018\r\n" + HEAD + b"\r\nGET /healthz HTTP/1.1\r\n\r\n"
-    assert talk(web, long_length).count(b"HTTP/1.1 ") == 1
+    assert b"HTTP/1.1 200" not in talk(web, long_length)  # what is within a body is no request
     for wrong in (b"nonsense\r\n\r\n", two_lengths, both, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n"):
         assert talk(web, wrong).startswith(b"HTTP/1.1 4"), wrong
     assert talk(web, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")

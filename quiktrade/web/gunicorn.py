@@ -73,8 +73,8 @@ def post_worker_init(worker: Any) -> None:
     memory.settle()
 
 
-class logger_class(GunicornLogger):  # noqa: N801  gunicorn finds it by this name
-    """gunicorn's log, in our form."""
+class logger_class(GunicornLogger):
+    """gunicorn's log, in our form. gunicorn finds it by its name."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)

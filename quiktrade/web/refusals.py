@@ -16,11 +16,12 @@ _REFUSALS = {
     414: ("uri-too-long", "The address of the request is too long."),
     417: ("expectation-failed", "The only expectation that is met is 100-continue."),
     431: ("headers-too-large", "The request has too many headers, or one that is too long."),
-    500: ("internal-error", "An unexpected error occurred. If it was an order, send it again with the same client_order_id."),
+    500: ("internal-error",
+          "An unexpected error occurred. If it was an order, send it again with the same client_order_id."),
     501: ("not-implemented", "The only transfer coding that is understood is chunked."),
     503: ("overloaded",
-          "More requests are under way than can be answered in good time, and nothing was stored. Send the same request "
-          "again after Retry-After, with the same client_order_id."),
+          "More requests are under way than can be answered in good time, and nothing was stored. Send the same "
+          "request again after Retry-After, with the same client_order_id."),
 }
 # fmt: on
 

@@ -2,7 +2,8 @@
 
 Each connection is a greenlet, so a client that sends or reads slowly costs memory and no thread. What that adds up to
 is bounded here: a request must arrive within a time, an answer must be read within one, and a process takes a limited
-number of connections. HTTP itself is gunicorn's. Read for gunicorn 27 (workers/ggevent.py, base_async.py) and gevent 26.
+number of connections. HTTP itself is gunicorn's. Read for gunicorn 27 (workers/ggevent.py, base_async.py) and
+gevent 26.
 """
 
 import contextlib
