@@ -7,14 +7,14 @@ from itertools import starmap
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError
+from django.db import connection
 from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from exchanges.venue import Terms
 from orders.models import OrderEvent
 from orders.verdicts import Doubt
-from quiktrade import waiting
+from quiktrade.database.batching import Batcher
 from quiktrade.database.statements import fetch
 
 # An open circuit puts a venue's orders off to its next probe.
@@ -112,38 +112,28 @@ def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, Clien
     return {order.client_order_id: order for order in starmap(ClientOrder, rows)}
 
 
+MOST_LOOK_UPS = 500
+
+
 class _LookUp:
     def __init__(self, owner_id: int, order_id: UUID) -> None:
         self.owner_id = owner_id
         self.order_id = order_id
         self.order: ClientOrder | None = None
-        self.error: Exception | None = None
 
 
 def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
     """The order, if it is this client's."""
     look_up = _LookUp(owner_id, order_id)
-    waiting.gather(_look_up, look_up)
-    if look_up.error is not None:
-        raise look_up.error
+    if connection.in_atomic_block:  # it may see what nobody else does yet
+        _find([look_up])
+    else:
+        _look_ups.do(look_up)
     return look_up.order
 
 
-def _look_up(wanted: Sequence[_LookUp]) -> None:
-    """Find each one's order, all with one statement. One that cannot be read is no other client's trouble."""
-    try:
-        _find(wanted)
-    except (OperationalError, InterfaceError):
-        raise  # so it is for all of them, and for those who wait for the next statement
-    except Exception as error:
-        if len(wanted) == 1:
-            wanted[0].error = error
-        else:
-            for each in wanted:
-                _look_up([each])
-
-
 def _find(wanted: Sequence[_LookUp]) -> None:
+    """Find each one's order, all with one statement."""
     ids = ",".join(str(each.order_id) for each in wanted)
     owners = ",".join(str(each.owner_id) for each in wanted)
     rows = fetch(_LOOK_UP, {"ids": f"{{{ids}}}", "owners": f"{{{owners}}}"})
@@ -151,6 +141,8 @@ def _find(wanted: Sequence[_LookUp]) -> None:
     for each in wanted:
         each.order = found.get((each.owner_id, each.order_id))
 
+
+_look_ups = Batcher(_find, most=MOST_LOOK_UPS)
 
 FILTERS = {
     "status": "status = ANY(%(status)s)",

@@ -19,8 +19,6 @@ from orders import selectors, together
 from orders.lifecycle import NewRow
 from orders.models import Status, new_order_id
 from orders.selectors import ClientOrder
-from quiktrade import waiting
-from quiktrade.database.durability import confirm, durable
 from quiktrade.errors import Refusal
 from quiktrade.jobs import doorbell
 
@@ -181,17 +179,12 @@ def _find_stored(
     given = [id_ for id_ in ids.values() if id_]
     if not given:
         return
-    stored = waiting.aside(lambda: selectors.submitted(owner_id, given))
+    stored = selectors.submitted(owner_id, given)
     if stored:  # whoever stored them may have been told that no standby has them
-        waiting.gather(_confirm, None)
+        together.confirm()
     for index, client_order_id in ids.items():
         if client_order_id in stored:
             outcomes[index] = _replay(stored[client_order_id], requests[index])
-
-
-def _confirm(_: Sequence[None]) -> None:
-    with durable():
-        confirm()
 
 
 def _replay(order: ClientOrder, request: NewOrderRequest) -> Submission | ClientOrderIdTaken:

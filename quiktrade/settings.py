@@ -165,17 +165,23 @@ INSTALLED_APPS = [
 ]
 if find_spec("benchmarks"):  # `manage.py chaos`; an image is without it
     INSTALLED_APPS.append("benchmarks")
+SERVICE = env_match("QUIKTRADE_SERVICE", "all", "api|console|all", "api or console")
+"""Which of the two web services this process is. Commands and workers are neither, and know the addresses of both."""
+
+_CONSOLE_ONLY = [
+    "quiktrade.api.middleware.no_nul_in_the_console",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
 MIDDLEWARE = [
     "quiktrade.api.middleware.probes",
     "quiktrade.api.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "quiktrade.api.middleware.no_nul_in_the_console",
-    "quiktrade.api.middleware.ConsoleSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "quiktrade.api.middleware.ConsoleAuthenticationMiddleware",
-    "quiktrade.api.middleware.ConsoleMessageMiddleware",
+    *([] if SERVICE == "api" else _CONSOLE_ONLY),  # in the API a token says who asks
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 APPEND_SLASH = False  # a redirect would turn a POST into a GET; both forms of a path answer
@@ -249,7 +255,16 @@ if PRODUCTION and not env("DATABASE_URL", ""):
     raise ImproperlyConfigured("Production needs DATABASE_URL, for example postgresql://user:password@host/quiktrade")
 DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url())}
 
+WEB_CONNECTIONS = env_int("QUIKTRADE_WEB_CONNECTIONS", 8, minimum=2)
+"""To the database, which the requests of a process of the API share."""
+
+WEB_IN_HAND = env_int("QUIKTRADE_WEB_IN_HAND", 32, minimum=1)
+"""Requests that are being served at the same time, in one process of the API."""
+
 # ---- Accounts and tokens ----
+
+if SERVICE == "api":
+    PASSWORD_HASHERS = ["quiktrade.auth.hashers.AsideHasher"]
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

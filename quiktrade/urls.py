@@ -13,8 +13,6 @@ from rest_framework.decorators import api_view, authentication_classes, permissi
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-admin.autodiscover()
-
 PUBLIC: dict[str, Any] = {"permission_classes": [], "authentication_classes": [], "http_method_names": ["get", "head"]}
 
 
@@ -36,12 +34,19 @@ v1: list[URLPattern | URLResolver] = [
     path("docs", SpectacularSwaggerView.as_view(**PUBLIC), name="docs"),
     path("redoc", SpectacularRedocView.as_view(**PUBLIC), name="redoc"),
 ]
-urlpatterns = [
-    path("api/v1", index),
-    path("api/v1/", include(v1)),
-    path("admin/", admin.site.urls),
-    path("", RedirectView.as_view(pattern_name="docs")),
-]
+urlpatterns: list[URLPattern | URLResolver] = []
+if settings.SERVICE != "console":
+    urlpatterns += [
+        path("api/v1", index),
+        path("api/v1/", include(v1)),
+        path("", RedirectView.as_view(pattern_name="docs")),
+    ]
+if settings.SERVICE != "api":
+    admin.autodiscover()
+    urlpatterns += [
+        path("admin/", admin.site.urls),
+        path("", RedirectView.as_view(pattern_name="admin:index")),
+    ]
 handler400 = "quiktrade.api.problems.bad_request"
 handler403 = "quiktrade.api.problems.forbidden"
 handler404 = "quiktrade.api.problems.not_found"
