@@ -1,4 +1,4 @@
-# One image for every process: web (the default), worker, migrations. See docker-compose.yml for how they are run.
+# One image for every process: api (the default), console, worker, migrations. See docker-compose.yml for how they are run.
 FROM python:3.11-slim-bookworm AS build
 ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
@@ -30,7 +30,7 @@ COPY --from=build /app /app
 RUN install -d -m 700 -o 10001 -g 10001 /data
 USER 10001:10001
 EXPOSE 8000
-# /healthz asks nothing of the database: a web process is not restarted because the database is.
+# /healthz asks nothing of the database: a process is not restarted because the database is.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=3)"]
 CMD ["gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", "0.0.0.0:8000"]

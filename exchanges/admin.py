@@ -18,9 +18,10 @@ from exchanges import services
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.registry import ADAPTERS, open_venue
 from exchanges.venue_settings import SettingsField, unmasked
-from quiktrade.console.intents import Intent, IntentAdmin, Outcome
+from quiktrade.console.intents import Intent, IntentAdmin
 from quiktrade.console.pages import clipped, label, two, who
 from quiktrade.console.times import age, ahead, exact, stamp
+from quiktrade.outcomes import Outcome
 
 EVENTS_SHOWN = 200
 

@@ -5,7 +5,7 @@ to wait that long. Sending does not go by this; whether a venue is halted is ask
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -14,11 +14,12 @@ from cachetools import TTLCache, cached
 from exchanges.models import Venue
 from exchanges.registry import capabilities_of
 from exchanges.venue import Capabilities
-from quiktrade import waiting
+from quiktrade.database.batching import Batcher
 
 logger = logging.getLogger(__name__)
 
 SECONDS = 1.0
+MOST_READINGS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,20 @@ class Listing:
 @cached(TTLCache[object, Mapping[str, Listing]](maxsize=1, ttl=SECONDS), lock=Lock())
 def listings() -> Mapping[str, Listing]:
     """The enabled venues by code, in the order of their codes."""
-    return waiting.aside(_read)
+    found: list[Mapping[str, Listing]] = []
+    _readings.do(found)
+    return found[0]
 
 
-def _read() -> Mapping[str, Listing]:
+def _read(wanted: Sequence[list[Mapping[str, Listing]]]) -> None:
+    """Once for all requests that find them forgotten at the same time."""
     enabled = Venue.objects.filter(enabled=True).order_by("code")
-    return {venue.code: Listing(venue.code, venue.is_default, capabilities_if_usable(venue)) for venue in enabled}
+    found = {venue.code: Listing(venue.code, venue.is_default, capabilities_if_usable(venue)) for venue in enabled}
+    for each in wanted:
+        each.append(found)
+
+
+_readings = Batcher(_read, most=MOST_READINGS)
 
 
 def capabilities_if_usable(venue: Venue) -> Capabilities | None:

@@ -7,11 +7,9 @@ from django.db.models.functions import Now
 
 from exchanges import circuit
 from exchanges.models import Venue, VenueEvent
-from quiktrade.texts import MAX_ACTOR, MAX_TEXT, storable
+from quiktrade.texts import MAX_ACTOR, kept_reason, storable
 
 logger = logging.getLogger(__name__)
-
-REASON_LENGTH = MAX_TEXT
 
 
 class VenueNotChanged(Exception):
@@ -66,17 +64,6 @@ def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
         venue.refresh_from_db()
     logger.warning("Venue resumed", extra={"event": "venue.resumed", "venue": code, "actor": actor, "reason": reason})
     return venue
-
-
-def kept_reason(text: str) -> str:
-    """A person's reason as a history keeps it. Raises: ValueError, where there is none.
-
-    Nothing else is wrong with one: what was asked for is not to fail for a character, or for too many.
-    """
-    reason = storable(text.strip(), REASON_LENGTH)
-    if not reason:
-        raise ValueError("A reason is required.")
-    return reason
 
 
 def _locked(code: str) -> Venue:

@@ -25,10 +25,10 @@ every attempt. It is the venue's means to recognise a repetition, and ours to as
 import enum
 import math
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from quiktrade.texts import storable
 
@@ -83,15 +83,15 @@ class Capabilities:
     reports: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewOrder:
-    """FIX 35=D. Prices are exact; `expires_at` (126) is aware UTC and present only for good-till-date.
+@dataclass(slots=True)
+class Terms:
+    """What an order asks for. Whatever carries an order derives from this, so that the terms are written once.
 
-    `valid_until`, aware UTC by the database's clock, is when the lease of this attempt ends: a venue that
-    can fence by time refuses the request after it.
+    Prices are exact; `expires_at` (FIX 126) is aware UTC, and present only for good-till-date. Nothing changes the
+    terms of an order once they are made. The class is not frozen because that makes each object ten times as slow
+    to make (10 µs instead of 1), and a page of orders is made of it.
     """
 
-    client_order_id: str
     instrument: str
     side: str
     type: str
@@ -100,6 +100,23 @@ class NewOrder:
     stop_price: Decimal | None
     time_in_force: str
     expires_at: datetime | None
+
+    def terms(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in TERMS}
+
+
+TERMS = tuple(term.name for term in fields(Terms))
+
+
+@dataclass(slots=True, kw_only=True)
+class NewOrder(Terms):
+    """FIX 35=D.
+
+    `valid_until`, aware UTC by the database's clock, is when the lease of this attempt ends: a venue that
+    can fence by time refuses the request after it.
+    """
+
+    client_order_id: str
     valid_until: datetime
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from exchanges.circuit import LONG_PAUSE_SECONDS
 from exchanges.models import Venue, VenueHealth
-from orders.models import Order, Status
+from orders.models import LOOKED_UP, Order, Status
 from quiktrade.database.statements import fetch
 
 MOST = 10_000
@@ -32,9 +32,6 @@ GROUPED = 2_000
 GROUPS_SHOWN = 20
 
 FAILED = Q(status=Status.FAILED)
-PARKED = Q(status=Status.UNCONFIRMED, parked_at__isnull=False)
-"""What `Order.parked` says, in a query. The status has its indexes used."""
-LOOKED_UP = Q(status=Status.UNCONFIRMED, parked_at__isnull=True)
 
 
 def doubtful() -> Q:

@@ -28,18 +28,15 @@ from exchanges.venue import (
     Capabilities,
     NewOrder,
     NotSent,
-    OrderRejected,
     OutcomeUnknown,
-    ResendSafety,
     Venue,
     VenueError,
     VenueTrouble,
 )
-from orders import selectors, services
-from orders.backoff import backoff_seconds
-from orders.lifecycle import Event, Moved, Step
+from orders import placement, selectors, verdicts
+from orders.lifecycle import Event, MovedOrder, Step
+from orders.placement import Attempt
 from orders.selectors import VenueToServe
-from orders.services import Attempt
 from quiktrade import crash
 from quiktrade.database.connection import is_gone
 from quiktrade.jobs import doorbell
@@ -55,8 +52,6 @@ GATHER_SECONDS = 0.004
 BUSY = 8
 """Requests under way from which on gathering is worth its wait."""
 DATABASE_RETRY_SECONDS = 0.5
-UNREACHABLE_SECONDS = 0.5
-"""The longest wait of an order whose venue was not there, or takes nothing, before the circuit takes over."""
 
 HELD_BACK = NotSent("held_back", "The venue said that it takes nothing now.", trouble=VenueTrouble.PAUSED)
 """Of an order that was claimed before the venue said so."""
@@ -152,7 +147,7 @@ class Engine:
         self._outcome = asyncio.Event()
         self._over = False
         self._recorder: asyncio.Task[None] | None = None
-        self._recorded: Callable[[list[Moved]], None] = lambda moved: None
+        self._recorded: Callable[[list[MovedOrder]], None] = lambda moved: None
 
     async def connect(self) -> None:
         """Connect to the database ahead of the first run."""
@@ -171,7 +166,7 @@ class Engine:
         linger: float = 0.0,
         stopping: Callable[[], bool] = lambda: False,
         hand_over: Callable[[], None] = lambda: None,
-        recorded: Callable[[list[Moved]], None] = lambda moved: None,
+        recorded: Callable[[list[MovedOrder]], None] = lambda moved: None,
     ) -> None:
         """Place due orders for `seconds` at most, and until none has been due for `linger` seconds.
 
@@ -255,7 +250,7 @@ class Engine:
         try:
             self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
         except Exception as error:  # whatever an adapter makes of its settings, it is no other venue's trouble
-            await self.claims.until_done(services.shut_out, row.code, error=str(error))
+            await self.claims.until_done(placement.shut_out, row.code, error=str(error))
             return False
         return True
 
@@ -276,7 +271,7 @@ class Engine:
 
     # ---- beat 2 ----
 
-    async def _send(self, desk: Desk, order: Moved, permit: Permit, asked_at: float, claimed_at: float) -> None:
+    async def _send(self, desk: Desk, order: MovedOrder, permit: Permit, asked_at: float, claimed_at: float) -> None:
         try:
             step, error = await self._attempt(desk, order, asked_at, claimed_at)
         finally:
@@ -292,7 +287,7 @@ class Engine:
         self._outcome.set()
 
     async def _attempt(
-        self, desk: Desk, order: Moved, asked_at: float, claimed_at: float
+        self, desk: Desk, order: MovedOrder, asked_at: float, claimed_at: float
     ) -> tuple[Step, VenueError | None]:
         """Send once. Returns what that means for the order, and what kept it from being acknowledged.
 
@@ -326,7 +321,7 @@ class Engine:
                 logger.exception("Adapter failed", extra={"venue": desk.row.code, "order_id": order.id})
                 error = OutcomeUnknown("adapter_error", repr(raised))
         left, latency = lease - (clock() - claimed_at), _milliseconds_since(started)
-        return failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error
+        return verdicts.failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error
 
     # ---- beat 3 ----
 
@@ -348,17 +343,17 @@ class Engine:
                     self._limited = False
                     self._wake.set()
 
-    async def _write(self, attempts: list[Attempt]) -> list[Moved]:
+    async def _write(self, attempts: list[Attempt]) -> list[MovedOrder]:
         """Write outcomes together. One that cannot be written is found by halves, so that it holds up no other."""
         try:
-            return await self.records.until_done(services.record_attempts, attempts, actor=ACTOR)
+            return await self.records.until_done(placement.record_attempts, attempts, actor=ACTOR)
         except Exception as error:
             if len(attempts) == 1:
                 return await self._write_as_unknown(attempts[0], error)
             half = len(attempts) // 2
             return await self._write(attempts[:half]) + await self._write(attempts[half:])
 
-    async def _write_as_unknown(self, attempt: Attempt, error: Exception) -> list[Moved]:
+    async def _write_as_unknown(self, attempt: Attempt, error: Exception) -> list[MovedOrder]:
         """What cannot be written as it is, is not known: the venue is asked again, what it said is kept in words."""
         step, capabilities = attempt.step, self._desks[attempt.venue].capabilities
         said = f"{step.venue_order_id} {step.reason}".strip()
@@ -368,7 +363,7 @@ class Engine:
             attempt=attempt.number,
             reason=storable(f"unwritable: {step.event}: {said}"),
             detail={"code": "unwritable", "event": step.event, "error": storable(str(error).strip())},
-            delay=look_up_delay(capabilities, lease_left=settings.PLACEMENT_LEASE_SECONDS),
+            delay=verdicts.look_up_delay(capabilities, lease_left=settings.PLACEMENT_LEASE_SECONDS),
         )
         fields = {"event": "order.unwritable", "venue": attempt.venue, "order_id": step.order_id}
         logger.error(
@@ -376,7 +371,7 @@ class Engine:
         )
         written = replace(attempt, step=unknown, error=None)
         try:
-            return await self.records.until_done(services.record_attempts, [written], actor=ACTOR)
+            return await self.records.until_done(placement.record_attempts, [written], actor=ACTOR)
         except Exception:
             logger.exception("An outcome cannot even be written as unknown: its lease runs out", extra=fields)
             return []
@@ -405,7 +400,7 @@ class Round:
     wanted: int
     asked_at: float
     """Before the leases began: of the very try that succeeded, if the database was away."""
-    claim: services.Claim
+    claim: placement.Claim
 
 
 def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
@@ -417,10 +412,10 @@ def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
     for row in selectors.venues_with_due_orders():
         wanted, asked_at = rooms.get(row.code), clock()
         if wanted is None:
-            rounds.append(Round(row, 0, asked_at, services.NO_CLAIM))
+            rounds.append(Round(row, 0, asked_at, placement.NO_CLAIM))
         elif wanted:
             try:
-                claim = services.claim_orders(row.code, wanted=wanted, actor=ACTOR)
+                claim = placement.claim_orders(row.code, wanted=wanted, actor=ACTOR)
             except Exception as error:
                 away = is_gone(error)
                 if away and not rounds:
@@ -433,63 +428,14 @@ def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
     return rounds
 
 
-def new_order(order: Moved) -> NewOrder:
+def new_order(order: MovedOrder) -> NewOrder:
     """What the venue is told. Its `client_order_id` is our id: a client's own is unique only among its orders."""
     assert order.lease_expires_at is not None, "only a claimed order is sent"
     return NewOrder(
+        **order.terms(),
         client_order_id=str(order.id),
-        instrument=order.instrument,
-        side=order.side,
-        type=order.type,
-        quantity=order.quantity,
-        limit_price=order.limit_price,
-        stop_price=order.stop_price,
-        time_in_force=order.time_in_force,
-        expires_at=order.expires_at,
         valid_until=order.lease_expires_at,
     )
-
-
-def failed_step(
-    order: Moved, error: VenueError, capabilities: Capabilities, *, lease_left: float, latency_ms: float
-) -> Step:
-    """What an attempt without an acknowledgement means for the order."""
-    detail: dict[str, Any] = {"code": error.code, "latency_ms": latency_ms}
-    in_question = order.in_doubt and not capabilities.remembers_rejections
-    if isinstance(error, OrderRejected) and in_question and not error.by_content:
-        # It refused this attempt. An earlier one that arrives after all would be taken for a new order. Not so where it
-        # refused what the order says: an earlier attempt said the same, and is refused for the same reason.
-        error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
-    delay: float | None = None
-    if isinstance(error, OrderRejected):
-        event = Event.REJECTED_BY_VENUE
-    elif isinstance(error, NotSent) and (error.trouble or not error.answered):
-        event = Event.TURNED_AWAY if error.trouble else Event.VENUE_UNREACHABLE
-        # The circuit decides when to go on; a little spread keeps the first few from coming back together.
-        delay = backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS)
-    elif isinstance(error, NotSent):
-        event = Event.NOT_SENT
-        delay = backoff_seconds(
-            order.failures + 1,
-            base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
-            cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
-        )
-        detail["retry_in_seconds"] = round(delay, 3)
-    else:
-        event = Event.OUTCOME_UNKNOWN
-        delay = look_up_delay(capabilities, lease_left=lease_left)
-        if error.trouble:
-            detail["trouble"] = error.trouble.value
-    return Step(order_id=order.id, event=event, attempt=order.attempt, reason=str(error), detail=detail, delay=delay)
-
-
-def look_up_delay(capabilities: Capabilities, *, lease_left: float) -> float | None:
-    """When a look-up can prove something: once no request of ours can still arrive. None where none can."""
-    if not capabilities.finds:
-        return None
-    if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
-        return max(lease_left, 0.0) + capabilities.settle_seconds
-    return capabilities.settle_seconds
 
 
 def _milliseconds_since(started: float) -> float:

@@ -14,15 +14,16 @@ All clocks here are the database's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from decimal import Decimal
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from django.db import connection, models
 
+from exchanges.venue import Terms
 from orders.models import Status
 from quiktrade.database.statements import fetch
 from quiktrade.texts import MAX_ACTOR, storable
@@ -91,7 +92,8 @@ NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY
 """An order of which an attempt may still arrive is not called ended on our word (found by docs/model)."""
 
 
-class NewRow(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class NewRow(Terms):
     """An order to store, complete and valid: what `accept()` inserts. `actor` is whoever submits it."""
 
     actor: str
@@ -99,14 +101,6 @@ class NewRow(NamedTuple):
     owner_id: int
     client_order_id: str
     venue_id: str
-    instrument: str
-    side: str
-    type: str
-    quantity: int
-    limit_price: Decimal | None
-    stop_price: Decimal | None
-    time_in_force: str
-    expires_at: datetime | None
     place_by: datetime | None
 
 
@@ -133,7 +127,8 @@ class Step:
     resend_within: float | None = None
 
 
-class Moved(NamedTuple):
+@dataclass(slots=True)
+class MovedOrder(Terms):
     """An order that took a step, as it stands after it."""
 
     id: UUID
@@ -145,14 +140,6 @@ class Moved(NamedTuple):
     version: int
     in_doubt: bool
     venue_id: str
-    instrument: str
-    side: str
-    type: str
-    quantity: int
-    limit_price: Decimal | None
-    stop_price: Decimal | None
-    time_in_force: str
-    expires_at: datetime | None
     lease_expires_at: datetime | None
     client_order_id: str
     age_seconds: float
@@ -160,27 +147,16 @@ class Moved(NamedTuple):
 
 
 class Advance(NamedTuple):
-    moved: list[Moved]
+    moved: list[MovedOrder]
     stale: list[Step]
 
 
-_NEW_COLUMNS = {
-    "id": "uuid",
-    "owner_id": "bigint",
-    "client_order_id": "text",
-    "venue_id": "text",
-    "instrument": "text",
-    "side": "text",
-    "type": "text",
-    "quantity": "bigint",
-    "limit_price": "numeric",
-    "stop_price": "numeric",
-    "time_in_force": "text",
-    "expires_at": "timestamptz",
-    "place_by": "timestamptz",
-}
-
-_GIVEN_COLUMNS = {**_NEW_COLUMNS, "actor": "text"}
+_TYPES = {"id": "uuid", "owner_id": "bigint", "quantity": "bigint", "limit_price": "numeric", "stop_price": "numeric"}
+_TYPES |= {"expires_at": "timestamptz", "place_by": "timestamptz"}
+"""Of the given columns; every other one is text."""
+_GIVEN_COLUMNS = {column.name: _TYPES.get(column.name, "text") for column in fields(NewRow)}
+_NEW_COLUMNS = [name for name in _GIVEN_COLUMNS if name != "actor"]
+_given_values = attrgetter(*_GIVEN_COLUMNS)
 
 # An order's time is taken when its transaction has its number, not when the statement came: whoever reads orders by
 # time can tell from the numbers in use which times are still to be filled (selectors._ALL_THERE_BEFORE).
@@ -268,6 +244,10 @@ def _edges() -> str:
     return ", ".join(f"('{event}', '{before}', '{after}')" for (before, event), after in TRANSITIONS.items())
 
 
+_MOVED = {"from_status": "before", "age_seconds": "extract(epoch FROM updated_at - created_at)::float8"}
+_MOVED_COLUMNS = ", ".join(_MOVED.get(column.name, column.name) for column in fields(MovedOrder))
+
+
 def _move(selection: str) -> str:
     """The only statement that writes a status. `selection` yields one row for each order to move: order_id,
     event, attempt, reason, detail, venue_order_id, delay, in_doubt, resend_within; the meanings are those of `Step`."""
@@ -302,9 +282,7 @@ WITH wanted AS ({selection}), edge (event, before, after) AS (VALUES {_edges()})
         (order_id, sequence, event, from_status, to_status, attempt, actor, reason, detail, at)
     SELECT id, version, event, before, status, attempt, %(actor)s, reason, detail, updated_at FROM moved
 )
-SELECT id, event, before, status, attempt, failures, version, in_doubt, venue_id, instrument, side, type, quantity,
-    limit_price, stop_price, time_in_force, expires_at, lease_expires_at, client_order_id,
-    extract(epoch FROM updated_at - created_at)::float8 FROM moved
+SELECT {_MOVED_COLUMNS} FROM moved
 """
 
 
@@ -318,22 +296,17 @@ def accept(rows: Sequence[NewRow]) -> dict[UUID, datetime]:
     that `client_order_id` already; nothing was written for it.
     """
     if len(rows) == 1:
-        stored = fetch(_ACCEPT_ONE, rows[0]._asdict())
+        stored = fetch(_ACCEPT_ONE, _as_given(rows[0]))
     else:
         # In the order of their key, so that two statements with the same orders wait for each other, and do not
         # deadlock.
         ordered = sorted(rows, key=lambda row: (row.owner_id, row.client_order_id))
-        stored = fetch(_ACCEPT_MANY, {"rows": _document([row._asdict() for row in ordered])})
+        stored = fetch(_ACCEPT_MANY, {"rows": _document([_as_given(row) for row in ordered])})
     return {id_: at for ids, at in stored for id_ in ids}
 
 
-def confirm() -> None:
-    """Wait until all that this connection can see is where `synchronous_commit` wants it, standbys included.
-
-    Nothing is written but a mark in the log, which comes after it.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")
+def _as_given(row: NewRow) -> dict[str, Any]:
+    return dict(zip(_GIVEN_COLUMNS, _given_values(row), strict=True))
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -341,7 +314,7 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> str:
     return orjson.dumps(rows, default=str).decode()
 
 
-def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -> list[Moved]:
+def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -> list[MovedOrder]:
     """Take up to `limit` due orders of a venue for `lease` seconds, longest due first.
 
     No more than `in_flight` are under way afterwards, if claims for a venue follow one another. Two callers never
@@ -352,13 +325,13 @@ def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -
     return _run(_CLAIM, {"venue": venue, **limits, "actor": actor})
 
 
-def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[Moved]:
+def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[MovedOrder]:
     """Make up to `limit` orders whose lease ran out unconfirmed, to be looked up in `delay` seconds."""
     reason = "The attempt ended without a result: its lease ran out."
     return _run(_SWEEP, {"venue": venue, "delay": _bounded(delay), "limit": limit, "reason": reason, "actor": actor})
 
 
-def overtake(*, limit: int, actor: str) -> list[Moved]:
+def overtake(*, limit: int, actor: str) -> list[MovedOrder]:
     """Take up to `limit` pending orders that time overtook out of the queue: expired, or to be looked up."""
     return _run(_OVERTAKE, {"limit": limit, "actor": actor})
 
@@ -369,7 +342,7 @@ def advance(steps: Iterable[Step], *, actor: str) -> Advance:
     An order that changed while the statement waited for its row is tried once more, as it stands now.
     """
     left = {step.order_id: step for step in steps}
-    moved: list[Moved] = []
+    moved: list[MovedOrder] = []
     for _ in range(2):
         if not left:
             break
@@ -394,10 +367,10 @@ def _bounded(seconds: float | None) -> float | None:
     return None if seconds is None else min(max(0.0, seconds), LONGEST_DELAY_SECONDS)
 
 
-def _run(statement: str, parameters: dict[str, Any]) -> list[Moved]:
+def _run(statement: str, parameters: dict[str, Any]) -> list[MovedOrder]:
     parameters["actor"] = storable(parameters["actor"], MAX_ACTOR)
     in_doubt = {"not_in_doubt": [event.value for event in NOT_IN_DOUBT]}
-    return [Moved._make(row) for row in fetch(statement, {**parameters, **in_doubt})]
+    return [MovedOrder(*row) for row in fetch(statement, {**parameters, **in_doubt})]
 
 
 PARKED_FIRST_SECONDS = 60.0

@@ -92,6 +92,11 @@ class Status(models.TextChoices):
 AT_VENUE = (Status.PLACED, Status.PARTIALLY_FILLED, Status.PENDING_CANCEL, Status.PENDING_REPLACE, Status.FILLED)
 """An order in one of these has been acknowledged, so it has the venue's id."""
 
+PARKED = Q(status=Status.UNCONFIRMED, parked_at__isnull=False)
+"""What `Order.parked` says, in a query. The status has PostgreSQL use an index of these rows alone."""
+LOOKED_UP = Q(status=Status.UNCONFIRMED, parked_at__isnull=True)
+"""Those that the venue is still being asked about, without an operator."""
+
 READABLE = (datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 
 CLIENT_ORDER_ID_PATTERN = r"[A-Za-z0-9._:\-]{1,64}"
@@ -207,14 +212,14 @@ class Order(models.Model):
                 "venue",
                 "next_attempt_at",
                 name="order_unconfirmed",
-                condition=Q(status=Status.UNCONFIRMED, parked_at__isnull=True),
+                condition=LOOKED_UP,
             ),
             # likewise, what is parked; and the operators' list of it
             models.Index(
                 "venue",
                 "next_attempt_at",
                 name="order_parked",
-                condition=Q(status=Status.UNCONFIRMED, parked_at__isnull=False),
+                condition=PARKED,
             ),
             # the operators' list of what needs them
             models.Index("id", name="order_failed", condition=Q(status=Status.FAILED)),
@@ -229,7 +234,7 @@ class Order(models.Model):
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for an operator's word. In a query it is `attention.PARKED`."""
+        """Whether it waits for an operator's word. In a query it is `PARKED`."""
         return self.parked_at is not None
 
     @property
@@ -238,7 +243,7 @@ class Order(models.Model):
         return "parked" if self.parked else self.status
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("An order is written by orders.lifecycle alone: use a service in orders.services")
+        raise TypeError("An order is written by orders.lifecycle alone: use orders.submission and orders.services")
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         raise TypeError("An order is never deleted")

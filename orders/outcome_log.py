@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from orders.lifecycle import Event, Moved, Step
+from orders.lifecycle import Event, MovedOrder, Step
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class OutcomeLog:
         self._troubles: dict[str, _Trouble] = {}
         self._windows: dict[tuple[str, str, int], _Window] = {}
 
-    def tell(self, moved: Iterable[Moved], steps: Mapping[UUID, Step]) -> None:
+    def tell(self, moved: Iterable[MovedOrder], steps: Mapping[UUID, Step]) -> None:
         """Log what orders came to, of which the steps are what was to be recorded."""
         with self._lock:
             now = self._clock()
@@ -74,7 +74,7 @@ class OutcomeLog:
                 else:  # the venue's refusal, or an operator's word
                     self._one_of_few(logging.INFO, "Order moved", order, now, reason=step.reason)
 
-    def _placed(self, order: Moved, step: Step, now: float) -> None:
+    def _placed(self, order: MovedOrder, step: Step, now: float) -> None:
         trouble = self._troubles.get(order.venue_id)
         if trouble and now - trouble.heard >= QUIET_SECONDS:
             del self._troubles[order.venue_id]
@@ -86,7 +86,7 @@ class OutcomeLog:
         elif logger.isEnabledFor(logging.DEBUG):
             logger.debug("Order moved", extra=_order_fields(order))
 
-    def _failed(self, order: Moved, step: Step, now: float) -> None:
+    def _failed(self, order: MovedOrder, step: Step, now: float) -> None:
         trouble = self._troubles.get(order.venue_id)
         if trouble is None:
             trouble = self._troubles[order.venue_id] = _Trouble(began=now, heard=now, told=float("-inf"))
@@ -101,7 +101,7 @@ class OutcomeLog:
         fields = _trouble_fields(order.venue_id, trouble)
         logger.warning("Attempts to place orders fail", extra={"event": "venue.trouble", **fields, **latest})
 
-    def _one_of_few(self, level: int, text: str, order: Moved, now: float, **fields: Any) -> None:
+    def _one_of_few(self, level: int, text: str, order: MovedOrder, now: float, **fields: Any) -> None:
         window = self._windows.setdefault((text, order.venue_id, level), _Window(now))
         window.lines += 1
         if window.lines > MOST_LINES:
@@ -118,7 +118,7 @@ class OutcomeLog:
                     logger.log(level, "%s: more of them", text, extra={"venue": venue, "orders": window.more})
 
 
-def _order_fields(order: Moved) -> dict[str, Any]:
+def _order_fields(order: MovedOrder) -> dict[str, Any]:
     return {
         "event": f"order.{order.event}",
         "order_id": order.id,

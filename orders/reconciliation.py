@@ -1,6 +1,6 @@
 """What became of an order whose attempt ended without an answer: ask the venue, and decide on its word.
 
-The decision is `conclude()`, a pure function of the venue's report and its declared capabilities. Nothing
+The decision is `verdicts.conclude()`, a pure function of the venue's report and its declared capabilities. Nothing
 here guesses: a venue that does not answer leaves the order as it is, and one that cannot answer leaves it to
 an operator.
 
@@ -13,11 +13,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import ExpressionWrapper, F, QuerySet
 from django.db.models.fields import DurationField
 from django.db.models.functions import Now
@@ -25,15 +23,14 @@ from django.db.models.functions import Now
 from exchanges import circuit, directory
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import open_venue
-from exchanges.venue import Capabilities, NotSent, OutcomeUnknown, Report, ReportStatus, ResendSafety, VenueError
-from orders import lifecycle, selectors, services
-from orders.backoff import backoff_seconds
+from exchanges.venue import Capabilities, NotSent, OutcomeUnknown, Report, VenueError
+from orders import lifecycle, recording, selectors, verdicts
 from orders.lifecycle import Event, LookUp, Step
 from orders.models import Order, Status
-from orders.selectors import Doubt
-from orders.services import Result
+from orders.verdicts import Answer, Doubt, Park
 from quiktrade.database.connection import is_gone
 from quiktrade.jobs import doorbell
+from quiktrade.outcomes import Outcome
 from quiktrade.texts import storable
 
 logger = logging.getLogger(__name__)
@@ -53,94 +50,7 @@ BATCH_SECONDS = 30.0
 POLL_SECONDS = 0.25
 """While some venue is being asked, the others' due orders are looked for so often."""
 
-Answer = Report | VenueError | None
 Take = Callable[[VenueRow], Sequence[LookUp]]
-EVIDENCE = (Event.ACKNOWLEDGED, Event.REJECTED_BY_VENUE)
-
-
-@dataclass(frozen=True, slots=True)
-class Park:
-    """No answer of the venue can decide it: an operator does."""
-
-    reason: str
-
-
-def conclude(
-    order_id: UUID, attempt: int, answer: Answer, capabilities: Capabilities, doubt: Doubt
-) -> Step | Park | None:
-    """What the venue's answer means for an unconfirmed order; None means ask again later.
-
-    `answer` None says that the venue has no order by that id. It must come from a look-up made after the
-    settle time, or it proves nothing.
-    """
-    match answer:
-        case VenueError():
-            return None
-        case Report(status=ReportStatus.REJECTED) if not _is_final(answer, capabilities, doubt):
-            return Park("The venue rejected one request for it, and would take another that may still be on its way.")
-        case Report(status=ReportStatus.REJECTED):
-            reason = f"{answer.code}: {answer.text}" if answer.text else answer.code
-            return Step(
-                order_id=order_id,
-                event=Event.REJECTED_BY_VENUE,
-                attempt=attempt,
-                reason=reason,
-                detail={"code": answer.code, "found": True},
-            )
-        case Report(venue_order_id=""):
-            return None  # there is an order, it says, and no id of it: no answer to go by
-        case Report():
-            return Step(
-                order_id=order_id,
-                event=Event.ACKNOWLEDGED,
-                detail={"found": True},
-                venue_order_id=answer.venue_order_id,
-            )
-    if doubt.rounds >= settings.PLACEMENT_MAX_ATTEMPTS:
-        return Park(f"It was sent {doubt.rounds + 1} times without an answer, and the venue does not know it.")
-    resend_within: float | None = None
-    in_doubt = True
-    match capabilities.resend_safety:
-        case ResendSafety.REFUSES_DUPLICATES:
-            pass  # should both requests arrive after all, it refuses the second
-        case ResendSafety.REFUSES_STALE_REQUESTS:
-            in_doubt = False  # the first request is void by now
-        case ResendSafety.REFUSES_RECENT_DUPLICATES:
-            # The re-send must be with the venue before the window closes, and it may take as long as its lease.
-            resend_within = (capabilities.duplicate_window_seconds or 0.0) - doubt.age - _longest_attempt(capabilities)
-            if doubt.age < 0:
-                return Park("The database's clock was set back: how old the order is at the venue is not known.")
-            if resend_within <= 0:
-                return Park("The venue does not know the order, and would not recognise a re-send any more.")
-        case ResendSafety.NOTHING:
-            return Park("The venue does not know the order, but a request of ours may still reach it.")
-    delay = backoff_seconds(
-        doubt.rounds + 1,
-        base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
-        cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
-    )
-    return Step(
-        order_id=order_id,
-        event=Event.NOT_FOUND,
-        attempt=attempt,
-        reason="The venue does not know the order.",
-        detail={"retry_in_seconds": round(delay, 3)},
-        delay=delay,
-        in_doubt=in_doubt,
-        resend_within=resend_within,
-    )
-
-
-def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bool:
-    """Whether no request of the order that is still on its way can be accepted: as in `engine.failed_step`."""
-    stamped = capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS
-    in_doubt = doubt.rounds > 0 and not stamped
-    return not in_doubt or capabilities.remembers_rejections or rejection.by_content
-
-
-def _longest_attempt(capabilities: Capabilities) -> float:
-    """From its claim, an attempt is with the venue within so many seconds, or not at all."""
-    return settings.PLACEMENT_LEASE_SECONDS + capabilities.settle_seconds
 
 
 def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -166,26 +76,26 @@ def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int
     return sum(result.done for result in results)
 
 
-def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Result]:
+def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Outcome]:
     """Look up unconfirmed orders now, parked ones too. One result each, in order.
 
     An order is refused while its last request may still be on its way: the venue's word proves nothing yet.
     """
     orders = {order.pk: order for order in _with_age(Order.objects.filter(pk__in=order_ids))}
-    results: dict[UUID, Result] = {}
+    results: dict[UUID, Outcome] = {}
     due: dict[str, list[LookUp]] = {}
     rows = {order.venue_id: order.venue for order in orders.values()}
     usable = {code: directory.capabilities_if_usable(row) for code, row in rows.items()}
     for order_id in order_ids:
         order = orders.get(order_id)
         if order is None:
-            results[order_id] = Result(order_id, False, "There is no such order.")
+            results[order_id] = Outcome(order_id, False, "There is no such order.")
         elif order.status != Status.UNCONFIRMED:
-            results[order_id] = Result(order_id, False, f"It is {order.status}, not unconfirmed.")
+            results[order_id] = Outcome(order_id, False, f"It is {order.status}, not unconfirmed.")
         elif (capabilities := usable[order.venue_id]) is None:
-            results[order_id] = Result(order_id, False, VENUE_UNUSABLE)
-        elif order.since.total_seconds() < settle_seconds(capabilities):
-            results[order_id] = Result(order_id, False, "Its last request may still be on its way; try again shortly.")
+            results[order_id] = Outcome(order_id, False, VENUE_UNUSABLE)
+        elif order.since.total_seconds() < verdicts.settle_seconds(capabilities):
+            results[order_id] = Outcome(order_id, False, "Its last request may still be on its way; try again shortly.")
         else:
             due.setdefault(order.venue_id, []).append(LookUp(order_id, order.attempt, order.parked))
 
@@ -194,26 +104,19 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Result]:
         return batch
 
     asked = _ask_venues([rows[code] for code in due], take, actor=actor, by_itself=False)
-    results |= {result.order_id: result for result in asked}
+    results |= {result.key: result for result in asked}
     return [results[order_id] for order_id in order_ids]
-
-
-def settle_seconds(capabilities: Capabilities) -> float:
-    """For how long after it became unconfirmed a request for an order may still be on its way to this venue."""
-    if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
-        return _longest_attempt(capabilities)
-    return capabilities.settle_seconds
 
 
 VENUE_UNUSABLE = "Its venue cannot be opened: mend the venue's adapter or settings, then try again."
 
 
-def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: bool) -> list[Result]:
+def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: bool) -> list[Outcome]:
     """Ask venues about the orders that `take` gives of each, batch after batch, until it gives none of any.
 
     What goes wrong with one venue's orders is logged, and the venue left alone for this time; the others go on.
     """
-    results: list[Result] = []
+    results: list[Outcome] = []
     idle = {row.code: row for row in rows}
     calls: dict[Future[Mapping[UUID, Answer]], tuple[VenueRow, Sequence[LookUp]]] = {}
     with ThreadPoolExecutor(max(1, len(rows)), "look-ups") as pool:
@@ -237,7 +140,7 @@ def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: 
                     results += _record(row, due, call.result(), actor=actor, by_itself=by_itself)
                 except Exception as error:
                     _go_on_after(error, row)
-                    results += [Result(order.order_id, False, f"It was not looked up: {error}") for order in due]
+                    results += [Outcome(order.order_id, False, f"It was not looked up: {error}") for order in due]
                 else:
                     idle[row.code] = row
 
@@ -251,11 +154,11 @@ def _go_on_after(error: Exception, row: VenueRow) -> None:
 
 def _record(
     row: VenueRow, due: Sequence[LookUp], answers: Mapping[UUID, Answer], *, actor: str, by_itself: bool
-) -> list[Result]:
+) -> list[Outcome]:
     """Write down what became of orders. `by_itself`: nobody asked for it, so a parked one moves on evidence alone."""
     capabilities = directory.capabilities_if_usable(row)
     if capabilities is None:
-        return [Result(order.order_id, False, VENUE_UNUSABLE) for order in due]
+        return [Outcome(order.order_id, False, VENUE_UNUSABLE) for order in due]
     doubts = selectors.doubts([order.order_id for order in due])
     results, steps = [], []
     unanswered: dict[str, list[LookUp]] = {}
@@ -264,24 +167,24 @@ def _record(
         answer = answers[order.order_id]
         conclusion: Step | Park | None
         if capabilities.finds:
-            conclusion = conclude(order.order_id, order.attempt, answer, capabilities, doubts[order.order_id])
+            conclusion = verdicts.conclude(order.order_id, order.attempt, answer, capabilities, doubts[order.order_id])
         else:
             conclusion = Park("The venue cannot be asked about orders.")
-        if by_itself and order.parked and not (isinstance(conclusion, Step) and conclusion.event in EVIDENCE):
+        if by_itself and order.parked and not (isinstance(conclusion, Step) and conclusion.event in verdicts.EVIDENCE):
             continue  # it is asked about again in its time, and keeps the reason for which it needs an operator
         match conclusion:
             case Step():
                 steps.append(conclusion)
             case Park(reason):
                 parked.setdefault(reason, []).append(order)
-                results.append(Result(order.order_id, False, reason))
+                results.append(Outcome(order.order_id, False, reason))
             case None:
                 unanswered.setdefault(f"Look-up failed: {answer}", []).append(order)
-                results.append(Result(order.order_id, False, f"The venue gave no answer: {answer}"))
+                results.append(Outcome(order.order_id, False, f"The venue gave no answer: {answer}"))
     if capabilities.finds:
         circuit.record_look_ups(row.code, answers.values())
-    moved = services.record_outcomes(steps, actor=actor) if steps else []
-    results += [Result(order.id, True, order.status) for order in moved]
+    moved = recording.record_outcomes(steps, actor=actor) if steps else []
+    results += [Outcome(order.id, True, order.status) for order in moved]
     results += _left_behind((step.order_id for step in steps), {order.id for order in moved})
     for reason, orders in parked.items():
         lifecycle.park(orders, error=reason)
@@ -293,7 +196,7 @@ def _record(
     return results
 
 
-def mark_placed(order_id: UUID, *, venue_order_id: str, actor: str, reason: str) -> Result:
+def mark_placed(order_id: UUID, *, venue_order_id: str, actor: str, reason: str) -> Outcome:
     """Record an operator's word that a parked order is at the venue, under this id of the venue's.
 
     The venue is asked once more first: the word counts where the venue cannot be asked, or agrees. What it says
@@ -313,7 +216,7 @@ def checked_venue_order_id(text: str) -> str:
     return text
 
 
-def mark_not_placed(order_id: UUID, *, actor: str, reason: str) -> Result:
+def mark_not_placed(order_id: UUID, *, actor: str, reason: str) -> Outcome:
     """Record an operator's word that a parked order is not at the venue: it is failed then, to requeue or cancel.
 
     The venue is asked once more first: if it knows the order, that is recorded instead.
@@ -321,52 +224,46 @@ def mark_not_placed(order_id: UUID, *, actor: str, reason: str) -> Result:
     return _settle(order_id, Event.MARKED_NOT_PLACED, "", actor=actor, reason=reason)
 
 
-def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, reason: str) -> Result:
+def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, reason: str) -> Outcome:
     if not reason.strip():
         raise ValueError("A reason is required.")
     order = _with_age(Order.objects.filter(pk=order_id)).first()
     if order is None:
-        return Result(order_id, False, "There is no such order.")
+        return Outcome(order_id, False, "There is no such order.")
     if order.status != Status.UNCONFIRMED:
-        return Result(order_id, False, f"It is {order.status}, not unconfirmed.")
+        return Outcome(order_id, False, f"It is {order.status}, not unconfirmed.")
     if not order.parked:
-        return Result(order_id, False, "It is not parked: the venue is still being asked about it.")
+        return Outcome(order_id, False, "It is not parked: the venue is still being asked about it.")
     capabilities = directory.capabilities_if_usable(order.venue)
     if capabilities is None:
-        return Result(order_id, False, VENUE_UNUSABLE)
+        return Outcome(order_id, False, VENUE_UNUSABLE)
     # Longer than for a look-up: after the operator's word there is no second question.
-    if order.since.total_seconds() < _longest_attempt(capabilities):
-        return Result(order_id, False, "Its last request may still be on its way; try again in a minute.")
+    if order.since.total_seconds() < verdicts.longest_attempt(capabilities):
+        return Outcome(order_id, False, "Its last request may still be on its way; try again in a minute.")
     if capabilities.finds:
         answer = _ask_now(order.venue, order_id)
         if isinstance(answer, VenueError):
-            return Result(order_id, False, f"The venue gave no answer, and is to be asked first: {answer}")
-        if answer is not None and not _agrees(answer, event, venue_order_id):
+            return Outcome(order_id, False, f"The venue gave no answer, and is to be asked first: {answer}")
+        if answer is not None and not verdicts.agrees(answer, event, venue_order_id):
             return _contradicted(order, answer, capabilities, actor=actor)
         if answer is None and event == Event.MARKED_PLACED:
-            return Result(order_id, False, "The venue says that it does not know the order.")
+            return Outcome(order_id, False, "The venue says that it does not know the order.")
     step = Step(
         order_id=order_id, event=event, attempt=order.attempt, reason=reason.strip(), venue_order_id=venue_order_id
     )
-    moved = services.record_outcomes([step], actor=actor)
+    moved = recording.record_outcomes([step], actor=actor)
     if not moved:
-        return Result(order_id, False, "It changed while the venue was asked.")
-    return Result(order_id, True, moved[0].status)
+        return Outcome(order_id, False, "It changed while the venue was asked.")
+    return Outcome(order_id, True, moved[0].status)
 
 
-def _agrees(answer: Report, event: Event, venue_order_id: str) -> bool:
-    """Whether the venue, which knows the order, says what the operator says. "Not placed" it cannot agree with."""
-    at_venue = answer.status is not ReportStatus.REJECTED
-    return event == Event.MARKED_PLACED and at_venue and answer.venue_order_id == venue_order_id
-
-
-def _contradicted(order: Order, answer: Report, capabilities: Capabilities, *, actor: str) -> Result:
-    step = conclude(order.pk, order.attempt, answer, capabilities, Doubt(0.0, 0))
+def _contradicted(order: Order, answer: Report, capabilities: Capabilities, *, actor: str) -> Outcome:
+    step = verdicts.conclude(order.pk, order.attempt, answer, capabilities, Doubt(0.0, 0))
     if not isinstance(step, Step):
-        return Result(order.pk, False, "The venue says that it knows the order, and not under which id.")
-    services.record_outcomes([step], actor=actor)
+        return Outcome(order.pk, False, "The venue says that it knows the order, and not under which id.")
+    recording.record_outcomes([step], actor=actor)
     said = f"{answer.status.value} as {answer.venue_order_id}" if answer.venue_order_id else answer.status.value
-    return Result(order.pk, False, f"The venue knows the order: {said}. That was recorded instead.")
+    return Outcome(order.pk, False, f"The venue knows the order: {said}. That was recorded instead.")
 
 
 def _with_age(orders: QuerySet[Order]) -> QuerySet[Order, Any]:
@@ -375,8 +272,8 @@ def _with_age(orders: QuerySet[Order]) -> QuerySet[Order, Any]:
     return orders.select_related("venue").annotate(since=since)
 
 
-def _left_behind(order_ids: Iterable[UUID], moved: set[UUID]) -> list[Result]:
-    return [Result(i, False, "It changed while the venue was asked.") for i in order_ids if i not in moved]
+def _left_behind(order_ids: Iterable[UUID], moved: set[UUID]) -> list[Outcome]:
+    return [Outcome(i, False, "It changed while the venue was asked.") for i in order_ids if i not in moved]
 
 
 def _ask_now(row: VenueRow, order_id: UUID) -> Answer:

@@ -1,18 +1,20 @@
 """Reads. None of them locks a row or depends on a cache."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from decimal import Decimal
+from itertools import starmap
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError
+from django.db import connection
 from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
+from exchanges.venue import Terms
 from orders.models import OrderEvent
-from quiktrade import waiting
+from orders.verdicts import Doubt
+from quiktrade.database.batching import Batcher
 from quiktrade.database.statements import fetch
 
 # An open circuit puts a venue's orders off to its next probe.
@@ -52,6 +54,11 @@ def work_due() -> WorkDue:
     return WorkDue(*seconds)
 
 
+def placement_due() -> float | None:
+    """Seconds until the next order is due for placement; negative if it is overdue, None where none waits."""
+    return work_due().place
+
+
 _VENUES_WITH_DUE_ORDERS = """
 SELECT v.code, v.adapter, v.settings, v.max_in_flight FROM exchanges_venue v
     LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code
@@ -75,21 +82,14 @@ def venues_with_due_orders() -> list[VenueToServe]:
     return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_ORDERS, {})]
 
 
-class ClientOrder(NamedTuple):
-    """An order as its client sees it. A row of a page is made of it in a tenth of the time that a model takes."""
+@dataclass(slots=True)
+class ClientOrder(Terms):
+    """An order as its client sees it. A row of a page becomes one in a tenth of the time that a model takes."""
 
     id: UUID
     owner_id: int
     client_order_id: str
     venue_id: str
-    instrument: str
-    side: str
-    type: str
-    quantity: int
-    limit_price: Decimal | None
-    stop_price: Decimal | None
-    time_in_force: str
-    expires_at: datetime | None
     place_by: datetime | None
     status: str
     attempt: int
@@ -101,7 +101,7 @@ class ClientOrder(NamedTuple):
     placed_at: datetime | None
 
 
-_ORDERS = f"SELECT {', '.join(ClientOrder._fields)} FROM orders_order"
+_ORDERS = f"SELECT {', '.join(column.name for column in fields(ClientOrder))} FROM orders_order"
 _LOOK_UP = f"{_ORDERS} JOIN unnest(%(ids)s::uuid[], %(owners)s::bigint[]) AS w (id, owner_id) USING (id, owner_id)"
 _SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(ids)s)"
 
@@ -109,7 +109,10 @@ _SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(
 def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, ClientOrder]:
     """Those of this client's orders that have one of its own ids, by that."""
     rows = fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)})
-    return {order.client_order_id: order for order in map(ClientOrder._make, rows)}
+    return {order.client_order_id: order for order in starmap(ClientOrder, rows)}
+
+
+MOST_LOOK_UPS = 500
 
 
 class _LookUp:
@@ -117,40 +120,29 @@ class _LookUp:
         self.owner_id = owner_id
         self.order_id = order_id
         self.order: ClientOrder | None = None
-        self.error: Exception | None = None
 
 
 def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
     """The order, if it is this client's."""
     look_up = _LookUp(owner_id, order_id)
-    waiting.gather(_look_up, look_up)
-    if look_up.error is not None:
-        raise look_up.error
+    if connection.in_atomic_block:  # it may see what nobody else does yet
+        _find([look_up])
+    else:
+        _look_ups.do(look_up)
     return look_up.order
 
 
-def _look_up(wanted: Sequence[_LookUp]) -> None:
-    """Find each one's order, all with one statement. One that cannot be read is no other client's trouble."""
-    try:
-        _find(wanted)
-    except (OperationalError, InterfaceError):
-        raise  # so it is for all of them, and for those who wait for the next statement
-    except Exception as error:
-        if len(wanted) == 1:
-            wanted[0].error = error
-        else:
-            for each in wanted:
-                _look_up([each])
-
-
 def _find(wanted: Sequence[_LookUp]) -> None:
+    """Find each one's order, all with one statement."""
     ids = ",".join(str(each.order_id) for each in wanted)
     owners = ",".join(str(each.owner_id) for each in wanted)
     rows = fetch(_LOOK_UP, {"ids": f"{{{ids}}}", "owners": f"{{{owners}}}"})
-    found = {(order.owner_id, order.id): order for order in map(ClientOrder._make, rows)}
+    found = {(order.owner_id, order.id): order for order in starmap(ClientOrder, rows)}
     for each in wanted:
         each.order = found.get((each.owner_id, each.order_id))
 
+
+_look_ups = Batcher(_find, most=MOST_LOOK_UPS)
 
 FILTERS = {
     "status": "status = ANY(%(status)s)",
@@ -203,21 +195,11 @@ def page_of_orders(
     statement = (
         f"{_ORDERS} WHERE {' AND '.join(conditions)} ORDER BY created_at {direction}, id {direction} LIMIT %(limit)s"
     )
-    return list(map(ClientOrder._make, fetch(statement, parameters)))
+    return list(starmap(ClientOrder, fetch(statement, parameters)))
 
 
 def history(order_id: UUID) -> QuerySet[OrderEvent]:
     return OrderEvent.objects.filter(order_id=order_id).order_by("sequence")
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """What is in question about an unconfirmed order."""
-
-    age: float
-    """Seconds since its first attempt that is not proved to have missed the venue."""
-    rounds: int
-    """How often the venue did not know it, and it was sent again."""
 
 
 def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:

@@ -6,35 +6,21 @@ asks to learn which of them to start; the schedules start them once a minute bes
 
 import asyncio
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import NamedTuple
 
 import uvloop
 from django.conf import settings
 from django.utils import timezone
 from django_q.models import Schedule
 
-from orders import reconciliation, selectors, services
+from orders import placement, reconciliation, selectors
 from orders.engine import Engine
 from orders.models import new_order_id
-from quiktrade.jobs import slots
+from quiktrade.jobs import slots, work
+from quiktrade.jobs.work import Demand
 
 PLACE, SWEEP, RECONCILE = (f"orders.tasks.{job}" for job in ("place_due_orders", "sweep_orders", "reconcile_orders"))
-
-stop_requested: Callable[[], bool] = bool  # never
-"""Set by the job cluster: true once it is to end, so that a placement job finishes what it has in flight."""
-
-
-class Demand(NamedTuple):
-    jobs: list[str]
-    """Dotted names of the jobs to start now."""
-    wait: float
-    """Seconds until it is worth asking again."""
-    listen: bool
-    """Whether the doorbell should cut that wait short."""
-
 
 PLACING_ASKS_SECONDS = 0.5
 """While a placement job runs, the rows are asked so often for the other jobs."""
@@ -84,8 +70,8 @@ def _engine() -> tuple[asyncio.AbstractEventLoop, Engine]:
     return loop, Engine()
 
 
-def rehearse() -> None:
-    """Have what jobs load and make on first use made now, to be shared by processes that are forked afterwards.
+def preload() -> None:
+    """Load and make now what jobs would on first use, so that processes forked afterwards share it.
 
     Each would take 2 MB more of its own (measured). Raises: django.db.DatabaseError.
     """
@@ -111,7 +97,7 @@ def place_due_orders() -> None:
             engine.run(
                 seconds=settings.PLACEMENT_DRAIN_SECONDS,
                 linger=settings.PLACEMENT_LINGER_SECONDS,
-                stopping=stop_requested,
+                stopping=work.stop_requested,
                 hand_over=slot.release,
             )
         )
@@ -121,7 +107,7 @@ def sweep_orders() -> None:
     """Make orders whose attempt died unconfirmed, and put right what a clock that was ahead has put off too far."""
     with slots.take("sweep") as slot:
         if slot is not None:
-            services.sweep_orders()
+            placement.sweep_orders()
             _recall_schedules()
 
 
@@ -136,4 +122,4 @@ def reconcile_orders() -> None:
     """Look up the unconfirmed orders that are due for it."""
     with slots.take("reconcile") as slot:
         if slot is not None:
-            reconciliation.reconcile_due_orders(stopping=stop_requested)
+            reconciliation.reconcile_due_orders(stopping=work.stop_requested)

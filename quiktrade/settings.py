@@ -165,17 +165,23 @@ INSTALLED_APPS = [
 ]
 if find_spec("benchmarks"):  # `manage.py chaos`; an image is without it
     INSTALLED_APPS.append("benchmarks")
+SERVICE = env_match("QUIKTRADE_SERVICE", "all", "api|console|all", "api or console")
+"""Which of the two web services this process is. Commands and workers are neither, and know the addresses of both."""
+
+_CONSOLE_ONLY = [
+    "quiktrade.api.middleware.no_nul_in_the_console",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
 MIDDLEWARE = [
     "quiktrade.api.middleware.probes",
     "quiktrade.api.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "quiktrade.api.middleware.no_nul_in_the_console",
-    "quiktrade.api.middleware.ConsoleSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "quiktrade.api.middleware.ConsoleAuthenticationMiddleware",
-    "quiktrade.api.middleware.ConsoleMessageMiddleware",
+    *([] if SERVICE == "api" else _CONSOLE_ONLY),  # in the API a token says who asks
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 APPEND_SLASH = False  # a redirect would turn a POST into a GET; both forms of a path answer
@@ -249,7 +255,16 @@ if PRODUCTION and not env("DATABASE_URL", ""):
     raise ImproperlyConfigured("Production needs DATABASE_URL, for example postgresql://user:password@host/quiktrade")
 DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url())}
 
+WEB_CONNECTIONS = env_int("QUIKTRADE_WEB_CONNECTIONS", 8, minimum=2)
+"""To the database, which the requests of a process of the API share."""
+
+WEB_IN_HAND = env_int("QUIKTRADE_WEB_IN_HAND", 32, minimum=1)
+"""Requests that are being served at the same time, in one process of the API."""
+
 # ---- Accounts and tokens ----
+
+if SERVICE == "api":
+    PASSWORD_HASHERS = ["quiktrade.auth.hashers.AsideHasher"]
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -292,6 +307,8 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
+API_ROUTERS = ("orders.api.urls.router", "exchanges.api.urls.router")
+"""What `/api/v1/` offers besides tokens and its own description."""
 API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
 API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # of 500 orders, each with every field and some space
 SPECTACULAR_SETTINGS = {
@@ -377,6 +394,13 @@ Q_CLUSTER = {
 JOBS_DEMAND = "orders.tasks.demand"
 """Says what the order rows need now; the job cluster asks it (see quiktrade/jobs/broker.py)."""
 
+JOBS_DUE = "orders.selectors.placement_due"
+"""Says in how many seconds the next order is due; `/readyz` asks it."""
+
+JOBS_PRELOAD = "orders.tasks.preload"
+JOBS_WARM_UP = "orders.tasks.warm_up"
+"""Called by the job cluster before it forks, and in each worker process after that."""
+
 JOBS_CHANNEL = "quiktrade_orders"
 """PostgreSQL's NOTIFY channel: the doorbell."""
 
@@ -387,7 +411,10 @@ JOBS_HEARTBEAT_SECONDS = 2.0
 JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
 """A cluster without a heartbeat for this long is replaced by its watchdog and counted as dead by /readyz."""
 
-# ---- Console ----
+# ---- Console, and what fills an empty database ----
+
+DEMO = "exchanges.demo"
+"""Makes the venue and the accounts with which `manage.py up` begins."""
 
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "QuikTrade",
@@ -395,12 +422,12 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": "orders.admin.overview.headline",
     "SITE_SYMBOL": "swap_vert",
     "SITE_URL": None,
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "orders.admin.overview.icon"}],
-    "ENVIRONMENT": "orders.admin.overview.environment",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "quiktrade.console.site.icon"}],
+    "ENVIRONMENT": "quiktrade.console.site.environment",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
-    "STYLES": ["orders.admin.overview.stylesheet"],
-    "SCRIPTS": ["orders.admin.overview.script"],
+    "STYLES": ["quiktrade.console.site.stylesheet"],
+    "SCRIPTS": ["quiktrade.console.site.script"],
     "DASHBOARD_CALLBACK": "orders.admin.overview.first_page",
     "SIDEBAR": {"navigation": "orders.admin.overview.navigation"},
 }

@@ -21,6 +21,17 @@ def storable(text: object, most: int = MAX_TEXT) -> str:
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text if len(text) <= most else f"{text[: most - 1]}…")
 
 
+def kept_reason(text: str) -> str:
+    """A person's reason as a history keeps it. Raises: ValueError, where there is none.
+
+    Nothing else is wrong with one: what was asked for is not to fail for a character, or for too many.
+    """
+    reason = storable(text.strip(), MAX_TEXT)
+    if not reason:
+        raise ValueError("A reason is required.")
+    return reason
+
+
 def shown(text: str, *, but: str = "") -> str:
     """The text with escapes in place of what a terminal would obey, or what would make another line of it.
 

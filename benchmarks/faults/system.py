@@ -1,4 +1,4 @@
-"""The system under test: PostgreSQL, the web part, worker nodes, the exchange and the proxy before it.
+"""The system under test: PostgreSQL, the API, the console, worker nodes, the exchange and the proxy before it.
 
 Everything is its own: the directory, the server, the ports. Several laboratories run side by side.
 """
@@ -26,7 +26,7 @@ from benchmarks.stage.processes import Cluster, Part
 from exchanges import demo
 from exchanges.models import Venue
 from quiktrade.local.postgres import lease
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 LEASE_SECONDS = 8.0
 VENUE_TIMEOUT_SECONDS = 2.0
@@ -48,6 +48,7 @@ class DidNotStart(Exception):
 @dataclass(frozen=True, slots=True)
 class Ports:
     web: int
+    console: int
     proxy: int
     exchange: int
     exchange_admin: int
@@ -56,7 +57,7 @@ class Ports:
 class System:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports = Ports(*free_ports(4))
+        self.ports = Ports(*free_ports(5))
         self.passwords: dict[str, str] = {}
         self.proxy = FaultProxy(self.ports.proxy, self.ports.exchange)
         self._database: lease.LocalDatabase | None = None
@@ -64,7 +65,8 @@ class System:
         self._lifeline, self._held = os.pipe()
         self._tending = threading.Event()
         self._tender = threading.Thread(target=self._tend, name="tender", daemon=True)
-        self.web = self._part("web", *_gunicorn(self.ports.web))
+        self.web = self._part("api", *_gunicorn(self.ports.web), QUIKTRADE_SERVICE="api")
+        self.console = self._part("console", *_gunicorn(self.ports.console), QUIKTRADE_SERVICE="console")
         self.exchange = self._part("exchange", *self._exchange_command())
         self.nodes = [
             self._part(f"worker-{number}", "manage.py", "run_worker", QUIKTRADE_NODE=f"laboratory-{number}")
@@ -75,7 +77,7 @@ class System:
     @property
     def parts(self) -> list[Part]:
         """In the order in which they are stopped."""
-        return [self.web, *self.nodes, self.exchange]
+        return [self.web, self.console, *self.nodes, self.exchange]
 
     @property
     def database(self) -> lease.LocalDatabase:
@@ -95,8 +97,11 @@ class System:
         for part in reversed(self.parts):
             part.start()
         deadline = time.monotonic() + START_SECONDS
-        for part, ready in [(self.exchange, self.exchange_ready), (self.web, self.web_ready)] + [
-            (node, self.workers_ready) for node in self.nodes
+        for part, ready in [
+            (self.exchange, self.exchange_ready),
+            (self.web, self.web_ready),
+            (self.console, self.console_ready),
+            *((node, self.workers_ready) for node in self.nodes),
         ]:
             while not ready():
                 if part.pid is None or time.monotonic() > deadline:
@@ -140,7 +145,13 @@ class System:
         return body
 
     def web_ready(self) -> bool:
-        asked = http.client.HTTPConnection("127.0.0.1", self.ports.web, timeout=3)
+        return self._ready(self.ports.web)
+
+    def console_ready(self) -> bool:
+        return self._ready(self.ports.console)
+
+    def _ready(self, port: int) -> bool:
+        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
         try:
             asked.request("GET", "/readyz")
             return asked.getresponse().status == 200
@@ -170,7 +181,12 @@ class System:
     def wait_until_whole(self, seconds: float) -> bool:
         """Wait until everything runs again. Says whether it does."""
         deadline = time.monotonic() + seconds
-        waiting: list[Callable[[], bool]] = [self.exchange_ready, self.web_ready, self.workers_ready]
+        waiting: list[Callable[[], bool]] = [
+            self.exchange_ready,
+            self.web_ready,
+            self.console_ready,
+            self.workers_ready,
+        ]
         while waiting := [ready for ready in waiting if not ready()]:
             if time.monotonic() > deadline:
                 return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.speed.client import Job
 from benchmarks.speed.processes import CpuMeter, milliseconds_each
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 
 class LoadFailed(Exception):

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.speed.measures import Cost, Measure, figure, target
 from benchmarks.speed.session import Session
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 
 def with_spread(values: list[float]) -> str:

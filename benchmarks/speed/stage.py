@@ -28,7 +28,8 @@ from benchmarks.stage.processes import Part
 from exchanges import demo
 from exchanges.models import Venue, VenueHealth
 from quiktrade.local.postgres import lease
-from quiktrade.local.postgres.server import NAME, PORT, ROOT
+from quiktrade.local.postgres.server import NAME, PORT
+from quiktrade.local.venv import ROOT
 
 CLIENT = demo.CLIENTS[0]
 DATABASES = ("inline", "naive", "pgbench")

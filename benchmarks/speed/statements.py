@@ -23,7 +23,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
 
     from benchmarks.speed.seed import INSTRUMENT
     from exchanges import demo
-    from orders import selectors, services
+    from orders import placement, selectors, submission
 
     owner = get_user_model().objects.get(username=demo.CLIENTS[0]).pk
     oldest = selectors.page_of_orders(owner, {}, after=None, newest_first=False, limit=500)
@@ -31,7 +31,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
     turn = iter(known * 1_000)
 
     def accept() -> None:
-        request = services.NewOrderRequest(
+        request = submission.NewOrderRequest(
             client_order_id=None,
             instrument=INSTRUMENT,
             side="buy",
@@ -39,11 +39,11 @@ def _calls() -> dict[str, Callable[[], Any]]:
             quantity=100,
             limit_price=Decimal("187.50"),
         )
-        services.submit_order(request, owner_id=owner, actor="client:benchmark")
+        submission.submit_order(request, owner_id=owner, actor="client:benchmark")
 
     def claim() -> None:
         with transaction.atomic():
-            claimed = services.claim_orders(demo.VENUE, wanted=CLAIM, actor="system:benchmark")
+            claimed = placement.claim_orders(demo.VENUE, wanted=CLAIM, actor="system:benchmark")
             assert claimed.orders, "there is nothing due"
             transaction.set_rollback(True)
 

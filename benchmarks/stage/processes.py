@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quiktrade import processes
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 _PAUSE_SECONDS = 0.5
 """What an ended part left behind may take so long to finish; then it is killed, and the part started again."""

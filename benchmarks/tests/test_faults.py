@@ -22,7 +22,7 @@ from benchmarks.faults.proxy import FaultProxy, Harm
 from benchmarks.faults.system import free_ports
 from benchmarks.management.commands.chaos import Command
 from exchanges.tests.running import ORDER, RunningExchange, call, running_exchange
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import open_place, processes_of
 
 # ---- The plan ----

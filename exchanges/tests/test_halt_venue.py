@@ -8,7 +8,7 @@ from django.db import DatabaseError, connection, transaction
 
 from exchanges import services
 from exchanges.models import Venue, VenueEvent
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_time
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RadioFilter, RangeDateTimeFilter, TextFilter
 
-from orders.attention import FAILED, LOOKED_UP, PARKED, doubtful
-from orders.models import Order, Status
+from orders.attention import FAILED, doubtful
+from orders.models import LOOKED_UP, PARKED, Order, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=1)

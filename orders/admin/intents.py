@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from django import forms
@@ -13,25 +13,22 @@ from orders.admin.following import NO_CAUSE
 from orders.lifecycle import TRANSITIONS, Event
 from orders.models import Order, Status
 from orders.reconciliation import mark_not_placed, mark_placed, reconcile_orders
-from orders.services import Result, cancel_orders, requeue_orders
-from quiktrade.console.intents import Intent, Outcome, ReasonForm
-
-
-def _outcomes(results: Iterable[Result]) -> list[Outcome]:
-    return [Outcome(str(result.order_id), result.done, result.explanation) for result in results]
+from orders.services import cancel_orders, requeue_orders
+from quiktrade.console.intents import Intent, ReasonForm
+from quiktrade.outcomes import Outcome
 
 
 def _requeue(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
-    return _outcomes(requeue_orders([UUID(key) for key in keys], actor=actor, reason=answers["reason"]))
+    return requeue_orders([UUID(key) for key in keys], actor=actor, reason=answers["reason"])
 
 
 def _cancel(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
-    return _outcomes(cancel_orders([UUID(key) for key in keys], actor=actor, reason=answers["reason"]))
+    return cancel_orders([UUID(key) for key in keys], actor=actor, reason=answers["reason"])
 
 
 def _reconcile(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
     # The history tells who asked and what the venue said. Nobody is asked why: an order that stays has no event.
-    return _outcomes(reconcile_orders([UUID(key) for key in keys], actor=actor))
+    return reconcile_orders([UUID(key) for key in keys], actor=actor)
 
 
 def _requeue_command(asked: QueryDict) -> str | None:
@@ -100,11 +97,11 @@ class VenueOrderIdForm(ReasonForm):
 
 def _mark_placed(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
     told = {"venue_order_id": answers["venue_order_id"], "actor": actor, "reason": answers["reason"]}
-    return _outcomes(mark_placed(UUID(key), **told) for key in keys)
+    return [mark_placed(UUID(key), **told) for key in keys]
 
 
 def _mark_not_placed(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
-    return _outcomes(mark_not_placed(UUID(key), actor=actor, reason=answers["reason"]) for key in keys)
+    return [mark_not_placed(UUID(key), actor=actor, reason=answers["reason"]) for key in keys]
 
 
 MARK_PLACED = Intent(

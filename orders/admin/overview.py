@@ -1,13 +1,14 @@
-"""The console as a whole: its sidebar, its head and its first page. Named in settings.UNFOLD."""
+"""The console's sidebar, head and first page, which show orders, venues and the system together.
+
+Named in settings.UNFOLD.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest
-from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -105,22 +106,6 @@ PAGES = {
         Page("Groups", "group", "auth.view_group", "auth_group"),
     ),
 }
-
-
-def stylesheet(request: HttpRequest) -> str:
-    return static("quiktrade/console.css")
-
-
-def script(request: HttpRequest) -> str:
-    return static("quiktrade/console.js")
-
-
-def icon(request: HttpRequest) -> str:
-    return static("quiktrade/favicon.svg")
-
-
-def environment(request: HttpRequest) -> list[str]:
-    return ["Production", "danger"] if settings.PRODUCTION else ["Local", "info"]
 
 
 def headline(request: HttpRequest) -> str:

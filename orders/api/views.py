@@ -12,7 +12,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from orders import selectors, services
+from orders import selectors, services, submission
 from orders.api.fields import ClientOrderIdField
 from orders.api.pagination import Cursor
 from orders.api.serializers import (
@@ -208,15 +208,15 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     def create(self, request: Request) -> Response:
         values = NEW_ORDER.run_validation(request.data)
         values["client_order_id"] = _client_order_id(request, values.get("client_order_id"))
-        submission = services.submit_order(
-            services.NewOrderRequest(**values),
+        submitted = submission.submit_order(
+            submission.NewOrderRequest(**values),
             owner_id=self.owner_id,
             actor=self.actor,
         )
-        body = ORDER.to_representation(submission.order)
-        if submission.replayed:
+        body = ORDER.to_representation(submitted.order)
+        if submitted.replayed:
             return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
-        headers = {"Location": _address(request, f"{request.path}/{submission.order.id}")}
+        headers = {"Location": _address(request, f"{request.path}/{submitted.order.id}")}
         return Response(body, status.HTTP_201_CREATED, headers=headers)
 
     @extend_schema(
@@ -238,7 +238,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
                 {"header:Idempotency-Key": "Not of use for a batch: give each order its own client_order_id."}
             )
         orders = NEW_ORDER_BATCH.run_validation(request.data)["orders"]
-        wanted: dict[int, services.NewOrderRequest] = {}
+        wanted: dict[int, submission.NewOrderRequest] = {}
         results: dict[int, dict[str, Any]] = {}
         wrong: dict[int, Any] = {}
         for index, order in enumerate(orders):
@@ -247,15 +247,15 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             except serializers.ValidationError as error:
                 wrong[index] = error.detail
             else:
-                wanted[index] = services.NewOrderRequest(**values)
+                wanted[index] = submission.NewOrderRequest(**values)
         for index, details in wrong.items():
             results[index] = self._refused(_of_order(index, details), most_errors=max(1, MOST_ERRORS // len(wrong)))
-        outcomes = services.submit_orders(list(wanted.values()), owner_id=self.owner_id, actor=self.actor)
+        outcomes = submission.submit_orders(list(wanted.values()), owner_id=self.owner_id, actor=self.actor)
         for index, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, services.Submission):
+            if isinstance(outcome, submission.Submission):
                 code = status.HTTP_200_OK if outcome.replayed else status.HTTP_201_CREATED
                 results[index] = {"status": code, "order": ORDER.to_representation(outcome.order)}
-            elif isinstance(outcome, services.InvalidOrder):
+            elif isinstance(outcome, submission.InvalidOrder):
                 detail = {outcome.field: serializers.ErrorDetail(outcome.detail, outcome.code)}
                 results[index] = self._refused(_of_order(index, detail))
             else:

@@ -14,10 +14,10 @@ from rich.text import Text
 from exchanges.models import Venue
 from orders.models import Order, OrderEvent
 from orders.reconciliation import checked_venue_order_id
-from orders.services import Result
 from quiktrade.console.times import span
 from quiktrade.decimals import decimal_text
 from quiktrade.management.operator_command import misuse
+from quiktrade.outcomes import Outcome
 from quiktrade.texts import shown
 
 COLOURS = {
@@ -129,9 +129,9 @@ def event_document(event: OrderEvent) -> dict[str, Any]:
     return {name: getattr(event, name) for name in names}
 
 
-def result_documents(results: Iterable[Result]) -> list[dict[str, Any]]:
-    return [{"id": result.order_id, "done": result.done, "explanation": result.explanation} for result in results]
+def result_documents(results: Iterable[Outcome]) -> list[dict[str, Any]]:
+    return [{"id": result.key, "done": result.done, "explanation": result.explanation} for result in results]
 
 
-def refusals(results: Iterable[Result]) -> list[str]:
-    return [f"{result.order_id}: {result.explanation}" for result in results if not result.done]
+def refusals(results: Iterable[Outcome]) -> list[str]:
+    return [f"{result.key}: {result.explanation}" for result in results if not result.done]

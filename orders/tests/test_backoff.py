@@ -1,6 +1,6 @@
 import pytest
 
-from orders.backoff import backoff_seconds
+from orders.verdicts import backoff_seconds
 
 
 @pytest.mark.parametrize(

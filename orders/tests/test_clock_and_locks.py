@@ -146,7 +146,7 @@ def test_an_acknowledgement_that_waited_for_the_sweep_is_applied_to_what_the_swe
         assert [moved.status for moved in late.result()] == ["placed"]
 
 
-def _advance_and_hang_up(step: Step) -> list[lifecycle.Moved]:
+def _advance_and_hang_up(step: Step) -> list[lifecycle.MovedOrder]:
     try:
         return lifecycle.advance([step], actor="system:test").moved
     finally:

@@ -31,11 +31,11 @@ from hypothesis.stateful import (
 from exchanges import registry
 from exchanges.models import Venue
 from exchanges.venue import NotSent, OrderRejected, OutcomeUnknown, ResendSafety, VenueError
-from orders import engine, reconciliation, services
-from orders.attention import PARKED
-from orders.lifecycle import Event, Moved, Step
-from orders.models import Order, OrderEvent
-from orders.services import Attempt, NewOrderRequest
+from orders import placement, reconciliation, services, submission, verdicts
+from orders.lifecycle import Event, MovedOrder, Step
+from orders.models import PARKED, Order, OrderEvent
+from orders.placement import Attempt
+from orders.submission import NewOrderRequest
 from orders.tests.scripted_venue import DEADLINE_SECONDS, SETTLE_SECONDS, Book, ScriptedVenue
 
 pytestmark = pytest.mark.django_db
@@ -53,7 +53,7 @@ ENDED = ("failed", "rejected", "canceled", "expired")
 class Attempted:
     """One worker's hold on one order."""
 
-    order: Moved
+    order: MovedOrder
     permit: Any
     valid_until: datetime
     age: float = 0.0
@@ -109,9 +109,9 @@ class Histories(RuleBasedStateMachine):
             quantity=1,
             place_by=timezone.now() + timedelta(seconds=place_by) if place_by else None,
         )
-        submission = services.submit_order(request, owner_id=self.owner.pk, actor="client:alice")
+        submitted = submission.submit_order(request, owner_id=self.owner.pk, actor="client:alice")
         if invalid:
-            self.book.invalid.add(str(submission.order.id))
+            self.book.invalid.add(str(submitted.order.id))
 
     @precondition(lambda self: self.count)
     @rule(n=st.integers(0, 9))
@@ -134,7 +134,7 @@ class Histories(RuleBasedStateMachine):
     @rule(wanted=st.integers(1, 2))
     def a_worker_claims(self, wanted: int) -> None:
         before = {order.pk: order for order in Order.objects.filter(status="pending")}
-        claim = services.claim_orders("XSCR", wanted=wanted, actor="system:placement")
+        claim = placement.claim_orders("XSCR", wanted=wanted, actor="system:placement")
         for order in claim.orders:
             assert order.lease_expires_at is not None
             self.held.append(Attempted(order, claim.permit, order.lease_expires_at))
@@ -221,7 +221,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def the_sweep_runs(self) -> None:
-        services.sweep_orders()
+        placement.sweep_orders()
 
     @rule(reachable=st.booleans())
     def reconciliation_runs(self, reachable: bool) -> None:
@@ -237,9 +237,9 @@ class Histories(RuleBasedStateMachine):
         else:
             capabilities = ScriptedVenue(self.book, {"settle_seconds": self.settle}).capabilities
             left = LEASE_SECONDS - attempt.age
-            step = engine.failed_step(order, error, capabilities, lease_left=left, latency_ms=1.0)
+            step = verdicts.failed_step(order, error, capabilities, lease_left=left, latency_ms=1.0)
         attempts = [Attempt(step, "XSCR", error is None or error.answered, attempt.permit)]
-        services.record_attempts(attempts, actor="system:placement")
+        placement.record_attempts(attempts, actor="system:placement")
 
     # ---- What must hold ----
 

@@ -9,11 +9,11 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from exchanges.adapters.simulator import SimulatorVenue
 from exchanges.venue import OrderRejected
 from orders import lifecycle, selectors
-from orders.engine import failed_step
 from orders.lifecycle import TRANSITIONS, Event, LookUp, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.tests.factories import UNREACHABLE, OrderFactory, UserFactory, VenueFactory
 from orders.tests.threads import in_threads
+from orders.verdicts import failed_step
 
 pytestmark = pytest.mark.django_db
 

@@ -23,7 +23,7 @@ from orders import selectors
 from orders.management.commands.requeue_orders import Command as RequeueOrders
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.processes import database_url_of_tests
 
 pytestmark = pytest.mark.django_db

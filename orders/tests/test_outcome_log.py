@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from orders import services
-from orders.lifecycle import Event, Moved, Step
+from orders import placement, recording
+from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import Order
 from orders.outcome_log import OutcomeLog
 from orders.tests.factories import LEASE_SECONDS, OrderFactory
@@ -21,7 +21,9 @@ class Told:
         self._log = OutcomeLog(lambda: self.now)
         self._caplog = caplog
 
-    def of(self, *orders: Moved, latency_ms: float = 2.0, reason: str = "") -> list[tuple[str, str, dict[str, Any]]]:
+    def of(
+        self, *orders: MovedOrder, latency_ms: float = 2.0, reason: str = ""
+    ) -> list[tuple[str, str, dict[str, Any]]]:
         before = len(self._caplog.records)
         detail = {"latency_ms": latency_ms}
         steps = [Step(order_id=order.id, event=Event(order.event), detail=detail, reason=reason) for order in orders]
@@ -35,7 +37,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
     return Told(caplog)
 
 
-def order(event: Event, *, age: float = 0.01, venue: str = "XSIM", client_order_id: str = "mom-1") -> Moved:
+def order(event: Event, *, age: float = 0.01, venue: str = "XSIM", client_order_id: str = "mom-1") -> MovedOrder:
     given: dict[str, Any] = {
         "id": uuid4(),
         "event": event.value,
@@ -43,8 +45,8 @@ def order(event: Event, *, age: float = 0.01, venue: str = "XSIM", client_order_
         "venue_id": venue,
         "status": "pending",
     }
-    others: dict[str, Any] = dict.fromkeys(Moved._fields, 1)
-    return Moved(**{**others, **given, "client_order_id": client_order_id})
+    others: dict[str, Any] = dict.fromkeys(MovedOrder.__match_args__, 1)
+    return MovedOrder(**{**others, **given, "client_order_id": client_order_id})
 
 
 def test_an_order_placed_as_usual_is_not_told(told: Told) -> None:
@@ -109,7 +111,7 @@ def test_each_venue_has_its_own_trouble(told: Told) -> None:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(services, "_outcome_log", OutcomeLog())
+    monkeypatch.setattr(recording, "_outcome_log", OutcomeLog())
     caplog.set_level(logging.INFO)
     return caplog
 
@@ -125,9 +127,9 @@ def test_what_a_commit_without_an_answer_has_recorded_is_no_news(lines: pytest.L
     detail = {"code": "busy", "latency_ms": 7.01, "retry_in_seconds": 0.5}
     refused = Step(order_id=turned_away.pk, event=Event.NOT_SENT, attempt=1, reason="busy", detail=detail, delay=0.5)
     steps = [acknowledged(placed), refused]
-    assert len(services.record_outcomes(steps, actor="system:test")) == 2
+    assert len(recording.record_outcomes(steps, actor="system:test")) == 2
     lines.clear()
-    assert services.record_outcomes(steps, actor="system:test") == []
+    assert recording.record_outcomes(steps, actor="system:test") == []
     assert lines.records == []
 
 
@@ -137,7 +139,7 @@ def test_another_acknowledgement_than_the_one_recorded_is_an_error(
     lines: pytest.LogCaptureFixture, venue_order_id: str
 ) -> None:
     placed = OrderFactory(status="placed", venue_order_id="V-1")  # as a look-up found it: no latency in its history
-    services.record_outcomes([acknowledged(placed, venue_order_id)], actor="system:test")
+    recording.record_outcomes([acknowledged(placed, venue_order_id)], actor="system:test")
     assert [record.levelname for record in lines.records] == ["ERROR"]
 
 
@@ -146,7 +148,7 @@ def test_orders_that_need_an_operator_are_one_line_for_a_venue(lines: pytest.Log
     settings.PLACEMENT_MAX_ATTEMPTS = 1
     orders = [OrderFactory(status="submitting") for _ in range(30)]
     steps = [Step(order_id=order.pk, event=Event.NOT_SENT, attempt=1, reason="busy") for order in orders]
-    services.record_outcomes(steps, actor="system:test")
+    recording.record_outcomes(steps, actor="system:test")
     trouble, needs = lines.records
     assert (trouble.levelname, needs.levelname) == ("WARNING", "ERROR")
     fields = vars(needs)
@@ -158,7 +160,7 @@ def test_orders_that_need_an_operator_are_one_line_for_a_venue(lines: pytest.Log
 def test_an_order_is_told_with_its_clients_id_and_its_age(lines: pytest.LogCaptureFixture) -> None:
     late = OrderFactory(status="submitting", client_order_id="mom-7")
     Order.objects.update(created_at="2020-01-01T00:00:00Z")
-    services.record_outcomes([acknowledged(late)], actor="system:test")
+    recording.record_outcomes([acknowledged(late)], actor="system:test")
     (record,) = lines.records
     assert vars(record)["client_order_id"] == "mom-7"
     assert vars(record)["waited_seconds"] > 365 * 86_400
@@ -174,8 +176,8 @@ def test_nothing_is_told_of_what_is_not_committed(
     def fails(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(services, "_record_health", fails)
-    attempt = services.Attempt(step, "XSIM", True, services.NO_CLAIM.permit)
+    monkeypatch.setattr(placement, "_record_health", fails)
+    attempt = placement.Attempt(step, "XSIM", True, placement.NO_CLAIM.permit)
     with pytest.raises(RuntimeError):
-        services.record_attempts([attempt], actor="system:test")
+        placement.record_attempts([attempt], actor="system:test")
     assert lines.records == []

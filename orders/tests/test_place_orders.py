@@ -60,7 +60,7 @@ def test_what_the_venue_refuses_is_rejected_with_its_reason(exchange: RunningExc
 def test_a_refused_connection_puts_the_order_back_with_a_later_time(
     exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orders.engine.UNREACHABLE_SECONDS", 3600.0)  # so that the run ends after one attempt
+    monkeypatch.setattr("orders.verdicts.UNREACHABLE_SECONDS", 3600.0)  # so that the run ends after one attempt
     order = OrderFactory()
     exchange.set_faults(refuse=True)
 

@@ -17,13 +17,13 @@ from exchanges import registry
 from exchanges.registry import open_venue
 from exchanges.tests.running import RunningExchange, running_exchange
 from exchanges.venue import Capabilities, OutcomeUnknown, Report, ReportStatus, ResendSafety, VenueError
-from orders import lifecycle, reconciliation, selectors, services
+from orders import lifecycle, placement, reconciliation, selectors, services
 from orders.lifecycle import Event, Step
 from orders.models import Order, OrderEvent
-from orders.reconciliation import Park, conclude, mark_not_placed, mark_placed
-from orders.selectors import Doubt
+from orders.reconciliation import mark_not_placed, mark_placed
 from orders.tests.factories import OrderFactory, VenueFactory
 from orders.tests.scripted_venue import Book, ScriptedVenue
+from orders.verdicts import Doubt, Park, conclude
 
 ID = UUID("019a1c2e-7b1f-7c3d-9a55-0242ac120002")
 WORKING = Report(client_order_id=str(ID), status=ReportStatus.WORKING, venue_order_id="V1")
@@ -276,7 +276,7 @@ def test_a_swept_order_is_looked_up_only_after_the_settle_time() -> None:
     order = OrderFactory(status="submitting")
     Order.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
 
-    assert services.sweep_orders() == 1
+    assert placement.sweep_orders() == 1
 
     swept = Order.objects.get(pk=order.pk)
     assert swept.next_attempt_at is not None
@@ -327,7 +327,7 @@ def test_a_venue_that_cannot_be_opened_does_not_keep_others_from_being_served() 
     stuck = [OrderFactory(status="submitting", venue=VenueFactory(code=code)) for code in ("XBRK", "XSIM")]
     Order.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
 
-    assert services.sweep_orders() == 2
+    assert placement.sweep_orders() == 2
     assert {order.status for order in Order.objects.filter(pk__in=[order.pk for order in stuck])} == {"unconfirmed"}
     assert reconciliation.reconcile_due_orders() == 0
 
@@ -537,7 +537,7 @@ def test_a_venue_whose_sweep_fails_keeps_no_other_from_being_swept(monkeypatch: 
         return sweep(code, **kwargs)
 
     monkeypatch.setattr(lifecycle, "sweep", fails_for_one)
-    assert services.sweep_orders() == 1
+    assert placement.sweep_orders() == 1
     assert Order.objects.get(pk=dead[1].pk).status == "unconfirmed"
 
 
@@ -619,7 +619,7 @@ def test_an_order_whose_place_by_passed_in_doubt_is_found_working(scripted: Any)
     order = due_order(scripted("ABCD", absent), place_by=timezone.now() + timedelta(seconds=1))
     reconciliation.reconcile_due_orders()  # not known there: to be sent again, in doubt
     Order.objects.update(place_by="2020-01-01T00:00:00Z")
-    services.sweep_orders()
+    placement.sweep_orders()
     scripted("ABCD", working)  # the first request arrived after all
 
     assert reconciliation.reconcile_due_orders() == 1

@@ -10,10 +10,10 @@ from django.db import DataError, IntegrityError, connection
 
 from exchanges.models import Venue
 from exchanges.venue import Acknowledgement, NewOrder
-from orders import lifecycle, services
-from orders.lifecycle import Event, LookUp, Moved, Step
+from orders import lifecycle, placement, recording
+from orders.lifecycle import Event, LookUp, MovedOrder, Step
 from orders.models import Order, OrderEvent
-from orders.services import Attempt
+from orders.placement import Attempt
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import answering, run_engine
 
@@ -58,17 +58,17 @@ def test_an_outcome_that_cannot_be_written_is_recorded_as_unknown_and_spoils_no_
 def test_an_outcome_that_cannot_even_be_unknown_is_left_to_its_lease(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    owner, record = UserFactory(), services.record_attempts
+    owner, record = UserFactory(), placement.record_attempts
 
     async def answer(order: NewOrder) -> Acknowledgement:
         return Acknowledgement(venue_order_id="V")
 
-    def refuse_one(attempts: list[Attempt], *, actor: str) -> list[Moved]:
+    def refuse_one(attempts: list[Attempt], *, actor: str) -> list[MovedOrder]:
         if any(attempt.step.order_id == poison for attempt in attempts):
             raise DataError("not this one")
         return record(attempts, actor=actor)
 
-    monkeypatch.setattr(services, "record_attempts", refuse_one)
+    monkeypatch.setattr(placement, "record_attempts", refuse_one)
     with answering(answer):
         poison, *others = [OrderFactory(owner=owner).pk for _ in range(5)]
         run_engine()
@@ -96,7 +96,7 @@ def test_a_recorder_that_cannot_go_on_ends_the_run_and_hands_over() -> None:
     async def answer(order: NewOrder) -> Acknowledgement:
         return Acknowledgement(venue_order_id="V")
 
-    def fail(moved: list[Moved]) -> None:
+    def fail(moved: list[MovedOrder]) -> None:
         raise RuntimeError("the disk is full")
 
     with answering(answer):
@@ -121,7 +121,7 @@ def test_of_look_ups_one_that_cannot_be_written_spoils_no_other(caplog: pytest.L
         for pk in (*others[:2], poison, *others[2:])
     ]
 
-    moved = services.record_outcomes(steps, actor="system:test")
+    moved = recording.record_outcomes(steps, actor="system:test")
 
     assert {order.id for order in moved} == set(others)
     assert statuses(others) == {"placed"}
@@ -151,9 +151,9 @@ def test_a_time_that_python_cannot_read_is_not_stored(column: str, time: str) ->
 
 
 def test_a_venue_whose_claim_fails_keeps_no_other_from_its_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    claim_orders = services.claim_orders
+    claim_orders = placement.claim_orders
 
-    def claim(code: str, **options: Any) -> services.Claim:
+    def claim(code: str, **options: Any) -> placement.Claim:
         if code == "ABCD":
             raise ValueError("nobody foresaw this")
         return claim_orders(code, **options)
@@ -161,7 +161,7 @@ def test_a_venue_whose_claim_fails_keeps_no_other_from_its_orders(monkeypatch: p
     async def take(order: NewOrder) -> Acknowledgement:
         return Acknowledgement(venue_order_id="V")
 
-    monkeypatch.setattr(services, "claim_orders", claim)
+    monkeypatch.setattr(placement, "claim_orders", claim)
     with answering(take) as venue:
         other = VenueFactory(code="ABCD", adapter="scripted", settings=venue.settings, is_default=False)
         OrderFactory(venue=other)

@@ -10,11 +10,11 @@ import pytest
 
 from exchanges import registry
 from exchanges.venue import NotSent, OrderRejected, ResendSafety, VenueError
-from orders import engine, lifecycle, reconciliation
-from orders.lifecycle import Event, Moved, Step
+from orders import lifecycle, verdicts
+from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import Order
 from orders.tests.test_histories import Histories
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -124,7 +124,7 @@ def without_the_fence() -> Iterator[None]:
 @contextmanager
 def without_the_settle_time() -> Iterator[None]:
     """What the venue does not know is taken to be absent, however fresh the request is."""
-    with patch.object(reconciliation, "_longest_attempt", lambda capabilities: 0.0):
+    with patch.object(verdicts, "longest_attempt", lambda capabilities: 0.0):
         yield
 
 
@@ -138,43 +138,43 @@ def without_the_doubt() -> Iterator[None]:
 @contextmanager
 def with_duplicates_taken_for_refusals() -> Iterator[None]:
     """The venue's "I know this id" counts as its refusal of the order."""
-    real = engine.failed_step
+    real = verdicts.failed_step
 
-    def failed_step(order: Moved, error: VenueError, *args: Any, **kwargs: Any) -> Step:
+    def failed_step(order: MovedOrder, error: VenueError, *args: Any, **kwargs: Any) -> Step:
         if error.code == "duplicate_client_order_id":
             error = OrderRejected(error.code)
         return real(order, error, *args, **kwargs)
 
-    with patch.object(engine, "failed_step", failed_step):
+    with patch.object(verdicts, "failed_step", failed_step):
         yield
 
 
 @contextmanager
 def with_timeouts_taken_for_failures() -> Iterator[None]:
     """What got no answer counts as not sent."""
-    real = engine.failed_step
+    real = verdicts.failed_step
 
-    def failed_step(order: Moved, error: VenueError, *args: Any, **kwargs: Any) -> Step:
+    def failed_step(order: MovedOrder, error: VenueError, *args: Any, **kwargs: Any) -> Step:
         if error.code == "timeout":
             error = NotSent(error.code, answered=True)
         return real(order, error, *args, **kwargs)
 
-    with patch.object(engine, "failed_step", failed_step):
+    with patch.object(verdicts, "failed_step", failed_step):
         yield
 
 
 @contextmanager
 def with_resends_of_what_is_in_doubt() -> Iterator[None]:
     """An order that the venue does not know is sent again, whatever the venue's class."""
-    real = reconciliation.conclude
+    real = verdicts.conclude
 
     def conclude(order_id: Any, attempt: int, *found: Any) -> Any:
         conclusion = real(order_id, attempt, *found)
-        if isinstance(conclusion, reconciliation.Park):
+        if isinstance(conclusion, verdicts.Park):
             return Step(order_id=order_id, event=Event.NOT_FOUND, attempt=attempt, delay=0.0)
         return conclusion
 
-    with patch.object(reconciliation, "conclude", conclude):
+    with patch.object(verdicts, "conclude", conclude):
         yield
 
 

@@ -12,12 +12,12 @@ from django_q.models import OrmQ, Schedule
 from exchanges import circuit
 from exchanges.models import VenueHealth
 from exchanges.venue import ResendSafety
-from orders import lifecycle, reconciliation, services, tasks
+from orders import lifecycle, placement, tasks, verdicts
 from orders.lifecycle import Event, Step
 from orders.models import Order
-from orders.selectors import Doubt
 from orders.tests.factories import UNREACHABLE, OrderFactory, VenueFactory, silent_venue
 from orders.tests.test_reconcile import ID, capabilities
+from orders.verdicts import Doubt
 from quiktrade.jobs.broker import PostgresBroker
 from quiktrade.models import WorkerNode
 
@@ -44,7 +44,7 @@ def claim() -> list[Any]:
 def test_a_pending_order_is_placed_after_the_next_sweep() -> None:
     order = written_an_hour_ahead(OrderFactory())
     assert claim() == []
-    services.sweep_orders()
+    placement.sweep_orders()
     assert [claimed.id for claimed in claim()] == [order.pk]
 
 
@@ -61,7 +61,7 @@ def test_what_waits_within_its_bounds_is_left_alone(order: dict[str, Any], secon
     waiting = OrderFactory(**order)
     Order.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=seconds))
     before = Order.objects.values().get()
-    services.sweep_orders()
+    placement.sweep_orders()
     assert Order.objects.values().get(pk=waiting.pk) == before
 
 
@@ -69,7 +69,7 @@ def test_what_waits_within_its_bounds_is_left_alone(order: dict[str, Any], secon
 def test_an_unconfirmed_order_is_looked_up_after_the_settle_time(parked: bool, soon: int) -> None:
     order = written_an_hour_ahead(OrderFactory(status="unconfirmed", parked=parked))
     Order.objects.update(next_attempt_at=timezone.now() + (2 if parked else 1) * HOUR + timedelta(minutes=5))
-    services.sweep_orders()
+    placement.sweep_orders()
     assert 0 < seconds_until(order) <= soon
     assert seconds_until(order, "updated_at") <= 0
     assert Order.objects.get(pk=order.pk).parked is parked
@@ -77,7 +77,7 @@ def test_an_unconfirmed_order_is_looked_up_after_the_settle_time(parked: bool, s
 
 def test_an_attempt_keeps_a_whole_lease_for_it_may_have_begun_just_now() -> None:
     order = written_an_hour_ahead(OrderFactory(status="submitting"))
-    services.sweep_orders()
+    placement.sweep_orders()
     assert 20 < seconds_until(order, "lease_expires_at") <= 30
     assert Order.objects.get(pk=order.pk).status == "submitting"
 
@@ -86,7 +86,7 @@ def test_an_attempt_keeps_a_whole_lease_for_it_may_have_begun_just_now() -> None
 def test_a_request_that_the_venue_takes_until_then_stays_in_question_until_then(status: str, name: str) -> None:
     VenueFactory(settings={"url": UNREACHABLE, "resend_safety": "refuses_stale_requests"})
     order = written_an_hour_ahead(OrderFactory(status=status))
-    services.sweep_orders()
+    placement.sweep_orders()
     assert seconds_until(order, name) > 3000
 
 
@@ -95,23 +95,21 @@ def test_a_window_for_a_resend_that_was_measured_by_the_wrong_clock_counts_as_ov
     step = Step(order_id=order.pk, event=Event.NOT_FOUND, attempt=1, in_doubt=True, resend_within=60.0)
     lifecycle.advance([step], actor="system:test")
     Order.objects.update(next_attempt_at=F("next_attempt_at") + HOUR, resend_before=F("resend_before") + HOUR)
-    services.sweep_orders()
+    placement.sweep_orders()
     assert claim() == []
     (moved,) = lifecycle.overtake(limit=10, actor="system:sweep")
     assert moved.event == "resend_window_passed"
 
 
 def test_an_order_of_the_future_is_not_sent_again_where_its_age_matters() -> None:
-    conclusion = reconciliation.conclude(
-        ID, 1, None, capabilities(ResendSafety.REFUSES_RECENT_DUPLICATES), Doubt(-3500.0, 0)
-    )
-    assert isinstance(conclusion, reconciliation.Park)
+    conclusion = verdicts.conclude(ID, 1, None, capabilities(ResendSafety.REFUSES_RECENT_DUPLICATES), Doubt(-3500.0, 0))
+    assert isinstance(conclusion, verdicts.Park)
 
 
 def test_a_silent_venue_is_probed_and_a_limited_one_served() -> None:
     venue = silent_venue()
     VenueHealth.objects.update(retry_at=timezone.now() + HOUR, tokens_at=timezone.now() + HOUR)
-    services.sweep_orders()
+    placement.sweep_orders()
     assert circuit.permit(venue.code, 1).probe
     assert VenueHealth.objects.get().tokens_at <= timezone.now()
 
@@ -119,14 +117,14 @@ def test_a_silent_venue_is_probed_and_a_limited_one_served() -> None:
 def test_a_silent_venue_is_not_probed_before_its_time() -> None:
     venue = silent_venue()
     VenueHealth.objects.update(retry_at=timezone.now() + timedelta(seconds=circuit.LONGEST_WAIT_SECONDS))
-    services.sweep_orders()
+    placement.sweep_orders()
     assert circuit.permit(venue.code, 1) == circuit.NONE
 
 
 def test_a_pause_lasts_as_long_as_the_venue_wishes() -> None:
     venue = silent_venue()
     circuit.record_pause(venue.code, seconds=7200.0, probe=False, error="429")
-    services.sweep_orders()
+    placement.sweep_orders()
     assert circuit.permit(venue.code, 1) == circuit.NONE
 
 

@@ -58,7 +58,7 @@ def first_one_waits_for(others: int, accept: Accept = lifecycle.accept) -> Itera
     def stored(rows: Sequence[NewRow]) -> Any:
         sizes.append(len(rows))
         if len(sizes) == 1:
-            wait_until(lambda: len(together._waiting) == others)
+            wait_until(lambda: together.batch.waiting == others)
         return accept(rows)
 
     with patch.object(lifecycle, "accept", stored):
@@ -76,7 +76,7 @@ def submit_all(rows: Sequence[NewRow]) -> list[Future[together.Stored]]:
 
     with ThreadPoolExecutor(len(rows)) as pool:
         first = pool.submit(submit, rows[0])
-        wait_until(lambda: together._led)
+        wait_until(lambda: not together.batch.idle)
         return [first, *(pool.submit(submit, one) for one in rows[1:])]
 
 
@@ -88,7 +88,7 @@ def test_whoever_comes_while_one_is_stored_is_taken_along_by_the_next(alice: Use
     for one, call in zip(rows, calls, strict=True):
         assert one.id in call.result()
     assert Order.objects.count() == OrderEvent.objects.count() == 9
-    assert not together._led
+    assert together.batch.idle
 
 
 def test_each_history_names_its_own_client(alice: User) -> None:
@@ -184,7 +184,7 @@ def test_large_batches_are_not_made_larger(alice: User) -> None:
 def test_within_a_transaction_nobody_elses_orders_are_stored(alice: User) -> None:
     with transaction.atomic():
         assert together.accept([row(alice.pk)])
-        assert not together._led
+        assert together.batch.idle
         transaction.set_rollback(True)
     assert not Order.objects.exists()
 
@@ -195,4 +195,4 @@ def test_many_threads_store_everything_and_leave_nobody_waiting(alice: User) -> 
 
     assert in_threads(16, submit) == [25] * 16
     assert Order.objects.count() == 400
-    assert (together._led, together._waiting) == (False, [])
+    assert together.batch.idle

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
-from orders import lifecycle, services
+from orders import lifecycle, submission
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
 from orders.tests.test_store_together import row
@@ -154,8 +154,8 @@ def test_who_only_reads_holds_no_page_up(alice: User) -> None:
 
 
 def test_all_times_of_a_new_order_are_one_and_are_what_its_client_was_told(alice: User) -> None:
-    request = services.NewOrderRequest("US0378331005", "buy", "market", 1)
-    told = services.submit_order(request, owner_id=alice.pk, actor="client:alice").order
+    request = submission.NewOrderRequest("US0378331005", "buy", "market", 1)
+    told = submission.submit_order(request, owner_id=alice.pk, actor="client:alice").order
     stored = Order.objects.get()
     times = {stored.created_at, stored.updated_at, stored.next_attempt_at, stored.events.get().at}
     assert times == {told.created_at} == {told.updated_at}

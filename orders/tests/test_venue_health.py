@@ -11,10 +11,10 @@ from exchanges import circuit
 from exchanges.models import Venue, VenueEvent, VenueHealth
 from exchanges.services import halt_venue, resume_venue
 from exchanges.venue import NotSent, OutcomeUnknown, VenueTrouble
-from orders import selectors, services
+from orders import placement, selectors
 from orders.lifecycle import Event, Step
 from orders.models import Order
-from orders.services import Attempt, claim_orders
+from orders.placement import Attempt, claim_orders
 from orders.tests.factories import OrderFactory, VenueFactory
 from orders.tests.threads import in_threads
 
@@ -122,15 +122,15 @@ def attempt(answered: bool, *, troubled: bool = False) -> Attempt:
 
 def test_attempts_report_on_their_venue_when_they_are_recorded() -> None:
     permit()
-    services.record_attempts([attempt(False) for _ in range(5)], actor="system:test")
+    placement.record_attempts([attempt(False) for _ in range(5)], actor="system:test")
     assert permit() == circuit.NONE
-    services.record_attempts([attempt(True, troubled=True)], actor="system:test")
+    placement.record_attempts([attempt(True, troubled=True)], actor="system:test")
     assert permit().sends == 10
 
 
 def test_one_answer_among_silences_keeps_the_circuit_closed() -> None:
     permit()
-    services.record_attempts([*(attempt(False) for _ in range(9)), attempt(True)], actor="system:test")
+    placement.record_attempts([*(attempt(False) for _ in range(9)), attempt(True)], actor="system:test")
     assert permit().sends == 10
 
 
@@ -327,7 +327,7 @@ def test_the_worst_that_a_batch_says_of_its_venue_counts() -> None:
     limited = NotSent("rate_limited", answered=True, trouble=VenueTrouble.PAUSED, retry_after=30.0)
     longer = OutcomeUnknown("http_503", trouble=VenueTrouble.PAUSED, retry_after=600.0)
     troubled = [replace(attempt(True), error=error) for error in (longer, limited)]
-    services.record_attempts([*troubled, *answers], actor="system:test")
+    placement.record_attempts([*troubled, *answers], actor="system:test")
     trouble, seconds = standing()
     assert trouble == "paused"
     assert 500 < seconds <= 600
@@ -336,7 +336,7 @@ def test_the_worst_that_a_batch_says_of_its_venue_counts() -> None:
 def test_what_was_held_back_says_nothing_of_the_venue() -> None:
     permit()
     silence(4)
-    services.record_attempts([replace(attempt(False), answered=None)], actor="system:test")
+    placement.record_attempts([replace(attempt(False), answered=None)], actor="system:test")
     assert VenueHealth.objects.get().silences == 4
 
 

@@ -22,14 +22,14 @@ from exchanges.venue import (
     ResendSafety,
     VenueError,
 )
-from orders import lifecycle, services
-from orders.engine import Desk, Engine, clock, failed_step, look_up_delay
-from orders.lifecycle import Event, Moved, Step
+from orders import lifecycle, recording
+from orders.engine import Desk, Engine, clock
+from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import Order, new_order_id
-from orders.reconciliation import Park, conclude
-from orders.selectors import Doubt, VenueToServe
+from orders.selectors import VenueToServe
 from orders.tests.factories import OrderFactory
 from orders.tests.scripted_venue import Book, ScriptedVenue
+from orders.verdicts import Doubt, Park, conclude, failed_step, look_up_delay
 
 CAPABILITIES = Capabilities(
     resend_safety=ResendSafety.REFUSES_DUPLICATES,
@@ -42,10 +42,10 @@ CAPABILITIES = Capabilities(
 FORGETS_REJECTIONS = replace(CAPABILITIES, remembers_rejections=False)
 
 
-def claimed(**fields: Any) -> Moved:
-    given: dict[str, Any] = dict.fromkeys(Moved._fields)
+def claimed(**fields: Any) -> MovedOrder:
+    given: dict[str, Any] = dict.fromkeys(MovedOrder.__match_args__)
     order = {"id": new_order_id(), "attempt": 3, "failures": 0, "in_doubt": False, "quantity": 1}
-    return Moved(**given | order | {"lease_expires_at": timezone.now() + timedelta(seconds=30)} | fields)
+    return MovedOrder(**given | order | {"lease_expires_at": timezone.now() + timedelta(seconds=30)} | fields)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_order_in_doubt_whose_attempts_are_spent_is_left_to_an_operator(setti
     lifecycle.advance([Step(order_id=order.pk, event=Event.NOT_FOUND, attempt=1, in_doubt=True)], actor="system:test")
     lifecycle.claim("XSIM", limit=1, in_flight=10, lease=30, actor="system:test")
 
-    services.record_outcomes([Step(order_id=order.pk, event=Event.NOT_SENT, attempt=2)], actor="system:test")
+    recording.record_outcomes([Step(order_id=order.pk, event=Event.NOT_SENT, attempt=2)], actor="system:test")
 
     assert Order.objects.get(pk=order.pk).status == "unconfirmed"
 

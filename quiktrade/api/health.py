@@ -22,10 +22,10 @@ from django.db import connection, transaction
 from django.db.models import F, Max
 from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
+from django.utils.module_loading import import_string
 from django.views.decorators.http import require_safe
 
-from orders import lifecycle, selectors
-from quiktrade.database.durability import NotDurable, durable
+from quiktrade.database.durability import NotDurable, confirm, durable
 from quiktrade.models import WorkerNode
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _write() -> None:
             with connection.cursor() as cursor:
                 for statement in _NEED_ROOM:
                     cursor.execute(statement)
-            lifecycle.confirm()
+            confirm()
     finally:
         timer.cancel()
         timer.join()  # what comes next on this connection is not to be cancelled
@@ -134,7 +134,7 @@ def _job_cluster() -> dict[str, Any]:
 
 
 def _oldest_due_order() -> dict[str, Any]:
-    due = selectors.work_due().place
+    due = import_string(settings.JOBS_DUE)()
     overdue = max(0.0, -due) if due is not None else 0.0
     return {"ok": overdue <= DUE_TOO_LONG_SECONDS, "overdue_seconds": round(overdue, 1)}
 

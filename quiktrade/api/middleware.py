@@ -1,10 +1,6 @@
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import unquote
 
-from django.contrib.auth.middleware import AuthenticationMiddleware
-from django.contrib.messages.middleware import MessageMiddleware
-from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 
@@ -56,21 +52,3 @@ def no_nul_in_the_console(
         return get_response(request)
 
     return middleware
-
-
-def _not_for_the_api(base: Any) -> Any:
-    """The middleware, passed by where a token says who asks: sessions and their kind are the console's."""
-
-    class Middleware(base):  # type: ignore[misc]
-        def __call__(self, request: HttpRequest) -> Any:
-            if request.path_info.startswith("/api/"):
-                return self.get_response(request)
-            return super().__call__(request)
-
-    Middleware.__name__ = Middleware.__qualname__ = f"Console{base.__name__}"
-    return Middleware
-
-
-ConsoleSessionMiddleware = _not_for_the_api(SessionMiddleware)
-ConsoleAuthenticationMiddleware = _not_for_the_api(AuthenticationMiddleware)
-ConsoleMessageMiddleware = _not_for_the_api(MessageMiddleware)

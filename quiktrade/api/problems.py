@@ -26,11 +26,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as standard_handler
 
-from orders import services
 from quiktrade.api.parsers import LONGEST_NAME
 from quiktrade.api.renderers import FastJSONRenderer
-from quiktrade.auth.tokens import InvalidToken
 from quiktrade.database.durability import NotDurable
+from quiktrade.errors import Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +72,12 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
         assert standard is not None
         body = _from_api_exception(exception, standard.status_code, context)
         headers = {name: value for name, value in standard.items() if name in ("WWW-Authenticate", "Retry-After")}
-        if "WWW-Authenticate" in headers and isinstance(exception, InvalidToken):
-            # RFC 6750, 3.1; where no token was given there is to be no error.
+        if "WWW-Authenticate" in headers and getattr(exception, "token_was_given", False):
+            # RFC 6750, 3.1: where no token was given, no error is named.
             headers["WWW-Authenticate"] += f', error="invalid_token", error_description="{body["detail"]}"'
         return _response(body, headers)
-    if isinstance(exception, services.InvalidOrder):
-        errors = [{"pointer": f"#/{exception.field}", "code": exception.code, "detail": exception.detail}]
-        return _response(problem(400, "validation-error", "The order was not accepted.", errors=errors))
-    if isinstance(exception, services.ClientOrderIdTaken):
-        return _response(
-            problem(409, "client-order-id-taken", str(exception), order_id=str(exception.order.id)),
-        )
-    if isinstance(exception, services.CannotCancel):
-        return _response(problem(409, "cannot-cancel", str(exception)))
+    if isinstance(exception, Refusal):
+        return _response(problem(exception.status, exception.kind, **exception.members()))
     if isinstance(exception, DATABASE_TROUBLE):
         return _response(unavailable(exception), {"Retry-After": str(RETRY_SECONDS)})
     return _response(unexpected(request._request, exception))

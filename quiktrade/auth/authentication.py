@@ -6,16 +6,18 @@ that who deactivates an account in the console, makes it staff or changes its pa
 
 import hashlib
 import time
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 from cachetools import TLRUCache, TTLCache, cached
 from django.contrib.auth.models import AbstractBaseUser
+from rest_framework.exceptions import APIException
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.tokens import Token
 
-from quiktrade import waiting
 from quiktrade.auth.tokens import LOG_IN, PASSWORD_CLAIM, AccessToken, InvalidToken, account_of
+from quiktrade.database.batching import Batcher
 
 ACCOUNT_SECONDS = 1.0
 MOST = 10_000
@@ -52,7 +54,36 @@ class TokenAuthentication(JWTAuthentication):
 
     @cached(_accounts, key=_account, lock=_lock)
     def get_user(self, validated_token: Token) -> Any:
-        return waiting.aside(lambda: account_of(validated_token))
+        wanted = _Wanted(validated_token)
+        _look_ups.do(wanted)
+        if wanted.refusal is not None:
+            raise wanted.refusal
+        return wanted.account
+
+
+class _Wanted:
+    """An account that a request asks for, or why it does not get it."""
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+        self.account: AbstractBaseUser | None = None
+        self.refusal: APIException | None = None
+
+
+def _look_up(group: Sequence[_Wanted]) -> None:
+    """Look up each account once, however many requests of it have come."""
+    found: dict[Any, _Wanted] = {}
+    for wanted in group:
+        first = found.setdefault(_account(None, wanted.token), wanted)
+        if first is wanted:
+            try:
+                wanted.account = account_of(wanted.token)
+            except APIException as refusal:
+                wanted.refusal = refusal
+        wanted.account, wanted.refusal = first.account, first.refusal
+
+
+_look_ups = Batcher(_look_up, most=MOST)
 
 
 def forget() -> None:

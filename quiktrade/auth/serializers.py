@@ -15,7 +15,7 @@ from rest_framework_simplejwt.serializers import (
 )
 from rest_framework_simplejwt.tokens import Token
 
-from orders.api.serializers import KnownFieldsSerializer
+from quiktrade.api.serializers import KnownFieldsSerializer
 from quiktrade.auth.tokens import AnyToken, RefreshToken, require_client
 
 NO_OBJECT: dict[str, Any] = {"invalid": "A JSON object is required."}

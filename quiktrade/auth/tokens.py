@@ -33,6 +33,8 @@ _LATEST = 253_402_300_799
 class InvalidToken(AuthenticationFailed):
     """The token is void, and nothing but a log-in helps."""
 
+    token_was_given = True
+    """Has the answer's `WWW-Authenticate` name the error."""
     default_code = "invalid_token"
     default_detail = f"The token is not a valid one. {LOG_IN}"
 

@@ -11,7 +11,7 @@ all, and leads back to the rest afterwards: no choice is lost.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from django import forms
@@ -30,9 +30,9 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
-from exchanges.services import REASON_LENGTH
 from quiktrade.console.pages import ConsoleAdmin, StyledAdmin
-from quiktrade.texts import storable
+from quiktrade.outcomes import Outcome
+from quiktrade.texts import MAX_TEXT, storable
 
 SHOWN = 50
 """Chosen rows that the page lists; the rest is counted."""
@@ -41,24 +41,16 @@ COUNTED = 10_000
 REFUSALS_SHOWN = 20
 
 
-class Outcome(NamedTuple):
-    """What became of one chosen row."""
-
-    key: str
-    done: bool
-    explanation: str
-
-
 class ReasonField(forms.CharField):
-    """Whatever its characters and their number, as in `exchanges.services.kept_reason`."""
+    """Whatever its characters and their number, as in `quiktrade.texts.kept_reason`."""
 
     def to_python(self, value: Any) -> str:
-        return storable(super().to_python(value) or "", REASON_LENGTH)
+        return storable(super().to_python(value) or "", MAX_TEXT)
 
 
 class ReasonForm(forms.Form):
     reason = ReasonField(
-        max_length=REASON_LENGTH,
+        max_length=MAX_TEXT,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 2, "autofocus": True, "required": True}),
         error_messages={"required": "Say why: the reason is kept in the history."},
     )

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool
 
 from quiktrade.database.connection import Connection
 
@@ -16,19 +17,49 @@ class DatabaseWrapper(base.DatabaseWrapper):
     # first, its time zone, may have to wait too.
     Database: Any = SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
 
+    @property
+    def pool(self) -> Any:
+        """psycopg's pool, where this process has one (see pool.py), of our connections with our check.
+
+        Django's own would ask the server with every request whether it is there.
+        """
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if options is None:
+            return None
+        if self.alias not in self._connection_pools:
+            self._connection_pools[self.alias] = ConnectionPool(
+                kwargs={**self.get_connection_params(), "autocommit": True},
+                connection_class=Connection,
+                open=False,  # Django opens it with the first connection
+                configure=self._configure_connection,
+                check=_check,
+                **options,
+            )
+        return self._connection_pools[self.alias]
+
     def is_usable(self) -> bool:
         """Whether the connection still stands, as Django asks before the first statement of a request.
 
-        A server that ends a connection says so, or hangs up: there is something to read. Where there is nothing,
-        the question costs no round trip. What this cannot see, a server that is gone without a word, the next
-        statement finds out.
+        What `_seems_to_stand` cannot see, a server that is gone without a word, the next statement finds out.
         """
         if self.connection is None:
             return False
-        connection = self.connection.pgconn
-        if connection.transaction_status == TransactionStatus.IDLE:
-            quiet = select.poll()
-            quiet.register(connection.socket, select.POLLIN)
-            if not quiet.poll(0):
-                return True
-        return super().is_usable()
+        return _seems_to_stand(self.connection) or super().is_usable()
+
+
+def _seems_to_stand(connection: Any) -> bool:
+    """A server that ends a connection says so, or hangs up: there is something to read.
+
+    Where there is nothing, the question costs no round trip.
+    """
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        return False
+    quiet = select.poll()
+    quiet.register(connection.pgconn.socket, select.POLLIN)
+    return not quiet.poll(0)
+
+
+def _check(connection: Any) -> None:
+    """Raises: psycopg.Error, where the pool must make a new connection instead."""
+    if not _seems_to_stand(connection):
+        ConnectionPool.check_connection(connection)

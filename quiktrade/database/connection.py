@@ -66,6 +66,10 @@ class Connection(psycopg.Connection[Any]):
 
     answer_seconds: float | None = None
     """Of the class: for this process. Of a connection: for that one."""
+    bounds: Bounds | None = None
+    """Those that the server was told of."""
+    synchronous_wait_was_cut: bool | None = None
+    """See durability.py; None until it listens for that."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         try:
@@ -95,8 +99,10 @@ def bound_waits(bounds: Bounds) -> None:
     statements = "; ".join(f"SET {name} = '{value}'" for name, value in bounds.server.items())
 
     def apply(sender: Any, connection: Any, **kwargs: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(statements)
+        if connection.connection.bounds is not bounds:  # Django sends this whenever one is taken from the pool
+            with connection.cursor() as cursor:
+                cursor.execute(statements)
+            connection.connection.bounds = bounds
 
     connection_created.connect(apply, weak=False, dispatch_uid="quiktrade.database.connection")
 

@@ -23,10 +23,20 @@ class NotDurable(Exception):
 def durable() -> Iterator[None]:
     """Run statements that commit by themselves. Raises: NotDurable."""
     wrapper: Any = connection
-    wrapper.synchronous_wait_was_cut = False
+    if wrapper.connection is not None:
+        wrapper.connection.synchronous_wait_was_cut = False
     yield
-    if wrapper.synchronous_wait_was_cut:
+    if wrapper.connection is not None and wrapper.connection.synchronous_wait_was_cut:
         raise NotDurable("The wait for the standby was cut short.")
+
+
+def confirm() -> None:
+    """Wait until all that this connection can see is where `synchronous_commit` wants it, standbys included.
+
+    Nothing is written but a mark in the log, which comes after it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")
 
 
 def watch_connections() -> None:
@@ -35,10 +45,15 @@ def watch_connections() -> None:
 
 
 def _watch(sender: Any, connection: Any, **kwargs: Any) -> None:
+    raw = connection.connection
+    if raw.synchronous_wait_was_cut is not None:  # Django sends this whenever one is taken from the pool
+        return
+    raw.synchronous_wait_was_cut = False
+
     def notice(diagnostic: Any) -> None:
         if diagnostic.sqlstate in (_WARNING, _ADMIN_SHUTDOWN) and "synchronous replication" in (
             diagnostic.message_primary or ""
         ):
-            connection.synchronous_wait_was_cut = True
+            raw.synchronous_wait_was_cut = True
 
-    connection.connection.add_notice_handler(notice)
+    raw.add_notice_handler(notice)

@@ -28,9 +28,9 @@ from django_q.conf import Conf
 from django_q.humanhash import uuid as task_id
 from django_q.signing import SignedPackage
 
-from orders.tasks import Demand
 from quiktrade.database.connection import Connection, answer_within
 from quiktrade.jobs import doorbell, heartbeat
+from quiktrade.jobs.work import Demand
 
 logger = logging.getLogger(__name__)
 

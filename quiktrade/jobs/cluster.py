@@ -23,12 +23,14 @@ from typing import Any
 
 import django_q.cluster
 import django_q.conf
+from django.conf import settings
 from django.db import DatabaseError, connection
+from django.utils.module_loading import import_string
 from django_q.signals import post_spawn
 
-from orders import tasks
 from quiktrade import memory
 from quiktrade.database.connection import WORKER, bound_waits
+from quiktrade.jobs import work
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +84,14 @@ def run() -> int:
 
     This process is its guard. django-q2 would make another for that, to wait for it here.
     """
-    tasks.stop_requested = lambda: bool(_stop.value)
+    work.stop_requested = lambda: bool(_stop.value)
     post_spawn.connect(_warm_up, dispatch_uid="quiktrade.jobs.cluster")
     os.register_at_fork(after_in_child=_child)
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
     with contextlib.suppress(DatabaseError):  # the database is away: that costs memory, no more
-        tasks.rehearse()
+        import_string(settings.JOBS_PRELOAD)()
     connection.close()
     sentinel = SafeSentinel()
     # A sentinel makes signals its own.
@@ -133,6 +135,6 @@ def _open_files_enough() -> None:
 
 def _warm_up(**kwargs: Any) -> None:
     try:
-        tasks.warm_up()
+        import_string(settings.JOBS_WARM_UP)()
     except Exception as error:  # the database is away: the first job will connect
         logger.warning("Worker not warmed up", extra={"error": str(error).strip()})

@@ -1,4 +1,4 @@
-"""Sees to it that the packages can be imported, for who has nothing but Python. Standard library only.
+"""Makes sure that the packages can be imported, for who has nothing but Python. Standard library only.
 
 An environment of the user's own, in which the packages can be imported, is used as it is: an active virtual
 environment, a Docker image. Else they are installed into `.venv` (see `installation.py`), and the command
@@ -8,19 +8,12 @@ while they are being installed, so an installation that was cut short is known f
 Every command comes through here, so this module imports little.
 """
 
-import hashlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "quiktrade.txt"
-EVERYDAY_LOCK = "requirements-local.lock"
-TESTING_LOCK = "requirements-dev.lock"
-"""Holds all of the everyday one."""
+from quiktrade.local.venv import EVERYDAY_LOCK, PYTHON, TESTING_LOCK, VENV, fit_for_use
 
 _PACKAGES = ("aiohttp", "django", "django_q", "gunicorn", "psycopg", "rest_framework", "rich", "unfold")
 _INSTALLED_JUST_NOW = "QUIKTRADE_INSTALLED_JUST_NOW"
@@ -47,19 +40,3 @@ def ensure_packages(arguments: list[str]) -> None:
 
 def packages_found() -> bool:
     return all(importlib.util.find_spec(name) for name in _PACKAGES)
-
-
-def fit_for_use(lock: str) -> bool:
-    """Whether `.venv` holds what the lock file says, or is somebody's own work, for which they answer."""
-    if not PYTHON.exists():
-        return False
-    try:
-        installed = STAMP.read_text()
-    except FileNotFoundError:
-        return True
-    return stamp(lock) in installed.splitlines()
-
-
-def stamp(lock: str) -> str:
-    """The line of the stamp file that says: the packages of this lock file, as it is now, are installed."""
-    return f"{lock} {hashlib.sha256((ROOT / lock).read_bytes()).hexdigest()}"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exchanges import demo
 from quiktrade.local.log_stream import LogStream
 
 _LONG_SECONDS = 30.0
@@ -23,7 +22,8 @@ _ORDER = {
 
 
 _WITHOUT = {
-    "web": "there is no API and no console here. Orders of another one's clients are placed.",
+    "api": "there is no API here. Orders of another one's clients are placed.",
+    "console": "there is no console here.",
     "worker": "orders are accepted, and wait as pending. To have them placed: python3 manage.py run_worker",
     "exchange": "the simulated exchange is not started. Unless another one is at {}, orders for it wait.",
 }
@@ -32,24 +32,28 @@ _WITHOUT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """What runs, and where. `host` is where the web part listens."""
+    """What runs, and where. `host` is where the API and the console listen."""
 
     parts: list[str]
     host: str
     port: int
+    console_port: int
     exchange_port: int
 
     @property
     def local_host(self) -> str:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
 
-    @property
-    def bind(self) -> str:
-        return f"{_bracketed(self.host)}:{self.port}"
+    def bind(self, port: int) -> str:
+        return f"{_bracketed(self.host)}:{port}"
 
     @property
-    def web(self) -> str:
+    def api(self) -> str:
         return f"http://{_bracketed(self.local_host)}:{self.port}"
+
+    @property
+    def console(self) -> str:
+        return f"http://{_bracketed(self.local_host)}:{self.console_port}"
 
     @property
     def exchange(self) -> str:
@@ -65,25 +69,28 @@ def announce(addresses: Addresses, log: LogStream, words: str) -> None:
     threading.Thread(target=_announce, args=(addresses, log, words), name="readiness", daemon=True).start()
 
 
-def greeting(addresses: Addresses, passwords: Mapping[str, str], *, client: str | None) -> str:
-    """What to say when everything is ready. `client`: a client of the API, if the database has the demo's."""
-    web = addresses.web
+def greeting(addresses: Addresses, passwords: Mapping[str, str], *, operator: str, client: str | None) -> str:
+    """What to say when everything is ready: `operator` is who opens the console, `client` who uses the API, if any."""
+    api = addresses.api
     missing = [part for part in _WITHOUT if part not in addresses.parts]
     lines = ["", f"Ready, without {' and '.join(missing)}." if missing else "Ready.", ""]
     lines += [f"  Without {part:8} {_WITHOUT[part].format(addresses.exchange)}" for part in missing]
-    if "web" in addresses.parts:
-        secret = passwords.get(demo.OPERATOR)
+    if "api" in addresses.parts:
         lines += [
-            f"  API          {web}/api/v1/",
-            f"  Swagger UI   {web}/api/v1/docs",
-            f"  ReDoc        {web}/api/v1/redoc",
-            f"  Console      {web}/admin/" + (f"  as {demo.OPERATOR}, password {secret}" if secret else ""),
-            f"  Health       {web}/healthz  {web}/readyz",
+            f"  API          {api}/api/v1/",
+            f"  Swagger UI   {api}/api/v1/docs",
+            f"  ReDoc        {api}/api/v1/redoc",
+            f"  Health       {api}/healthz  {api}/readyz",
         ]
+    if "console" in addresses.parts:
+        secret = passwords.get(operator)
+        lines.append(
+            f"  Console      {addresses.console}/admin/" + (f"  as {operator}, password {secret}" if secret else "")
+        )
     if "exchange" in addresses.parts:
         faults = f"{addresses.exchange_admin}/admin/faults"
         lines.append(f"  Exchange     {addresses.exchange}  its faults: {faults}")
-    if "web" in addresses.parts and client:
+    if "api" in addresses.parts and client:
         lines += ["", *_first_order(addresses, client, passwords.get(client))]
     return "\n".join([*lines, "", "Ctrl-C stops everything.", "", ""])
 
@@ -104,7 +111,7 @@ def _first_order(addresses: Addresses, client: str, password: str | None) -> lis
     return [
         *lines,
         "",
-        f"API={addresses.web}/api/v1 EXCHANGE={addresses.exchange_admin}",
+        f"API={addresses.api}/api/v1 EXCHANGE={addresses.exchange_admin}",
         f"ANSWER=$(curl -sS $API/auth/token {json_type} -d '{login}')",
         f"""TOKEN=$(echo "$ANSWER" | {cut_out}); [ "$TOKEN" ] || echo "No token: $ANSWER\"""",
         f"curl -i $API/orders {bearer} {json_type} -d '{json.dumps(order)}'",
@@ -128,11 +135,13 @@ def _missing(addresses: Addresses, begun: float) -> str:
     """The first part that is not ready yet, or nothing."""
     if "exchange" in addresses.parts and not _listens(addresses.exchange_port):
         return "exchange"
-    if "web" not in addresses.parts:
+    if "console" in addresses.parts and _ask(addresses.local_host, addresses.console_port, "/healthz") is None:
+        return "console"
+    if "api" not in addresses.parts:
         return ""
     checks = _checks(addresses)
     if checks is None:
-        return "web"
+        return "api"
     if not checks.get("database", {}).get("ok"):
         return "database"
     heartbeat_age = checks.get("job_cluster", {}).get("heartbeat_age_seconds")
@@ -142,17 +151,22 @@ def _missing(addresses: Addresses, begun: float) -> str:
 
 
 def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
-    """What the web part's `/readyz` says, or None without an answer."""
-    connection = http.client.HTTPConnection(addresses.local_host, addresses.port, timeout=3)
+    """What the API's `/readyz` says, or None without an answer."""
+    answer = _ask(addresses.local_host, addresses.port, "/readyz")
+    checks = answer.get("checks") if isinstance(answer, dict) else None
+    return checks if isinstance(checks, dict) else None
+
+
+def _ask(host: str, port: int, path: str) -> object:
+    """The JSON of an answer, or None without one."""
+    connection = http.client.HTTPConnection(host, port, timeout=3)
     try:
-        connection.request("GET", "/readyz")
-        answer = json.loads(connection.getresponse().read())
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
         connection.close()
-    checks = answer.get("checks") if isinstance(answer, dict) else None
-    return checks if isinstance(checks, dict) else None
 
 
 def _bracketed(host: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 from quiktrade import file_lock
-from quiktrade.local.bootstrap import EVERYDAY_LOCK, PYTHON, ROOT, STAMP, TESTING_LOCK, VENV, fit_for_use, stamp
+from quiktrade.local.venv import EVERYDAY_LOCK, PYTHON, ROOT, STAMP, TESTING_LOCK, VENV, fit_for_use, stamp
 
 _FIRST_PYTHON_WITHOUT_PACKAGES = (3, 15)
 _DEBIAN = "On Debian and Ubuntu: apt-get install python3-venv"

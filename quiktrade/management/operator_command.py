@@ -13,8 +13,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import InterfaceError, OperationalError
 from rich.console import Console, RenderableType
 
-from exchanges.services import kept_reason
-from quiktrade.texts import shown
+from quiktrade.texts import kept_reason, shown
 
 REFUSED = 1
 USAGE = 2

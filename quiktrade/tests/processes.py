@@ -17,7 +17,7 @@ from django.db import connection
 from psycopg.conninfo import make_conninfo
 
 from quiktrade import processes
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.models import WorkerNode
 
 PATIENCE_SECONDS = 60.0
@@ -107,11 +107,20 @@ class Processes:
         return iter(self._started)
 
     def web(self, *arguments: str, **environment: str) -> Process:
-        """The API and the console. Further arguments are gunicorn's."""
+        """The API. Further arguments are gunicorn's."""
+        return self._gunicorn("api", *arguments, **environment)
+
+    def console(self, *arguments: str, **environment: str) -> Process:
+        """The operators' console."""
+        return self._gunicorn("console", *arguments, **environment)
+
+    def _gunicorn(self, service: str, *arguments: str, **environment: str) -> Process:
         port = free_ports(1)
         config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
         command = ["-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}", *arguments]
-        return self._start("web", command, port, lambda: _answers(port), environment)
+        environment = {"QUIKTRADE_SERVICE": service, **environment}
+        name = "web" if service == "api" else service
+        return self._start(name, command, port, lambda: _answers(port), environment)
 
     def worker(self, **environment: str) -> Process:
         """A worker node. Each has a name of its own, for one machine's name stands for one node."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import open_place, processes_of
 
 MODULES = ("aiohttp", "django_q", "gunicorn", "psycopg", "rest_framework", "rich", "unfold")

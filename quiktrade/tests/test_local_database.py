@@ -15,8 +15,9 @@ import pytest
 
 from quiktrade.local.log_stream import LogStream
 from quiktrade.local.postgres import lease, server
-from quiktrade.local.postgres.server import ROOT, PrivateServer
+from quiktrade.local.postgres.server import PrivateServer
 from quiktrade.local.postgres.watch import DatabaseWatch
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import wait_until
 

@@ -60,16 +60,19 @@ def answer_to(port: int, request: bytes) -> bytes:
 
 
 def test_a_refused_request_is_one_line_at_most_and_nothing_of_a_request_is_quoted(processes: Processes) -> None:
-    web = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_LOG_LEVEL="DEBUG")
+    api = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_LOG_LEVEL="DEBUG")
+    console = processes.console(QUIKTRADE_LOG_LEVEL="DEBUG")
     for name, request in {**REFUSED, **ANSWERED}.items():
+        web = console if b" /admin/" in request else api
         before = len(web.output)
         status = answer_to(web.port, request).partition(b" ")[2][:1]
         said = [line for line in web.output[before:].splitlines() if " DEBUG " not in line]
         assert status in (b"2", b"3", b"4", b"5"), name
         assert len(said) <= (1 if name in REFUSED else 0), (name, said)
         assert "SECRET" not in web.output[before:], name
-    assert "Request refused: its Host is not in QUIKTRADE_ALLOWED_HOSTS event=web.refused why=D" in web.output
-    assert " WARNING gunicorn.error Request refused event=web.refused why=InvalidChunkSize" in web.output
+    for web in (api, console):
+        assert "Request refused: its Host is not in QUIKTRADE_ALLOWED_HOSTS event=web.refused why=D" in web.output
+    assert " WARNING gunicorn.error Request refused event=web.refused why=InvalidChunkSize" in api.output
 
 
 @pytest.mark.parametrize(

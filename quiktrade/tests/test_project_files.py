@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from quiktrade.local.bootstrap import ROOT
+from quiktrade.local.venv import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from exchanges.registry import open_venue
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 MARK = "S3CRET"
 

@@ -14,9 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from quiktrade.local.bootstrap import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.processes import free_ports
-from quiktrade.web_worker import Worker
 
 PRODUCTION = {
     "QUIKTRADE_ENV": "production",
@@ -193,7 +192,6 @@ def test_no_setting_is_repeated_in_what_is_said_of_it(
     for name in [name for name in os.environ if name.startswith(("QUIKTRADE_", "DATABASE_URL"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("QUIKTRADE_DATA", str(tmp_path))
-    monkeypatch.setattr(Worker, "most_in_hand", Worker.most_in_hand)
     for value in (*BROKEN, *(BROKEN_URLS if variable == "DATABASE_URL" else ())):
         monkeypatch.setenv(variable, value)
         try:

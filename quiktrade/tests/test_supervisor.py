@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from quiktrade.local.log_stream import LogStream
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import processes_of
 from quiktrade.tests.processes import wait_until
 

@@ -23,7 +23,7 @@ from django.core.management import CommandError
 from benchmarks.faults.traffic import log_in
 from orders.tests.factories import console_group
 from quiktrade.local.greeting import Addresses
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 from quiktrade.management.commands.up import _claim_ports
 from quiktrade.tests.places import open_place, processes_of
 from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
@@ -38,8 +38,9 @@ class Up:
 
     def __init__(self, checkout: Path, *options: str, **environment: str) -> None:
         self.checkout = checkout
-        self.port, self.exchange_port = free_ports(1), free_ports(2)
-        ports = ["--port", str(self.port), "--exchange-port", str(self.exchange_port)]
+        self.port, self.console_port, self.exchange_port = free_ports(1), free_ports(1), free_ports(2)
+        ports = ["--port", str(self.port), "--console-port", str(self.console_port)]
+        ports += ["--exchange-port", str(self.exchange_port)]
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("QUIKTRADE", "DATABASE"))
         }
@@ -174,8 +175,9 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
     up.says("Ready.")
     accounts = dict(re.findall(r"^  (operator|alice|bob) +(\S+)$", up.output, re.MULTILINE))
     assert len(set(accounts.values())) == 3
-    for path in ("/api/v1/docs", "/api/v1/redoc", "/admin/", "/healthz", "/readyz"):
-        address = f"http://127.0.0.1:{up.port}{path}"
+    paths = dict.fromkeys(("/api/v1/docs", "/api/v1/redoc", "/healthz", "/readyz"), up.port)
+    for path, port in {**paths, "/admin/": up.console_port}.items():
+        address = f"http://127.0.0.1:{port}{path}"
         assert address in up.output
         assert up.shell(f"curl -sL -o /dev/null -w '%{{http_code}}' {address}") == "200"
     commands = pasted(up.output)
@@ -190,7 +192,8 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
     assert wrong.startswith("No token: {")
     assert "urn:quiktrade:problem:wrong-credentials" in wrong
 
-    for name, sign in (("web", "gunicorn"), ("worker", "run_worker"), ("exchange", "run_exchange")):
+    api, console = f"127.0.0.1:{up.port}", f"127.0.0.1:{up.console_port}"
+    for name, sign in (("api", api), ("console", console), ("worker", "run_worker"), ("exchange", "run_exchange")):
         up.part(sign).kill()
         up.says(f"{name:8} | ended: SIGKILL; starting it again in 0.5 s")
     server = (up.checkout / ".data" / "pg" / "data" / "postmaster.pid").read_text().split()[0]
@@ -234,8 +237,12 @@ def test_a_port_in_use_is_named_before_anything_starts(start: Start) -> None:
 
 def test_two_that_start_at_once_do_not_get_the_same_port() -> None:
     """Neither listens yet, so both find the port free: a lock decides."""
-    addresses = Addresses(parts=["web", "exchange"], host="127.0.0.1", port=free_ports(1), exchange_port=free_ports(2))
-    other = Addresses(parts=["exchange"], host="127.0.0.1", port=1, exchange_port=addresses.exchange_port - 1)
+    addresses = Addresses(
+        parts=["api", "exchange"], host="127.0.0.1", port=free_ports(1), console_port=2, exchange_port=free_ports(2)
+    )
+    other = Addresses(
+        parts=["exchange"], host="127.0.0.1", port=1, console_port=2, exchange_port=addresses.exchange_port - 1
+    )
     claims = _claim_ports(addresses)
     with pytest.raises(CommandError, match=f"Port {addresses.port} is in use: set another --port, or stop that."):
         _claim_ports(addresses)
@@ -264,5 +271,16 @@ def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
 
 def test_help_names_parts_and_ports(checkout: Path) -> None:
     done = subprocess.run([sys.executable, "manage.py", "up", "--help"], cwd=checkout, capture_output=True, text=True)
-    for word in ("web", "worker", "exchange", "database", "8000", "8765", "--without", "QUIKTRADE_ALLOWED_HOSTS"):
+    for word in (
+        "api",
+        "console",
+        "worker",
+        "exchange",
+        "database",
+        "8000",
+        "8001",
+        "8765",
+        "--without",
+        "QUIKTRADE_ALLOWED_HOSTS",
+    ):
         assert word in done.stdout

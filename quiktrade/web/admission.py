@@ -9,7 +9,12 @@ Where this errs it is to be on the side of the open house: that costs time, a ho
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from threading import Lock
+from typing import Any
+
+from quiktrade.web.receiving import receive
+from quiktrade.web.refusals import REFUSALS
 
 FEW = 3
 ENOUGH_TO_BEGIN, ENOUGH_TO_GO_ON = 0.5, 1.0
@@ -82,3 +87,47 @@ class Admission:
     def _start_period(self, now: float) -> None:
         self._since = now
         self._taken = self._refused = self._done = 0
+
+
+PROBES = ("/healthz", "/readyz")
+"""They are always answered: an orchestrator takes a process that does not answer for dead, though it is only busy."""
+
+
+class Admitting:
+    """A WSGI application that lets another one serve so many requests at a time, and refuses the others.
+
+    A request is received in full before it takes a place, and its place is free again before its answer is written:
+    a slow client holds none.
+    """
+
+    def __init__(self, application: Any, most: int, most_body: int) -> None:
+        self._application = application
+        self._admission = Admission(most)
+        self._lock = Lock()
+        self._most_body = most_body
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        receive(environ, self._most_body)
+        if environ["PATH_INFO"] in PROBES:
+            return self._answer(environ, start_response)
+        with self._lock:
+            admitted = self._admission.take()
+        if not admitted:
+            refusal = REFUSALS[503]
+            start_response(refusal.status, refusal.headers)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
+        try:
+            return self._answer(environ, start_response)
+        finally:
+            with self._lock:
+                self._admission.done()
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """The whole answer, and the end of what Django does for it: its database connection is free again."""
+        answer = self._application(environ, start_response)
+        if isinstance(answer, environ["wsgi.file_wrapper"]):  # a static file, read as it is written
+            return answer  # type: ignore[no-any-return]
+        try:
+            return list(answer)
+        finally:
+            answer.close()

@@ -1,37 +1,55 @@
 """gunicorn's settings, for `up`, Docker and everyone else. The command line says where to listen: --bind.
 
+There are two web services of one code base, and QUIKTRADE_SERVICE says which one this is. `api` (the default) serves
+the clients, with greenlets. `console` serves the operators, with threads: what a page costs keeps no client waiting.
+
 Read for gunicorn 27: arbiter.py and glogging.py.
 """
 
 import logging
 import os
+import resource
 import sys
 from typing import Any
 
+from gunicorn.glogging import Logger as GunicornLogger
+
 from quiktrade import memory, processes
 from quiktrade.logs import FieldFormatter, Refusals
-from quiktrade.web_worker import Worker
+
+
+def _refuse(name: str, needed: str) -> None:
+    sys.stderr.write(f"{name} must be {needed}\n")  # its value is not repeated: see settings.py
+    sys.exit(2)
 
 
 def _count(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip() or str(default)
     if not text.isdecimal() or int(text) < 1:
-        sys.stderr.write(f"{name} must be a whole number, 1 or more\n")  # it is not repeated: see settings.py
-        sys.exit(2)
+        _refuse(name, "a whole number, 1 or more")
     return int(text)
 
 
+_service = os.environ.get("QUIKTRADE_SERVICE", "").strip() or "api"
+if _service not in ("api", "console"):
+    _refuse("QUIKTRADE_SERVICE", "api or console")
+raw_env = [f"QUIKTRADE_SERVICE={_service}"]
 wsgi_app = "quiktrade.wsgi:application"
-worker_class = Worker
-workers = _count("QUIKTRADE_WEB_WORKERS", 2)
-threads = _count("QUIKTRADE_WEB_THREADS", 4)
-Worker.most_in_hand = max(threads, _count("QUIKTRADE_WEB_IN_HAND", Worker.most_in_hand))
-sendfile = False  # an answer leaves in one piece, from memory
+if _service == "api":
+    worker_class = "quiktrade.web.worker.Worker"
+    workers = _count("QUIKTRADE_WEB_WORKERS", 2)
+    # In each process; a client that sends or reads slowly has one for half a minute. If there are more, those that have
+    # been idle longest are closed.
+    worker_connections = 4000
+else:
+    worker_class = "gthread"
+    workers = 1
+    threads = _count("QUIKTRADE_WEB_THREADS", 4)
 # Seconds an idle connection stays open: longer than clients and proxies keep one (a minute or two as a rule, ten in
-# some clouds), so that it is they who close it, and no close of ours crosses a request. If there are too many
-# connections, those that have been idle longest go first.
+# some clouds), so that it is they who close it, and no close of ours crosses a request.
 keepalive = 620
 graceful_timeout = 10  # seconds for the requests under way when it is told to stop
+sendfile = False  # it would wait for a slow reader of a static file without a bound
 # gunicorn would believe these headers of whoever connects from this machine, or by a Unix socket. What a proxy says is
 # for Django to believe, where QUIKTRADE_BEHIND_PROXY is on.
 secure_scheme_headers: dict[str, str] = {}
@@ -44,6 +62,8 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
 def on_starting(server: Any) -> None:
     processes.forget_inherited_signals()
     processes.end_with_parent()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
 
 
 def post_worker_init(worker: Any) -> None:
@@ -53,17 +73,20 @@ def post_worker_init(worker: Any) -> None:
     memory.settle()
 
 
-def nworkers_changed(server: Any, new: int, old: int | None) -> None:
-    """Give gunicorn's log our form. The first hook of a start and of a reload: both make new handlers."""
-    for handler in server.log.error_log.handlers:
-        handler.setFormatter(FieldFormatter())
-        handler.addFilter(_without_needless_traceback)
-        handler.addFilter(Refusals())
+class logger_class(GunicornLogger):
+    """gunicorn's log, in our form. gunicorn finds it by its name."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(FieldFormatter())
+            handler.addFilter(_without_needless_traceback)
+            handler.addFilter(Refusals())
 
 
 def _without_needless_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    # By name: this process stays while its workers are replaced, so it imports nothing that they are to read anew.
+    # By name: this process stays while its workers are replaced, so it imports nothing that they must read again.
     if type(error).__name__ == "ImproperlyConfigured":
         record.msg, record.args, record.exc_info = str(error), (), None
     return True

@@ -15,7 +15,8 @@ from functools import partial
 from statistics import median
 
 from benchmarks.speed.session import Session
-from quiktrade.local.postgres.server import NAME, ROOT
+from quiktrade.local.postgres.server import NAME
+from quiktrade.local.venv import ROOT
 
 LARGE, EMPTY = "large", "empty"
 MOST = 1.10

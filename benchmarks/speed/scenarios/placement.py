@@ -22,7 +22,7 @@ from benchmarks.stage.processes import Part
 from exchanges import demo
 from exchanges.services import halt_venue, resume_venue
 from quiktrade.jobs import doorbell
-from quiktrade.local.postgres.server import ROOT
+from quiktrade.local.venv import ROOT
 
 IN_FLIGHT = 1024
 SLOW_SECONDS = 0.5

@@ -26,6 +26,6 @@ else, that is recorded instead. The order is failed then: requeue or cancel it."
 
     def handle(self, *args: Any, **options: Any) -> None:
         result = mark_not_placed(options["id"], actor=actor(), reason=options["reason"])
-        self.tell(options, {"orders": result_documents([result])}, f"{result.order_id}: {result.explanation}")
+        self.tell(options, {"orders": result_documents([result])}, f"{result.key}: {result.explanation}")
         if not result.done:
             refuse("Not recorded.")

@@ -31,6 +31,6 @@ else, that is recorded instead."""
         result = mark_placed(
             options["id"], venue_order_id=options["venue_order_id"], actor=actor(), reason=options["reason"]
         )
-        self.tell(options, {"orders": result_documents([result])}, f"{result.order_id}: {result.explanation}")
+        self.tell(options, {"orders": result_documents([result])}, f"{result.key}: {result.explanation}")
         if not result.done:
             refuse("Not recorded.")

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from exchanges.models import Venue
 from orders.attention import due_orders
 from orders.engine import Engine
-from orders.lifecycle import Event, Moved
+from orders.lifecycle import Event, MovedOrder
 from quiktrade.management.operator_command import OperatorCommand, misuse, refuse
 
 OUTCOMES = {
@@ -52,7 +52,7 @@ venue wait for their next attempt as usual; Ctrl-C finishes what is under way.""
         started, outcomes = time.monotonic(), Counter[str]()
         with _progress() as show:
 
-            def recorded(moved: list[Moved]) -> None:
+            def recorded(moved: list[MovedOrder]) -> None:
                 outcomes.update(OUTCOMES[Event(order.event)] for order in moved)
                 show(outcomes)
 
@@ -72,7 +72,7 @@ venue wait for their next attempt as usual; Ctrl-C finishes what is under way.""
             refuse(f"{trouble} of {outcomes.total()} not placed.")
 
 
-async def _drain(seconds: float, recorded: Callable[[list[Moved]], None]) -> None:
+async def _drain(seconds: float, recorded: Callable[[list[MovedOrder]], None]) -> None:
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

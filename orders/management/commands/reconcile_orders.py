@@ -9,8 +9,8 @@ from django.core.management.base import CommandParser
 from orders.attention import unconfirmed_orders
 from orders.management.order_arguments import known_venue, order_id, result_documents
 from orders.reconciliation import reconcile_orders
-from orders.services import Result
 from quiktrade.management.operator_command import OperatorCommand, actor, misuse, refuse
+from quiktrade.outcomes import Outcome
 
 BATCH = 200
 
@@ -35,12 +35,12 @@ its class makes a re-send safe. Without an answer it stays unconfirmed."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = _chosen(options)
-        results: list[Result] = []
+        results: list[Outcome] = []
         for start in range(0, len(chosen), BATCH):
             results += reconcile_orders(chosen[start : start + BATCH], actor=actor())
         done = sum(result.done for result in results)
         document = {"reconciled": done, "undecided": len(results) - done, "orders": result_documents(results)}
-        lines = [f"{result.order_id}: {'now ' if result.done else ''}{result.explanation}" for result in results]
+        lines = [f"{result.key}: {'now ' if result.done else ''}{result.explanation}" for result in results]
         self.tell(options, document, "\n".join(lines or ["There is no unconfirmed order."]))
         if done < len(results):
             refuse(f"{len(results) - done} of {len(results)} not reconciled.")

@@ -18,8 +18,9 @@ from orders.management.order_arguments import (
     result_documents,
 )
 from orders.models import Order
-from orders.services import Result, requeue_orders
+from orders.services import requeue_orders
 from quiktrade.management.operator_command import OperatorCommand, actor, misuse, reason, refuse
+from quiktrade.outcomes import Outcome
 from quiktrade.texts import storable
 
 BATCH = 1000
@@ -59,7 +60,7 @@ Choose orders by id, or all failed ones that meet every condition given."""
             misuse("--reason is needed: it is kept in each order's history.")
         if len(chosen) > 1 and not options["yes"] and not self._confirmed(options, chosen):
             refuse("Nothing was requeued.")
-        results: list[Result] = []
+        results: list[Outcome] = []
         for start in range(0, len(chosen), BATCH):
             results += requeue_orders(chosen[start : start + BATCH], actor=actor(), reason=options["reason"])
         done = sum(result.done for result in results)

@@ -16,7 +16,6 @@ from quiktrade import file_lock
 from quiktrade.local.postgres.server import (
     NAME,
     PORT,
-    ROOT,
     SERVER_ENVIRONMENT,
     START_MEGABYTES,
     LocalDatabaseError,
@@ -25,6 +24,7 @@ from quiktrade.local.postgres.server import (
     refuse_another_users,
     refuse_full_disk,
 )
+from quiktrade.local.venv import ROOT
 
 __all__ = ["LocalDatabase", "LocalDatabaseError", "configure", "is_private", "url", "use"]
 

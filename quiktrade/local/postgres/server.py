@@ -18,8 +18,8 @@ from pathlib import Path
 
 from quiktrade import file_lock
 from quiktrade.local.postgres.binaries import Binaries, find_binaries
+from quiktrade.local.venv import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 NAME = "quiktrade"
 PORT = 5432
 """Only a part of the socket's name. Said everywhere, for a PGPORT in the environment means another server."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from quiktrade.local.bootstrap import ROOT, TESTING_LOCK
+from quiktrade.local.venv import ROOT, TESTING_LOCK
 from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 

@@ -6,6 +6,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,24 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from exchanges import demo
 from quiktrade import file_lock
 from quiktrade.local import greeting
-from quiktrade.local.bootstrap import ROOT
 from quiktrade.local.greeting import Addresses
 from quiktrade.local.log_stream import LogStream, wants_colour
 from quiktrade.local.postgres import lease
 from quiktrade.local.postgres.server import data_directory, make_directory
 from quiktrade.local.postgres.watch import DatabaseWatch
 from quiktrade.local.supervisor import Program, Supervisor
+from quiktrade.local.venv import ROOT
 from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
-PARTS = ("web", "worker", "exchange")
+PARTS = ("api", "console", "worker", "exchange")
 """In the order in which they are stopped."""
 
 EPILOG = """\
 parts, in the order in which they are stopped:
-  web         the API and the console, on --port
+  api         the API, on --port
+  console     the operators' console, on --console-port
   worker      the job cluster, which places the orders
   exchange    the simulated exchange: orders on --exchange-port, its faults on the port after it
   database    a private PostgreSQL, where DATABASE_URL is not set: data in .data/pg, a Unix socket, no port
@@ -41,8 +42,8 @@ parts, in the order in which they are stopped:
 A part that ends is started again. Ctrl-C stops everything; a second Ctrl-C does not wait for it.
 An empty database is filled with a venue, an operator for the console and two clients of the API. Their
 passwords are shown once. Not so with QUIKTRADE_ENV=production.
-The web part answers to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
-QUIKTRADE_WEB_WORKERS and QUIKTRADE_WEB_THREADS size it (2 and 4).
+API and console answer to localhost; for other names set QUIKTRADE_ALLOWED_HOSTS as well as --host.
+QUIKTRADE_WEB_WORKERS sets the processes of the API (2), QUIKTRADE_WEB_THREADS the threads of the console (4).
 """
 
 
@@ -57,8 +58,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("--host", default="127.0.0.1", metavar="ADDRESS", help="where the web part listens (%(default)s)")
-        add("--port", type=_port, default=8000, help="its port (%(default)s)")
+        add("--host", default="127.0.0.1", metavar="ADDRESS", help="where API and console listen (%(default)s)")
+        add("--port", type=_port, default=8000, help="of the API (%(default)s)")
+        add("--console-port", type=_port, default=8001, metavar="PORT", help="of the console (%(default)s)")
         add("--exchange-port", type=_port, default=8765, metavar="PORT", help="of the exchange (%(default)s)")
         add("--without", action="append", choices=PARTS, default=[], help="leave a part out; may be repeated")
 
@@ -77,6 +79,7 @@ class Command(BaseCommand):
             parts=[part for part in PARTS if part not in options["without"]],
             host=options["host"],
             port=options["port"],
+            console_port=options["console_port"],
             exchange_port=options["exchange_port"],
         )
         lock = self._only_one()
@@ -87,9 +90,9 @@ class Command(BaseCommand):
         colour = not options["no_color"] and (options["force_color"] or wants_colour(sys.stdout))
         log = LogStream(sys.stdout, ["database", *PARTS], colour=colour)
         passwords = _prepare(log, addresses)
-        client = _demo_client()
+        operator, client = _demo().OPERATOR, _demo_client()
         connections.close_all()  # no more questions: when the database pauses, this process need not know
-        greeting.announce(addresses, log, greeting.greeting(addresses, passwords, client=client))
+        greeting.announce(addresses, log, greeting.greeting(addresses, passwords, operator=operator, client=client))
         inherited = [lock, database.descriptor] if database else [lock]
         supervisor = Supervisor(_programs(addresses), log, ROOT, inherited)
         watch = DatabaseWatch(database, log) if database else None
@@ -131,8 +134,10 @@ def _port(text: str) -> int:
 
 def _ports(addresses: Addresses) -> Iterator[tuple[str, str, int]]:
     """Option, host and number of each port that the parts will listen on."""
-    if "web" in addresses.parts:
+    if "api" in addresses.parts:
         yield "--port", addresses.host, addresses.port
+    if "console" in addresses.parts:
+        yield "--console-port", addresses.host, addresses.console_port
     if "exchange" in addresses.parts:
         for port in (addresses.exchange_port, addresses.exchange_port + 1):
             yield "--exchange-port", "127.0.0.1", port
@@ -191,9 +196,14 @@ def _runs(number: int) -> bool:
     return True
 
 
+def _demo() -> Any:
+    return import_module(settings.DEMO)
+
+
 def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
     """Migrate, and load what an empty database needs. Returns the passwords of the accounts just made."""
     passwords: dict[str, str] = {}
+    demo = _demo()
     try:
         call_command("migrate", verbosity=0, interactive=False)
         if not settings.PRODUCTION:
@@ -209,19 +219,30 @@ def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
 
 
 def _demo_client() -> str | None:
-    client = get_user_model().objects.filter(username__in=demo.CLIENTS).order_by("username").first()
+    client = get_user_model().objects.filter(username__in=_demo().CLIENTS).order_by("username").first()
     return client.get_username() if client else None
 
 
 def _programs(addresses: Addresses) -> list[Program]:
     python, manage = sys.executable, str(ROOT / "manage.py")
-    config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
-    gunicorn = [python, "-m", "gunicorn", "--config", config, "--bind", addresses.bind]
+    gunicorn = [python, "-m", "gunicorn", "--config", str(ROOT / "quiktrade" / "web" / "gunicorn.py"), "--bind"]
+    api, console = addresses.bind(addresses.port), addresses.bind(addresses.console_port)
     exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port)]
     # All within 15 s, of which a worker may take 12 to finish what it has in flight at a venue.
     programs = [
-        Program(name="web", command=gunicorn, patience=1.4, deadline=6.0),
+        Program(name="api", command=[*gunicorn, api], patience=1.4, deadline=6.0, environment=_service("api")),
+        Program(
+            name="console",
+            command=[*gunicorn, console],
+            patience=1.4,
+            deadline=6.0,
+            environment=_service("console"),
+        ),
         Program(name="worker", command=[python, manage, "run_worker"], patience=13.5, deadline=13.5),
         Program(name="exchange", command=exchange, patience=14.3, deadline=14.3),
     ]
     return [program for program in programs if program.name in addresses.parts]
+
+
+def _service(name: str) -> dict[str, str]:
+    return {"QUIKTRADE_SERVICE": name}

@@ -1,0 +1,97 @@
+"""Recording: what attempts and look-ups came to, written for their orders and told in the log."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from django.db import InterfaceError, OperationalError, transaction
+
+from orders import lifecycle
+from orders.lifecycle import Event, MovedOrder, Step
+from orders.models import Order, OrderEvent
+from orders.outcome_log import OutcomeLog
+from orders.verdicts import spent_step
+
+logger = logging.getLogger(__name__)
+
+
+def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[MovedOrder]:
+    """Write what look-ups came to, or an operator's word on it.
+
+    An answer that came too late for its order changes nothing and is logged. So is one that cannot be written:
+    its order stays as it is, and the others are written.
+    """
+    try:
+        with transaction.atomic():
+            recorded = record(steps, actor=actor)
+    except (OperationalError, InterfaceError):
+        raise  # the database's trouble, and not that of one outcome
+    except Exception as error:
+        if len(steps) > 1:
+            half = len(steps) // 2
+            return record_outcomes(steps[:half], actor=actor) + record_outcomes(steps[half:], actor=actor)
+        for step in steps:
+            fields = {"event": f"order.unwritable_{step.event}", "order_id": step.order_id, "error": str(error).strip()}
+            logger.error("An outcome cannot be written: its order stays as it is", extra=fields)
+        return []
+    log_recorded(recorded, steps)
+    return recorded.moved
+
+
+class Recorded(NamedTuple):
+    """What was written of steps, and what was not."""
+
+    moved: list[MovedOrder]
+    given_up: list[MovedOrder]
+    stale: list[Step]
+
+
+def record(steps: Sequence[Step], *, actor: str) -> Recorded:
+    """Move orders, and fail those whose attempts are spent.
+
+    Inside a transaction. Nothing is logged here: its commit may fail, and then all of this is done again.
+    """
+    moved, stale = lifecycle.advance(steps, actor=actor)
+    spent = [step for order in moved if (step := spent_step(order))]
+    given_up = lifecycle.advance(spent, actor=actor).moved
+    return Recorded(moved, given_up, _not_recorded_before(stale) if stale else [])
+
+
+def _not_recorded_before(stale: Sequence[Step]) -> list[Step]:
+    """Leave out the steps that the history has already: a commit whose answer was lost, and which is done again."""
+    order_ids = [step.order_id for step in stale]
+    placed_as = dict(Order.objects.filter(pk__in=order_ids).values_list("pk", "venue_order_id"))
+    written = OrderEvent.objects.filter(order_id__in=order_ids, event__in={step.event for step in stale})
+    history = list(written.values_list("order_id", "event", "attempt", "detail"))
+
+    def recorded(step: Step) -> bool:
+        return (not step.venue_order_id or step.venue_order_id == placed_as.get(step.order_id)) and any(
+            (order_id, event, detail) == (step.order_id, step.event, step.detail) and step.attempt in (None, attempt)
+            for order_id, event, attempt, detail in history
+        )
+
+    return [step for step in stale if not recorded(step)]
+
+
+_outcome_log = OutcomeLog()
+
+
+def log_recorded(recorded: Recorded, steps: Sequence[Step]) -> None:
+    _outcome_log.tell(recorded.moved, {step.order_id: step for step in steps})
+    log_counted(logging.ERROR, "Orders need an operator", recorded.given_up)
+    for step in recorded.stale:
+        # An acknowledgement that finds its order final is the one answer that must not go unseen.
+        level = logging.ERROR if step.event == Event.ACKNOWLEDGED else logging.WARNING
+        fields = {"event": f"order.stale_{step.event}", "order_id": step.order_id, "attempt": step.attempt}
+        logger.log(level, "Answer came too late for its order", extra=fields)
+
+
+def log_counted(level: int, text: str, orders: Iterable[MovedOrder]) -> None:
+    """One line for all orders of a venue to which the same happened, with the ids of one of them."""
+    alike: dict[tuple[str, str], list[MovedOrder]] = {}
+    for order in orders:
+        alike.setdefault((order.venue_id, order.event), []).append(order)
+    for (venue, event), same in alike.items():
+        fields = {"event": f"order.{event}", "venue": venue, "orders": len(same), "status": same[0].status}
+        first = {"order_id": same[0].id, "client_order_id": same[0].client_order_id}
+        logger.log(level, text, extra={**fields, **first})

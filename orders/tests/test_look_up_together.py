@@ -1,0 +1,90 @@
+"""Orders that clients look up at the same time are found with one statement, each client its own."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+import pytest
+from django.db import DataError, connection
+from django.utils import timezone
+
+from orders import selectors
+from orders.models import Order, new_order_id
+from orders.tests.factories import OrderFactory
+from quiktrade.database import statements as hot
+from quiktrade.tests.processes import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def look_up(wanted: tuple[int, UUID]) -> Any:
+    """What is found, or the error."""
+    try:
+        return selectors.order_of(*wanted)
+    except Exception as error:
+        return error
+    finally:
+        connection.close()
+
+
+@contextmanager
+def first_statement_held() -> Iterator[tuple[list[str], threading.Event]]:
+    """The first one waits to be let go; yields all of them."""
+    asked: list[str] = []
+    go = threading.Event()
+
+    def held(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        asked.append(statement)
+        if len(asked) == 1:
+            go.wait(10)
+        return hot.fetch(statement, parameters)
+
+    with patch.object(selectors, "fetch", held):
+        yield asked, go
+
+
+def look_up_together(first: tuple[int, UUID], others: Sequence[tuple[int, UUID]]) -> tuple[list[Any], int]:
+    """What the others find that come while the first one is looked up, and how many statements all that took."""
+    with first_statement_held() as (asked, go), ThreadPoolExecutor(len(others) + 1) as pool:
+        leading = pool.submit(look_up, first)
+        wait_until(lambda: asked)
+        calls = [pool.submit(look_up, wanted) for wanted in others]
+        wait_until(lambda: selectors._look_ups.waiting == len(others))
+        go.set()
+        leading.result()
+        return [call.result() for call in calls], len(asked)
+
+
+def test_each_client_finds_its_own_with_one_statement_for_all() -> None:
+    order, other = OrderFactory(), OrderFactory()
+    wanted = [
+        (order.owner_id, order.pk),
+        (other.owner_id, order.pk),
+        (other.owner_id, other.pk),
+        (order.owner_id, new_order_id()),
+        (order.owner_id, order.pk),
+    ]
+    found, statements = look_up_together(wanted[0], wanted)
+    assert [each and (each.owner_id, each.id) for each in found] == [wanted[0], None, wanted[2], None, wanted[4]]
+    assert statements == 2
+
+
+def test_one_that_cannot_be_read_spoils_no_other_clients_look_up() -> None:
+    """Orders are kept readable by a constraint; what cannot be read comes in some other way, next time."""
+    spoilt, good = OrderFactory(), OrderFactory()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE orders_order DROP CONSTRAINT order_times_readable")
+        cursor.execute("UPDATE orders_order SET next_attempt_at = '20000-01-01Z' WHERE id = %s", [spoilt.pk])
+    try:
+        wanted = [(order.owner_id, order.pk) for order in (good, spoilt, good)]
+        found, _ = look_up_together(wanted[1], wanted)
+        assert [getattr(each, "id", type(each)) for each in found] == [good.pk, DataError, good.pk]
+    finally:
+        (constraint,) = [c for c in Order._meta.constraints if c.name == "order_times_readable"]
+        Order.objects.update(next_attempt_at=timezone.now())
+        with connection.schema_editor() as editor:
+            editor.add_constraint(Order, constraint)

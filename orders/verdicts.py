@@ -1,0 +1,236 @@
+"""What an attempt or a look-up means for its order. Nothing here reads a row, a clock or a socket.
+
+Whether an order can be placed twice is decided in three places: the lifecycle says which steps exist, a venue's
+capabilities say what it refuses by itself (exchanges/venue.py), and this module draws the conclusion.
+
+Nothing is guessed. An answer that proves nothing leaves the order in question, to be asked about again; where no
+answer can prove anything, an operator decides.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from exchanges.venue import (
+    Capabilities,
+    NotSent,
+    OrderRejected,
+    OutcomeUnknown,
+    Report,
+    ReportStatus,
+    ResendSafety,
+    VenueError,
+)
+from orders.lifecycle import Event, MovedOrder, Step
+
+UNREACHABLE_SECONDS = 0.5
+"""The longest wait of an order whose venue was not there, or takes nothing, before the circuit takes over."""
+CLOCK_MARGIN_SECONDS = 60.0
+"""A time further ahead than the longest wait there is, and this much more, was written by a clock that was ahead. The
+margin spares what is put off for reasons of half a minute, such as a venue that cannot be opened."""
+
+Answer = Report | VenueError | None
+"""What a look-up came to. None: the venue has no order by that id."""
+EVIDENCE = (Event.ACKNOWLEDGED, Event.REJECTED_BY_VENUE)
+"""What moves a parked order although nobody asked."""
+
+
+# ---- An attempt ----
+
+
+def failed_step(
+    order: MovedOrder, error: VenueError, capabilities: Capabilities, *, lease_left: float, latency_ms: float
+) -> Step:
+    """What an attempt without an acknowledgement means for the order."""
+    detail: dict[str, Any] = {"code": error.code, "latency_ms": latency_ms}
+    in_question = order.in_doubt and not capabilities.remembers_rejections
+    if isinstance(error, OrderRejected) and in_question and not error.by_content:
+        # It refused this attempt. An earlier one that arrives after all would be taken for a new order. Not so where it
+        # refused what the order says: an earlier attempt said the same, and is refused for the same reason.
+        error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
+    delay: float | None = None
+    if isinstance(error, OrderRejected):
+        event = Event.REJECTED_BY_VENUE
+    elif isinstance(error, NotSent) and (error.trouble or not error.answered):
+        event = Event.TURNED_AWAY if error.trouble else Event.VENUE_UNREACHABLE
+        # The circuit decides when to go on; a little spread keeps the first few from coming back together.
+        delay = backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS)
+    elif isinstance(error, NotSent):
+        event = Event.NOT_SENT
+        delay = backoff_seconds(
+            order.failures + 1,
+            base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
+            cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+        )
+        detail["retry_in_seconds"] = round(delay, 3)
+    else:
+        event = Event.OUTCOME_UNKNOWN
+        delay = look_up_delay(capabilities, lease_left=lease_left)
+        if error.trouble:
+            detail["trouble"] = error.trouble.value
+    return Step(order_id=order.id, event=event, attempt=order.attempt, reason=str(error), detail=detail, delay=delay)
+
+
+def spent_step(order: MovedOrder) -> Step | None:
+    """What it means for an order that one more attempt was proved not to have arrived; None: it is tried again."""
+    if order.event != Event.NOT_SENT or order.failures < settings.PLACEMENT_MAX_ATTEMPTS:
+        return None
+    # Where an earlier attempt may still arrive, no number of failures says that it did not.
+    event = Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED
+    and_before = ", and one before them may have: it is not sent again." if order.in_doubt else "."
+    reason = f"{order.failures} attempts did not reach the venue{and_before}"
+    return Step(order_id=order.id, event=event, attempt=order.attempt, reason=reason)
+
+
+# ---- A look-up ----
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is in question about an unconfirmed order."""
+
+    age: float
+    """Seconds since its first attempt that is not proved to have missed the venue."""
+    rounds: int
+    """How often the venue did not know it, and it was sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """No answer of the venue can decide it: an operator does."""
+
+    reason: str
+
+
+def conclude(
+    order_id: UUID, attempt: int, answer: Answer, capabilities: Capabilities, doubt: Doubt
+) -> Step | Park | None:
+    """What the venue's answer means for an unconfirmed order; None means ask again later.
+
+    `answer` None says that the venue has no order by that id. It must come from a look-up made after the
+    settle time, or it proves nothing.
+    """
+    match answer:
+        case VenueError():
+            return None
+        case Report(status=ReportStatus.REJECTED) if not _is_final(answer, capabilities, doubt):
+            return Park("The venue rejected one request for it, and would take another that may still be on its way.")
+        case Report(status=ReportStatus.REJECTED):
+            reason = f"{answer.code}: {answer.text}" if answer.text else answer.code
+            return Step(
+                order_id=order_id,
+                event=Event.REJECTED_BY_VENUE,
+                attempt=attempt,
+                reason=reason,
+                detail={"code": answer.code, "found": True},
+            )
+        case Report(venue_order_id=""):
+            return None  # there is an order, it says, and no id of it: no answer to go by
+        case Report():
+            return Step(
+                order_id=order_id,
+                event=Event.ACKNOWLEDGED,
+                detail={"found": True},
+                venue_order_id=answer.venue_order_id,
+            )
+    if doubt.rounds >= settings.PLACEMENT_MAX_ATTEMPTS:
+        return Park(f"It was sent {doubt.rounds + 1} times without an answer, and the venue does not know it.")
+    resend_within: float | None = None
+    in_doubt = True
+    match capabilities.resend_safety:
+        case ResendSafety.REFUSES_DUPLICATES:
+            pass  # should both requests arrive after all, it refuses the second
+        case ResendSafety.REFUSES_STALE_REQUESTS:
+            in_doubt = False  # the first request is void by now
+        case ResendSafety.REFUSES_RECENT_DUPLICATES:
+            # The re-send must be with the venue before the window closes, and it may take as long as its lease.
+            resend_within = (capabilities.duplicate_window_seconds or 0.0) - doubt.age - longest_attempt(capabilities)
+            if doubt.age < 0:
+                return Park("The database's clock was set back: how old the order is at the venue is not known.")
+            if resend_within <= 0:
+                return Park("The venue does not know the order, and would not recognise a re-send any more.")
+        case ResendSafety.NOTHING:
+            return Park("The venue does not know the order, but a request of ours may still reach it.")
+    delay = backoff_seconds(
+        doubt.rounds + 1,
+        base=settings.PLACEMENT_BACKOFF_BASE_SECONDS,
+        cap=settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+    )
+    return Step(
+        order_id=order_id,
+        event=Event.NOT_FOUND,
+        attempt=attempt,
+        reason="The venue does not know the order.",
+        detail={"retry_in_seconds": round(delay, 3)},
+        delay=delay,
+        in_doubt=in_doubt,
+        resend_within=resend_within,
+    )
+
+
+def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bool:
+    """Whether no request of the order that is still on its way can be accepted: as in `failed_step`."""
+    stamped = capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS
+    in_doubt = doubt.rounds > 0 and not stamped
+    return not in_doubt or capabilities.remembers_rejections or rejection.by_content
+
+
+def agrees(answer: Report, event: Event, venue_order_id: str) -> bool:
+    """Whether the venue, which knows the order, says what the operator says. "Not placed" it cannot agree with."""
+    at_venue = answer.status is not ReportStatus.REJECTED
+    return event == Event.MARKED_PLACED and at_venue and answer.venue_order_id == venue_order_id
+
+
+# ---- When a look-up can prove something, and how long anything waits ----
+
+
+def look_up_delay(capabilities: Capabilities, *, lease_left: float) -> float | None:
+    """When a look-up can prove something: once no request of ours can still arrive. None where none can."""
+    if not capabilities.finds:
+        return None
+    if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
+        return max(lease_left, 0.0) + capabilities.settle_seconds
+    return capabilities.settle_seconds
+
+
+def settle_seconds(capabilities: Capabilities) -> float:
+    """For how long after it became unconfirmed a request for an order may still be on its way to this venue."""
+    if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
+        return longest_attempt(capabilities)
+    return capabilities.settle_seconds
+
+
+def longest_attempt(capabilities: Capabilities) -> float:
+    """From its claim, an attempt is with the venue within this many seconds, or not at all."""
+    return settings.PLACEMENT_LEASE_SECONDS + capabilities.settle_seconds
+
+
+def furthest_seconds(capabilities: Capabilities) -> float:
+    """The most seconds that a back-off, a lease or the wait for a look-up puts an order of this venue off."""
+    lease = settings.PLACEMENT_LEASE_SECONDS
+    waits = (
+        settings.PLACEMENT_BACKOFF_CAP_SECONDS,
+        lease + capabilities.settle_seconds,
+        2 * capabilities.deadline_seconds,
+    )
+    return max(waits) + CLOCK_MARGIN_SECONDS
+
+
+def backoff_seconds(
+    failures: int,
+    *,
+    base: float,
+    cap: float,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> float:
+    """Exponential with full jitter: uniform over [0, min(cap, base · 2^(failures-1))], failures ≥ 1.
+
+    Full jitter spreads the orders that failed together over the whole interval, so that a venue coming back
+    is not met by all of them at once.
+    """
+    ceiling = min(cap, base * 2.0 ** min(failures - 1, 64))
+    return uniform(0.0, ceiling)

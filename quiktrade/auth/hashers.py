@@ -1,0 +1,23 @@
+"""How the process that serves the API hashes passwords: in another thread, one at a time.
+
+A hash is meant to cost a tenth of a second of processor time. In the thread of the greenlets it would keep every
+client waiting that long. OpenSSL, which computes it, lets other threads run meanwhile.
+"""
+
+from typing import cast
+
+import gevent
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from gevent.lock import BoundedSemaphore
+
+from quiktrade.database.pool import give_back
+
+_one_at_a_time = BoundedSemaphore(1)
+
+
+class AsideHasher(PBKDF2PasswordHasher):
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        give_back()
+        with _one_at_a_time:
+            pool = gevent.get_hub().threadpool
+            return cast(str, pool.apply(super().encode, (password, salt, iterations)))
