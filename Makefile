@@ -13,8 +13,8 @@ test: ## run the tests; ARGS="orders -k requeue" runs a part of them
 	$(PYTHON) manage.py test $(ARGS)
 
 lint: ## check style and types
-	.venv/bin/ruff check . .ci/mutants
-	.venv/bin/ruff format --check . .ci/mutants
+	.venv/bin/ruff check . .ci/mutants .ci/docker_smoke
+	.venv/bin/ruff format --check . .ci/mutants .ci/docker_smoke
 	.venv/bin/mypy
 
 chaos: ## three minutes of faults; ARGS="--minutes 15 --seed 2" changes that
