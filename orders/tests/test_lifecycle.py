@@ -62,7 +62,7 @@ def history(order_id: UUID) -> list[tuple[int, str, str, str]]:
 
 
 @pytest.mark.parametrize(("status", "event"), [*product(REACHABLE, Event.values)])
-def test_every_pair_of_status_and_event_does_what_the_design_says(status: str, event: str) -> None:
+def test_every_pair_of_status_and_event_does_what_is_worked_out_here(status: str, event: str) -> None:
     order = OrderFactory(status=status)
     before = history(order.pk)
 
@@ -81,7 +81,7 @@ def test_every_pair_of_status_and_event_does_what_the_design_says(status: str, e
         assert history(order.pk) == before
 
 
-def test_the_table_in_the_code_is_the_table_of_the_design() -> None:
+def test_the_table_in_the_code_is_the_one_worked_out_here() -> None:
     assert {(str(before), str(event)): str(after) for (before, event), after in TRANSITIONS.items()} == LEGAL
 
 

@@ -22,11 +22,14 @@ from quiktrade.processes import forget_inherited_signals
 from quiktrade.tests.processes import Processes
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let no test depend on who started this run: nohup, a script in the background, a service.
 
     What this process ignores, the programs that a test starts would ignore, too; a handler is not passed on to them.
+    Coverage is measured in the processes that run tests and not in the programs that those start: it slows them down.
     """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses"):
+        os.environ.pop("COVERAGE_PROCESS_START", None)
     forget_inherited_signals()
     for number in (signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) == signal.SIG_IGN:
