@@ -61,6 +61,8 @@ class Batcher(Generic[Item]):
         with self._lock:
             self._waiting.append(entry)
             entry.leads, self._led = not self._led, True
+            if not entry.leads:
+                entry.fall_asleep()
         if not entry.leads:
             try:
                 give_back()
@@ -151,6 +153,8 @@ class _Entry(Generic[Item]):
         self.item = item
         self.error: Exception | None = _Ended("The request that led this one was ended before its answer.")
         self.leads = False
+
+    def fall_asleep(self) -> None:
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
