@@ -120,8 +120,8 @@ class Admitting:
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """The whole answer, and the end of what Django does for it: its database connection is free again."""
         answer = self._application(environ, start_response)
-        if isinstance(answer, environ["wsgi.file_wrapper"]):  # a static file, read as it is written
-            return answer  # type: ignore[no-any-return]
+        if "wsgi.file_wrapper" in environ and isinstance(answer, environ["wsgi.file_wrapper"]):
+            return answer  # type: ignore[no-any-return]  # a static file, read as it is written
         try:
             return list(answer)
         finally:
