@@ -156,7 +156,7 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=_names,
         metavar="NAME,...",
-        help="accept, batch, placement, trickle, trouble, reads, nodes, overload, big",
+        help="accept, batch, placement, trickle, trouble, reads, mixed, nodes, overload, big",
     )
     add("--all", action="store_true", help="every scenario, the big table too")
     add("--quick", action="store_true", help="short, once: whether it works, not how fast")

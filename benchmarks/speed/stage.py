@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from django.contrib.auth import get_user_model
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import connections
 
@@ -168,6 +171,31 @@ class Stage:
             yield Server(part, port)
 
     @contextmanager
+    def console(self) -> Iterator[Server]:
+        (port,) = free_ports(1)
+        config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
+        command = [sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}"]
+        service = {"QUIKTRADE_SERVICE": "console"}
+        with self._running("console", command, lambda: _answers(port, "/readyz"), service) as part:
+            yield Server(part, port)
+
+    @contextmanager
+    def granian(self) -> Iterator[Server]:
+        """The API as it is, under another server: granian, with two processes of 16 threads."""
+        (port,) = free_ports(1)
+        command = [
+            *(self.references, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", "2", "--blocking-threads", "16", "--log-level", "warning", "quiktrade.wsgi:application"),
+        ]
+        service = {
+            "PYTHONPATH": sysconfig.get_path("purelib"),
+            "QUIKTRADE_SERVICE": "api",
+            "QUIKTRADE_ACCESS_TOKEN_MINUTES": "600",
+        }
+        with self._running("granian", command, lambda: _answers(port, "/readyz"), service) as part:
+            yield Server(part, port)
+
+    @contextmanager
     def worker(self, node: str = "a", **environment: str) -> Iterator[Part]:
         settings = {"QUIKTRADE_NODE": node, **environment}
         begun = self.ask("SELECT clock_timestamp()")
@@ -201,6 +229,21 @@ class Stage:
         body = {"username": CLIENT, "password": self._passwords[CLIENT]}
         token = ask_http(web.port, "POST", "/api/v1/auth/token", body)["access"]
         return {"Authorization": f"Bearer {token}"}
+
+    def session_cookie(self) -> dict[str, str]:
+        """Of an operator who has logged in to the console."""
+        operator = get_user_model().objects.get(username=demo.OPERATOR)
+        session = SessionStore()
+        session.update(
+            {
+                SESSION_KEY: str(operator.pk),
+                BACKEND_SESSION_KEY: "django.contrib.auth.backends.ModelBackend",
+                HASH_SESSION_KEY: operator.get_session_auth_hash(),
+            }
+        )
+        session.save()
+        connections.close_all()
+        return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"}
 
     @property
     def client_id(self) -> int:

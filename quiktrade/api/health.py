@@ -26,6 +26,7 @@ from django.utils.module_loading import import_string
 from django.views.decorators.http import require_safe
 
 from quiktrade.database.durability import NotDurable, confirm, durable
+from quiktrade.database.pool import discard, give_back
 from quiktrade.models import WorkerNode
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
     """`{"status": "ready" | "degraded" | "unavailable", "checks": {name: {"ok": …, …}}}`."""
-    try:
-        checks = {"database": _database(), "job_cluster": _job_cluster(), "oldest_due_order": _oldest_due_order()}
-    except DatabaseError as error:
-        logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
-        checks = {"database": {"ok": False, "detail": "The database cannot be reached or is read-only."}}
+    checks = _checks()
     if not checks["database"]["ok"]:
         status = "unavailable"
     else:
@@ -66,18 +63,27 @@ _asking = threading.Lock()
 _latest: tuple[float, dict[str, Any]] | None = None
 
 
+def _checks() -> dict[str, dict[str, Any]]:
+    """However many probe, they take one connection to the database at a time."""
+    if not _asking.acquire(timeout=WRITE_SECONDS):
+        return {"database": {"ok": False, "detail": "The database is slow to write."}}
+    try:
+        return {"database": _database(), "job_cluster": _job_cluster(), "oldest_due_order": _oldest_due_order()}
+    except DatabaseError as error:
+        logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
+        return {"database": {"ok": False, "detail": "The database cannot be reached or is read-only."}}
+    finally:
+        give_back()  # the next one that probes needs it
+        _asking.release()
+
+
 def _database() -> dict[str, Any]:
     """What it was found to be within the last second, or is found to be now."""
     global _latest
-    if not _asking.acquire(timeout=WRITE_SECONDS):
-        return {"ok": False, "detail": "The database is slow to write."}
-    try:
-        if _latest is None or time.monotonic() - _latest[0] > REMEMBER_SECONDS:
-            found = _could_store()
-            _latest = (time.monotonic(), found)
-        return _latest[1]
-    finally:
-        _asking.release()
+    if _latest is None or time.monotonic() - _latest[0] > REMEMBER_SECONDS:
+        found = _could_store()
+        _latest = (time.monotonic(), found)
+    return _latest[1]
 
 
 def _could_store() -> dict[str, Any]:
@@ -87,12 +93,12 @@ def _could_store() -> dict[str, Any]:
             cursor.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'")
             standby, read_only = cursor.fetchone()
         if standby or read_only:
-            connection.close()  # the next one may lead to the primary
+            discard()  # the next one may lead to the primary
             return {"ok": False, "detail": "This is a standby." if standby else "The database is read-only."}
         _write()
     except (DatabaseError, NotDurable) as error:
         logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
-        connection.close()  # it may be closed already, and is to be opened anew for what else is asked
+        discard()  # it may be closed already; what else is asked needs another one
         full = isinstance(error.__cause__, psycopg.errors.DiskFull)
         why = "The database's disk is full." if full else "The database cannot be reached, or cannot write."
         return {"ok": False, "detail": why}

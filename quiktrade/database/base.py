@@ -1,6 +1,5 @@
 """Named by Django's convention: `DATABASES["default"]["ENGINE"]` is the package."""
 
-import select
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,15 +47,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 
 def _seems_to_stand(connection: Any) -> bool:
-    """A server that ends a connection says so, or hangs up: there is something to read.
-
-    Where there is nothing, the question costs no round trip.
-    """
+    """A server that ends a connection says so and hangs up. To read that costs no round trip."""
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         return False
-    quiet = select.poll()
-    quiet.register(connection.pgconn.socket, select.POLLIN)
-    return not quiet.poll(0)
+    try:
+        for _ in range(2):  # what it says, and then that it has hung up
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _check(connection: Any) -> None:

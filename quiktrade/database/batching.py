@@ -6,7 +6,7 @@ arrive meanwhile follow: the next leader does theirs together with its own. Nobo
 there is company.
 
 A request is a thread or, in the process that serves the API, a greenlet. It gives its pooled connection back before
-it follows a leader: the leader needs one, and the followers could hold all that there are.
+it follows a leader, and when it has led: the next leader needs one, and the others could hold all that there are.
 """
 
 import threading
@@ -61,6 +61,8 @@ class Batcher(Generic[Item]):
         with self._lock:
             self._waiting.append(entry)
             entry.leads, self._led = not self._led, True
+            if not entry.leads:
+                entry.fall_asleep()
         if not entry.leads:
             try:
                 give_back()
@@ -91,6 +93,7 @@ class Batcher(Generic[Item]):
                 self._appoint()
             for entry in group[1:]:
                 entry.wake()
+            give_back()
 
     def _next_group(self) -> "list[_Entry[Item]]":
         count = total = 0
@@ -151,6 +154,8 @@ class _Entry(Generic[Item]):
         self.item = item
         self.error: Exception | None = _Ended("The request that led this one was ended before its answer.")
         self.leads = False
+
+    def fall_asleep(self) -> None:
         self._asleep = threading.Lock()
         self._asleep.acquire()
 

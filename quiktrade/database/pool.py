@@ -33,3 +33,11 @@ def give_back() -> None:
     wrapper: Any = connection
     if wrapper.pool is not None and wrapper.connection is not None and not wrapper.in_atomic_block:
         wrapper.close()
+
+
+def discard() -> None:
+    """Close this thread's connection for good: a pool would hand it to the next request."""
+    wrapper: Any = connection
+    if wrapper.connection is not None:
+        wrapper.connection.close()
+    wrapper.close()

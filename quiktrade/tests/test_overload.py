@@ -1,7 +1,6 @@
 """More requests than can be answered in good time, against a real gunicorn."""
 
 import json
-import select
 import socket
 import time
 from collections.abc import Iterator
@@ -105,18 +104,6 @@ def test_connections_that_say_nothing_hold_no_thread(processes: Processes) -> No
         for _ in range(100):  # each would hold the one thread for 5 s
             stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
         assert Client(web).post("a") == 201
-
-
-def test_orders_wait_for_no_thread_that_serves_something_else(processes: Processes) -> None:
-    web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
-    client = Client(web)
-    with socket.create_connection(("127.0.0.1", web.port)) as slow, client.channel() as reading:
-        slow.sendall(b"POST /api/v1/auth/token HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HEAD + b"\r\n")
-        reading.request("GET", "/api/v1/orders", headers=client.headers)
-        assert client.post("ahead") == 201
-        assert select.select([reading.sock], [], [], 0)[0] == []  # the one thread waits for the slow client
-        slow.sendall(b"2\r\n{}\r\n0\r\n\r\n")
-        assert reading.getresponse().status == 200
 
 
 @pytest.mark.usefixtures("slow_orders")

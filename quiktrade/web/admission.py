@@ -10,7 +10,6 @@ Where this errs it is to be on the side of the open house: that costs time, a ho
 
 import time
 from collections.abc import Callable, Iterable
-from threading import Lock
 from typing import Any
 
 from quiktrade.web.receiving import receive
@@ -29,7 +28,7 @@ ANEW_SECONDS = 10.0
 
 
 class Admission:
-    """Not thread-safe: its owner has a lock."""
+    """For requests of one thread: greenlets, none of which waits in here."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = self.room = self._room_before = most
@@ -103,30 +102,26 @@ class Admitting:
     def __init__(self, application: Any, most: int, most_body: int) -> None:
         self._application = application
         self._admission = Admission(most)
-        self._lock = Lock()
         self._most_body = most_body
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         receive(environ, self._most_body)
         if environ["PATH_INFO"] in PROBES:
             return self._answer(environ, start_response)
-        with self._lock:
-            admitted = self._admission.take()
-        if not admitted:
+        if not self._admission.take():
             refusal = REFUSALS[503]
             start_response(refusal.status, refusal.headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
         try:
             return self._answer(environ, start_response)
         finally:
-            with self._lock:
-                self._admission.done()
+            self._admission.done()
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """The whole answer, and the end of what Django does for it: its database connection is free again."""
         answer = self._application(environ, start_response)
-        if isinstance(answer, environ["wsgi.file_wrapper"]):  # a static file, read as it is written
-            return answer  # type: ignore[no-any-return]
+        if "wsgi.file_wrapper" in environ and isinstance(answer, environ["wsgi.file_wrapper"]):
+            return answer  # type: ignore[no-any-return]  # a static file, read as it is written
         try:
             return list(answer)
         finally:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.speed.scenarios import accept, batch, big, nodes, overload, placement, reads, trickle, trouble
+from benchmarks.speed.scenarios import accept, batch, big, mixed, nodes, overload, placement, reads, trickle, trouble
 from benchmarks.speed.session import Session
 
 SCENARIOS: dict[str, Callable[[Session], None]] = {
@@ -12,6 +12,7 @@ SCENARIOS: dict[str, Callable[[Session], None]] = {
     "trickle": trickle.measure,
     "trouble": trouble.measure,
     "reads": reads.measure,
+    "mixed": mixed.measure,
     "nodes": nodes.measure,
     "overload": overload.measure,
     "big": big.measure,

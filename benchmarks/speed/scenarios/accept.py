@@ -24,11 +24,13 @@ def measure(session: Session) -> None:
         web = started.enter_context(stage.web())
         instant = started.enter_context(stage.inline("instant"))
         store = started.enter_context(stage.inline("store"))
+        granian = started.enter_context(stage.granian())
         single = partial(session.load, web, SINGLE, headers=stage.headers(web))
         servers = {
             "QuikTrade": single,
             "inline stack": partial(session.load, instant, "/orders"),
             "inline stack, store only": partial(session.load, store, "/orders"),
+            "QuikTrade under granian": partial(session.load, granian, SINGLE, headers=stage.headers(web)),
         }
         contestants: dict[str, Any] = {name: partial(_for_seconds, load) for name, load in servers.items()}
         try:

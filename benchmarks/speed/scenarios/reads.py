@@ -44,10 +44,11 @@ def measure(session: Session) -> None:
                 ),
             }
         )
-    for what in ("one order", "page of 50"):
+    for what, target in (("one order", 0.9), ("page of 50", 1.0)):
         session.measure(
             f"reading {what}", "reads/s", [answers.rate for answers in found[what]],
-            against="inline stack", reference=[answers.rate for answers in found[f"{what}, inline stack"]], target=1.0,
+            against="inline stack", reference=[answers.rate for answers in found[f"{what}, inline stack"]],
+            target=target,
         )  # fmt: skip
     for name, answers in found.items():
         session.cost(name if "inline" in name else f"{name}, QuikTrade", answers)
