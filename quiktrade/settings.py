@@ -1,4 +1,5 @@
-"""Django settings. Everything a deployment may change is an environment variable, listed in the README.
+"""Django settings. Everything a deployment may change is an environment variable, listed in
+docs/configuration.md.
 
 `QUIKTRADE_ENV=local`, the default, answers only on loopback host names and makes itself a secret key.
 `QUIKTRADE_ENV=production` takes nothing for granted: it refuses to start without a real secret key, host
@@ -22,7 +23,7 @@ from quiktrade.database.connection import OPTIONS
 from quiktrade.local.postgres import lease
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
 # ---- Reading the environment: loud about what is wrong, and where. No value is repeated: it may be a secret. ----

@@ -1,6 +1,7 @@
 """The WSGI application that gunicorn serves: the API or the console, as QUIKTRADE_SERVICE says."""
 
 import os
+from typing import Any
 
 import django
 from django.conf import settings
@@ -13,7 +14,7 @@ from quiktrade.database.connection import WEB, bound_waits  # noqa: E402
 from quiktrade.database.pool import use_pool  # noqa: E402
 from quiktrade.web.admission import Admitting  # noqa: E402
 
-application = Handler()
+application: Any = Handler()
 bound_waits(WEB)
 if settings.SERVICE == "api":
     use_pool(settings.WEB_CONNECTIONS)

@@ -4,8 +4,6 @@ A hash is meant to cost a tenth of a second of processor time. In the thread of 
 client waiting that long. OpenSSL, which computes it, lets other threads run meanwhile.
 """
 
-from typing import cast
-
 import gevent
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from gevent.lock import BoundedSemaphore
@@ -20,4 +18,4 @@ class AsideHasher(PBKDF2PasswordHasher):
         give_back()
         with _one_at_a_time:
             pool = gevent.get_hub().threadpool
-            return cast(str, pool.apply(super().encode, (password, salt, iterations)))
+            return pool.apply(super().encode, (password, salt, iterations))

@@ -16,6 +16,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     # first, its time zone, may have to wait too.
     Database: Any = SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
 
+    _connection_pools: dict[str, ConnectionPool[Any]]
+    _configure_connection: Any
+
     @property
     def pool(self) -> Any:
         """psycopg's pool, where this process has one (see pool.py), of our connections with our check.

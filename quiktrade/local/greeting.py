@@ -116,7 +116,7 @@ def _first_order(addresses: Addresses, client: str, password: str | None) -> lis
         f"""TOKEN=$(echo "$ANSWER" | {cut_out}); [ "$TOKEN" ] || echo "No token: $ANSWER\"""",
         f"curl -i $API/orders {bearer} {json_type} -d '{json.dumps(order)}'",
         "",
-        "It answers 201 Created with the order, pending. README.md goes on from here, in the same terminal.",
+        "It answers 201 Created with the order, pending. docs/tutorial.md goes on from here, in the same terminal.",
     ]
 
 

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from http.client import HTTPConnection
 
 import pytest
@@ -176,6 +177,10 @@ AMBIGUOUS = {
 }
 
 
+def _has_said_more(web: Process, before: str) -> bool:
+    return web.output != before
+
+
 def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_answered(processes: Processes) -> None:
     """Each of them gets one answer, a problem document, one line in the log, and the end of its connection."""
     web = processes.web(**ONE)
@@ -187,7 +192,7 @@ def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_answ
         assert answer.count(b"HTTP/1.1 ") == 1, (name, answer)
         assert b"application/problem+json" in head, (name, answer)
         assert json.loads(body)["type"].startswith("urn:quiktrade:problem:"), (name, answer)
-        wait_until(lambda before=before: web.output != before)
+        wait_until(partial(_has_said_more, web, before))
         assert web.output.removeprefix(before).count("\n") == 1, (name, web.output.removeprefix(before))
 
 

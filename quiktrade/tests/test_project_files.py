@@ -3,6 +3,7 @@
 import configparser
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +52,27 @@ def test_what_a_document_for_contributors_names_is_there(document: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert [target for target in targets if f"\n{target}: ##" not in makefile] == []
+
+
+def _anchors(document: Path) -> set[str]:
+    """The forge's names of a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = document.parent / path if path else document
+            assert target.exists(), link
+            assert not anchor or anchor in _anchors(target), link
+
+
+def test_the_readme_is_read_in_four_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900

@@ -179,8 +179,7 @@ NO_SECRETS = {"QUIKTRADE_DATA", "QUIKTRADE_STATIC_ROOT"}
 
 
 def variables() -> list[str]:
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("## Configure it") : readme.index("## Change it")]
+    table = (ROOT / "docs/configuration.md").read_text()
     return sorted({*re.findall(r"QUIKTRADE_[A-Z_]+[A-Z]", table), "DATABASE_URL"} - NO_SECRETS)
 
 
@@ -253,13 +252,12 @@ def test_a_secret_key_is_read_from_the_file_that_is_named(tmp_path: Path) -> Non
     assert read(environment, "SECRET_KEY")["SECRET_KEY"] == PRODUCTION["QUIKTRADE_SECRET_KEY"]
 
 
-def test_the_readme_lists_every_variable() -> None:
+def test_the_documentation_lists_every_variable() -> None:
     # What our processes tell each other, and what the tests and the laboratory set.
     own = {"HEARTBEAT_FILE", "INSTALLED_JUST_NOW", "LIFELINE", "CRASH_AT", "LABORATORY"}
     sources = [*ROOT.glob("quiktrade/**/*.py"), *ROOT.glob("exchanges/**/*.py"), *ROOT.glob("orders/**/*.py")]
     sources = [path for path in sources if "tests" not in path.parts]
     texts = [path.read_text() for path in (*sources, ROOT / "docker-compose.yml", ROOT / "Dockerfile")]
     used = {name for text in texts for name in re.findall(r"QUIKTRADE_[A-Z_]+[A-Z]", text)}
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("## Configure it") : readme.index("## Change it")]
+    table = (ROOT / "docs/configuration.md").read_text()
     assert used - {f"QUIKTRADE_{name}" for name in own} == set(re.findall(r"QUIKTRADE_[A-Z_]+", table))

@@ -73,7 +73,7 @@ def post_worker_init(worker: Any) -> None:
     memory.settle()
 
 
-class logger_class(GunicornLogger):
+class logger_class(GunicornLogger):  # type: ignore[misc]
     """gunicorn's log, in our form. gunicorn finds it by its name."""
 
     def setup(self, cfg: Any) -> None:

@@ -57,6 +57,8 @@ class Client(socket.socket):
         self._closing = self._dismissed = self._hung_up = False
         self.deadline: float | None = None
         """Of the request that has begun to arrive."""
+        self.request: Any = None
+        """gunicorn's, from its head to its answer."""
         self.served = False
         """Its request is being served, or its answer is being sent."""
         self.since = time.monotonic()
@@ -65,7 +67,7 @@ class Client(socket.socket):
     def recv(self, size: int, *flags: int) -> bytes:
         """Raises: NotReceived, where a request that has begun does not arrive in time."""
         if self._closing:
-            return super().recv(size, *flags)  # type: ignore[no-any-return]
+            return super().recv(size, *flags)
         if self.deadline is None:
             self.settimeout(self._idle_seconds)
         else:
@@ -97,7 +99,7 @@ class Client(socket.socket):
             self._send(b"".join(answer))
         self.served, self.since = False, time.monotonic()
 
-    def sendall(self, data: bytes, flags: int = 0) -> None:
+    def sendall(self, data: Any, flags: int = 0) -> None:
         """Raises: OSError, where the client is gone or does not read."""
         if self._answer is None:
             self._send(data)
@@ -174,6 +176,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def handle_request(self, listener_name: Any, req: Any, sock: Client, addr: Any) -> Any:
         if self._declared_length(req) > self._most_body:
             raise NotReceived(413)
+        sock.request = req
         sock.begin_answer()
         try:
             return super().handle_request(listener_name, req, sock, addr)
@@ -183,6 +186,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.begin_answer()  # what was collected is no answer
             raise
         finally:
+            sock.request = None
             sock.end_answer()
 
     @staticmethod
@@ -218,6 +222,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)
+        for client in self._clients:
+            if client.request is not None:
+                client.request.force_close()  # the answer says that no other request is read on this connection
         gevent.spawn_later(STOPPING_SECONDS, self._dismiss_idle)
 
     def _dismiss_idle(self) -> None:
