@@ -18,7 +18,7 @@ _QUICK = ("fsync=off", "max_connections=30", "shared_buffers=16MB")
 
 
 class Server:
-    """A server in a folder of its own. Its socket is beside its data; `options` are PostgreSQL's: `wal_level=logical`."""
+    """A server in a folder of its own. Its socket is beside its data; `options` read like `fsync=off`."""
 
     def __init__(self, base: Path, *options: str) -> None:
         base.mkdir(mode=0o711, parents=True, exist_ok=True)
