@@ -111,6 +111,24 @@ def test_after_two_that_were_held_up_by_locks_the_others_of_a_group_are_not_trie
     assert work.calls == [["a"], ["b", "c", "d"], ["b"], ["c"]]
 
 
+def test_who_follows_gives_its_connection_back_before_it_waits_and_who_leads_after_its_call() -> None:
+    """There may be no more connections than followers: the next leader would get none."""
+    work = Work()
+    seen: list[str] = []
+    wait = batching._Entry.wait
+
+    def waits(entry: "batching._Entry[str]") -> None:
+        seen.append("waits")
+        wait(entry)
+
+    with (
+        patch.object(batching, "give_back", lambda: seen.append("gives back")),
+        patch.object(batching._Entry, "wait", waits),
+    ):
+        assert work.run("a", "b") == [None] * 2
+    assert seen == ["gives back", "waits", "gives back", "gives back"]
+
+
 class Ended(BaseException):
     """As gevent ends a greenlet."""
 

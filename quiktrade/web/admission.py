@@ -1,11 +1,11 @@
-"""How many requests a web process has in hand at a time.
+"""How many requests a process of the API serves at a time.
 
-Up to `most`, as a rule: of a burst some wait a little, and all are served; what is too much is refused. While much is
-refused, a full house would only make everyone in it wait, and a few have to do: as many as keep the processor busy.
-Where each of them waits long for the database, those are more. So from a few the room is doubled for as long as that
-gets clearly more done, and now and then all of it is found out anew.
+As a rule the limit is `most`: some requests of a burst wait a little, all are served, and what is beyond is refused.
+While much is refused, many requests under way only make each other wait, and a few are enough to keep the processor
+busy. Where each of them waits long for the database, more are needed. So the limit begins at a few and is doubled as
+long as that gets clearly more done. Now and then it is found again from the beginning.
 
-Where this errs it is to be on the side of the open house: that costs time, a house that stays closed costs orders.
+Where this errs it must err towards a high limit: that costs time, and a low one costs orders.
 """
 
 import time
@@ -17,18 +17,18 @@ from quiktrade.web.refusals import REFUSALS
 
 FEW = 3
 ENOUGH_TO_BEGIN, ENOUGH_TO_GO_ON = 0.5, 1.0
-"""Refused for each one taken on. A few get less done than many: with them, more are refused of the same load."""
+"""Requests refused for each one admitted. A low limit gets less done, so more of the same load is refused."""
 CLEARLY_MORE = 1.4
-"""Of what is done in a second, for twice the room. Less than that is chance, or not worth the wait."""
+"""The factor by which twice the limit must raise the rate. Less than that is chance, or not worth the wait."""
 PERIOD_SECONDS = 0.1
-"""At least; longer where answers take longer: until every place has been used twice."""
+"""The shortest period. It lasts longer where answers take longer: until every place has been used twice."""
 STUCK_SECONDS = 1.0
-"""A period is no longer than this: if a few have not got through by then, it is not the processor that they lack."""
+"""The longest period. If a few requests have not got through by then, it is not the processor that they lack."""
 ANEW_SECONDS = 10.0
 
 
 class Admission:
-    """For requests of one thread: greenlets, none of which waits in here."""
+    """Counts the requests of one thread: its greenlets, none of which waits in here."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = self.room = self._room_before = most
@@ -41,7 +41,7 @@ class Admission:
         self._start_period(self._last)
 
     def take(self) -> bool:
-        """Take on one request more, unless there is no room. Each one taken ends in `done()`."""
+        """Admit a request, unless the limit is reached. Each one admitted ends in `done()`."""
         now = self._clock()
         paused = now - self._last >= PERIOD_SECONDS  # whatever there was, it is over
         if paused or now - self._since >= (PERIOD_SECONDS if self._tried else STUCK_SECONDS):
@@ -71,12 +71,12 @@ class Admission:
             self._crowded, self._crowded_at = True, now
             self.room = self._room_before = min(FEW, self.most)
             self._rate, self._growing = 0.0, True
-        elif self._growing and self._done - self._taken <= FEW:  # else those of the fuller house before are among them
+        elif self._growing and self._done - self._taken <= FEW:  # else those of the higher limit before are among them
             self._grow(self._done / (now - self._since))
         self._start_period(now)
 
     def _grow(self, rate: float) -> None:
-        """Double the room; or undo the last time, and leave it at that."""
+        """Double the limit; or undo the last doubling, and leave it at that."""
         if rate >= CLEARLY_MORE * self._rate:
             self._room_before, self._rate = self.room, rate
             self.room = min(2 * self.room, self.most)

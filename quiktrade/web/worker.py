@@ -157,8 +157,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self.worker_connections += SPARE
         self._clients: set[Client] = set()
+
+    def init_process(self) -> None:
         # gunicorn asks for some twenty settings in every request, and looks up each in a table of its own.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        super().init_process()
 
     def timeout_ctx(self) -> Any:
         return contextlib.nullcontext()  # each client has its own
