@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,14 @@ def test_how_a_process_ended_is_said_in_words(status: int, text: str) -> None:
 # ---- One that is started again ----
 
 
+def tend_until(running: KeptRunning, condition: Callable[[], bool]) -> None:
+    def met() -> bool:
+        running.tend()
+        return condition()
+
+    wait_until(met)
+
+
 class Kept:
     """A program that is started again, and what was said of it."""
 
@@ -170,11 +178,7 @@ class Kept:
         return child
 
     def tend_until_started(self, times: int) -> None:
-        def started() -> bool:
-            self.running.tend()
-            return len(self.pids) >= times
-
-        wait_until(started)
+        tend_until(self.running, lambda: len(self.pids) >= times)
 
 
 @pytest.fixture
@@ -208,7 +212,7 @@ def test_between_its_end_and_its_next_start_there_is_no_process(kept: Kept) -> N
 def test_one_that_ends_soon_each_time_waits_twice_as_long_up_to_a_bound(lifeline: int) -> None:
     kept = Kept(lifeline, "raise SystemExit(3)", longest_pause=1.0)
     kept.tend_until_started(3)
-    wait_until(lambda: [kept.running.tend()] and len(kept.said) == 3)
+    tend_until(kept.running, lambda: len(kept.said) == 3)
     assert kept.said == [
         "ended: exit status 3; starting it again in 0.5 s",
         "ended: exit status 3; starting it again in 1 s",
@@ -221,7 +225,7 @@ def test_after_a_long_life_the_pauses_are_short_again(lifeline: int, monkeypatch
     kept = Kept(lifeline, "raise SystemExit(0)", longest_pause=60.0)
     kept.tend_until_started(2)
     monkeypatch.setattr(KeptRunning, "LIVED_SECONDS", 0.0)  # whatever comes now has lived long
-    wait_until(lambda: [kept.running.tend()] and len(kept.said) == 2)
+    tend_until(kept.running, lambda: len(kept.said) == 2)
     assert kept.said[1].endswith("in 0.5 s")
     kept.running.kill()
 
@@ -233,7 +237,7 @@ def test_a_program_that_cannot_be_started_is_tried_again() -> None:
         raise FileNotFoundError(2, "No such file or directory", "nowhere")
 
     running = KeptRunning(start, say=said.append)
-    wait_until(lambda: [running.tend()] and running.starts == 2)
+    tend_until(running, lambda: running.starts == 2)
     assert said[0] == "did not start: No such file or directory; starting it again in 0.5 s"
     running.kill()  # nothing is there
     assert running.pid is None

@@ -53,7 +53,8 @@ class Server:
 
     def __init__(self, application: Any, *, most: int = 1) -> None:
         self.wrapped = Admitting(application, most, MOST_BODY)
-        self.status, self.headers = "", {}
+        self.status = ""
+        self.headers: dict[str, str] = {}
 
     def ask(self, *arguments: Any, **more: Any) -> bytes:
         return b"".join(self.wrapped(environ(*arguments, **more), self._start))
