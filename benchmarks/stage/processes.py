@@ -31,7 +31,7 @@ class Part(KeptRunning):
 
 
 def freeze(pid: int, seconds: float) -> None:
-    """Stop a process, and have it go on after so many seconds even if this one is gone by then."""
+    """Stop a process, and have it go on after this many seconds even if this one is gone by then."""
     os.kill(pid, signal.SIGSTOP)
     subprocess.Popen(["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {pid}"], start_new_session=True)
 

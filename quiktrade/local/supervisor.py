@@ -70,7 +70,7 @@ class Supervisor:
         A second signal while it stops kills what is still there. `tend_others` is called ten times a second.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Started by nohup, it has SIGHUP ignored, and is to go on without its terminal.
+            # Started by nohup, it has SIGHUP ignored, and goes on without its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._request_stop)
         try:
