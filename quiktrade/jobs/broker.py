@@ -40,7 +40,7 @@ DEMANDED = "demanded"
 OUTAGE_SECONDS = 0.5
 
 CLOCK_MARGIN_SECONDS = 60.0
-"""A row that is locked for this much longer than any claim locks it was written by a clock that was ahead: it is due."""
+"""A row that is locked this much longer than any claim locks it was written by a clock that was ahead: it is due."""
 
 _CLAIM = """
 UPDATE django_q_ormq q SET lock = statement_timestamp() + %s * interval '1 second'
