@@ -98,7 +98,7 @@ def permit(code: str, wanted: int) -> Permit:
 
 
 def spend(code: str, sends: int) -> None:
-    """Take so many sends out of the venue's bucket. In the transaction of `permit()`."""
+    """Take this many sends out of the venue's rate limit. In the transaction of `permit()`."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE exchanges_venuehealth h SET tokens = LEAST(v.max_per_second, h.tokens + v.max_per_second"
@@ -160,7 +160,7 @@ def record_look_ups(code: str, answers: Iterable[object]) -> None:
 
 
 def record_pause(code: str, *, seconds: float | None, probe: bool, error: str) -> None:
-    """The venue asked for a pause of so many seconds, or did not say for how long."""
+    """The venue asked for a pause of this many seconds, or did not say for how long."""
     with transaction.atomic(savepoint=False):
         if was := _locked(code):
             if seconds is None:

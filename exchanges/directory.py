@@ -1,6 +1,6 @@
 """Which venues take orders, and what they take, as every order is checked against.
 
-Kept in each process and read anew after a second: who enables, disables or changes a venue in the console has
+Kept in each process and read again after a second: who enables, disables or changes a venue in the console has
 to wait that long. Sending does not go by this; whether a venue is halted is asked of its row at every claim.
 """
 

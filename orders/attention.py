@@ -20,7 +20,7 @@ from exchanges.models import Venue, VenueHealth
 from orders.models import LOOKED_UP, Order, Status
 from quiktrade.database.statements import fetch
 
-MOST = 10_000
+COUNTED_TO = 10_000
 """Counts stop here: more is "10,000+"."""
 OVERDUE_SECONDS = 30
 """An order that has been due for longer than this, at a venue that may be sent to, should have been sent."""
@@ -28,7 +28,7 @@ DOUBTFUL_SECONDS = 60
 """A look-up usually decides in a few seconds. An order that is in doubt for longer may need a person."""
 
 GROUPED = 2_000
-"""Of each need, so many orders are grouped by cause: each costs microseconds, and open pages ask every few seconds."""
+"""This many orders of each need are grouped by cause. Each costs microseconds, and open pages ask every few seconds."""
 GROUPS_SHOWN = 20
 
 FAILED = Q(status=Status.FAILED)
@@ -82,7 +82,7 @@ ORDER BY orders DESC, since
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Orders by what they wait for, each counted up to MOST, and how long ago a worker gave a sign."""
+    """Orders by what they wait for, each counted up to COUNTED_TO, and how long ago a worker gave a sign."""
 
     failed: int
     parked: int
@@ -99,7 +99,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The pending orders of one venue, counted up to MOST."""
+    """The pending orders of one venue, counted up to COUNTED_TO."""
 
     waiting: int
     overdue: int
@@ -147,7 +147,7 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
             Trouble(
                 f"{shown(queue.overdue)} overdue",
                 f"{late} overdue at {venue.pk}: due for more than {OVERDUE_SECONDS} s, and not sent.",
-                "Look whether a worker runs, and whether the venue's limits let so many orders through.",
+                "Look whether a worker runs, and whether the venue's limits let this many orders through.",
                 since=queue.due_at,
                 venue=venue.pk,
                 orders=queue.overdue,
@@ -190,7 +190,7 @@ def _circuit_troubles(circuit: VenueHealth, queue: Queue) -> list[Trouble]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is to know about orders, venues and workers, all asked for together."""
+    """What is known about orders, venues and workers, all asked for together."""
 
     counts: Counts
     venues: Sequence[Venue]
@@ -198,7 +198,7 @@ class State:
 
     @property
     def waiting(self) -> int:
-        return min(MOST, sum(queue.waiting for queue in self.queues.values()))
+        return min(COUNTED_TO, sum(queue.waiting for queue in self.queues.values()))
 
     @property
     def due_at(self) -> datetime | None:
@@ -234,7 +234,7 @@ NO_QUEUE = Queue(0, 0, None)
 
 
 def state() -> State:
-    limits = {"limit": MOST, "doubtful": DOUBTFUL_SECONDS, "overdue": OVERDUE_SECONDS}
+    limits = {"limit": COUNTED_TO, "doubtful": DOUBTFUL_SECONDS, "overdue": OVERDUE_SECONDS}
     return State(
         Counts(*fetch(_COUNTS, limits)[0]),
         list(Venue.objects.select_related("health")),
@@ -272,7 +272,7 @@ def caused_by(cause: str) -> Q:
 
 
 def shown(count: int) -> str:
-    return f"{MOST:,}+" if count >= MOST else f"{count:,}"
+    return f"{COUNTED_TO:,}+" if count >= COUNTED_TO else f"{count:,}"
 
 
 def _orders_wait(count: int) -> str:

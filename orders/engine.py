@@ -1,4 +1,4 @@
-"""Placement in three beats: claim, send, record.
+"""Placement in three steps, called beats: claim, send, record.
 
     beat 1  claim due orders under a lease; committed before anything is sent
     beat 2  send them, hundreds at once, with no transaction open
@@ -63,7 +63,7 @@ def clock() -> float:
 
 
 @dataclass
-class Desk:
+class ServedVenue:
     """One venue while it is being served: its adapter and its room for requests under way."""
 
     row: VenueToServe
@@ -85,7 +85,7 @@ class Desk:
 
     @property
     def worth_a_claim(self) -> bool:
-        """Room for a good part of a claim: full desks are refilled in chunks, not order by order."""
+        """Whether there is room for a good part of a claim: it is refilled in chunks, not order by order."""
         return self.room >= max(1, min(LARGEST_CLAIM, self._size) // 4)
 
     @property
@@ -98,7 +98,7 @@ class Desk:
         return min(self.row.max_in_flight, self.capabilities.in_flight)
 
 
-class Database:
+class DatabaseThread:
     """A thread of its own with a Django connection of its own, to call the lifecycle from an event loop."""
 
     def __init__(self, name: str) -> None:
@@ -123,7 +123,7 @@ class Database:
 
 
 # Django's `connection` stands for the connection of the thread that looks at it: only inside a function that
-# runs in a Database's thread is it that thread's.
+# runs in a DatabaseThread is it that thread's.
 def _connect() -> None:
     connection.ensure_connection()
 
@@ -136,9 +136,9 @@ class Engine:
     """Places due orders. One per process; `run()` serves until there is nothing left, or its time is up."""
 
     def __init__(self) -> None:
-        self.claims = Database("claims")
-        self.records = Database("records")
-        self._desks: dict[str, Desk] = {}
+        self.claims = DatabaseThread("claims")
+        self.records = DatabaseThread("records")
+        self._served: dict[str, ServedVenue] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._attempts: list[Attempt] = []
         self._wake = asyncio.Event()
@@ -196,15 +196,15 @@ class Engine:
             try:
                 await self._recorder
             finally:
-                await self._close_desks()
+                await self._close_adapters()
 
-    async def _close_desks(self) -> None:
-        for code, desk in self._desks.items():
+    async def _close_adapters(self) -> None:
+        for code, served in self._served.items():
             try:
-                await desk.venue.close()
+                await served.venue.close()
             except Exception:
                 logger.exception("Adapter failed to close", extra={"venue": code})
-        self._desks.clear()
+        self._served.clear()
 
     # ---- beat 1 ----
 
@@ -234,70 +234,72 @@ class Engine:
     async def _claim_once(self) -> int:
         """Claim for every venue that has due orders and room, and start sending. Says how many there were."""
         rooms = {}
-        for code, desk in self._desks.items():
-            rooms[code] = min(desk.room, LARGEST_CLAIM) if desk.worth_a_claim and not desk.is_closed else 0
-            desk.wants_more = not rooms[code]
+        for code, served in self._served.items():
+            rooms[code] = min(served.room, LARGEST_CLAIM) if served.worth_a_claim and not served.is_closed else 0
+            served.wants_more = not rooms[code]
         count = 0
-        for round_ in await self.claims.until_done(_claim_due, rooms):
-            if round_.row.code in rooms:
-                count += self._send_claimed(round_)
-            elif await self._open_desk(round_.row):
+        for claimed in await self.claims.until_done(_claim_due, rooms):
+            if claimed.row.code in rooms:
+                count += self._send_claimed(claimed)
+            elif await self._open(claimed.row):
                 self._wake.set()  # it has room now: claim again at once
         return count
 
-    async def _open_desk(self, row: VenueToServe) -> bool:
+    async def _open(self, row: VenueToServe) -> bool:
         """Open a venue's adapter, for the run. Says whether it could be."""
         try:
-            self._desks[row.code] = Desk(row, open_venue(row.adapter, row.settings))
+            self._served[row.code] = ServedVenue(row, open_venue(row.adapter, row.settings))
         except Exception as error:  # whatever an adapter makes of its settings, it is no other venue's trouble
             await self.claims.until_done(placement.shut_out, row.code, error=str(error))
             return False
         return True
 
-    def _send_claimed(self, round_: "Round") -> int:
-        desk, claimed_at = self._desks[round_.row.code], clock()
-        desk.row = round_.row  # its limit may have changed
-        orders = round_.claim.orders
+    def _send_claimed(self, claimed: "VenueClaim") -> int:
+        served, claimed_at = self._served[claimed.row.code], clock()
+        served.row = claimed.row  # its limit may have changed
+        orders = claimed.claim.orders
         if orders:
             crash.point("after_claim")
         for order in orders:
-            desk.in_flight += 1
-            call = asyncio.create_task(self._send(desk, order, round_.claim.permit, round_.asked_at, claimed_at))
+            served.in_flight += 1
+            call = asyncio.create_task(self._send(served, order, claimed.claim.permit, claimed.asked_at, claimed_at))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        desk.wants_more = len(orders) == round_.wanted
-        self._limited = self._limited or not desk.wants_more
+        served.wants_more = len(orders) == claimed.wanted
+        self._limited = self._limited or not served.wants_more
         return len(orders)
 
     # ---- beat 2 ----
 
-    async def _send(self, desk: Desk, order: MovedOrder, permit: Permit, asked_at: float, claimed_at: float) -> None:
+    async def _send(
+        self, served: ServedVenue, order: MovedOrder, permit: Permit, asked_at: float, claimed_at: float
+    ) -> None:
         try:
-            step, error = await self._attempt(desk, order, asked_at, claimed_at)
+            step, error = await self._attempt(served, order, asked_at, claimed_at)
         finally:
-            desk.in_flight -= 1
-            if desk.wants_more and desk.worth_a_claim:
+            served.in_flight -= 1
+            if served.wants_more and served.worth_a_claim:
                 self._wake.set()
         answered = None if error is HELD_BACK else error is None or error.answered
         if answered is None:
             error = None  # it says nothing of the venue
         elif error and error.trouble:
-            desk.closed_at = math.inf
-        self._attempts.append(Attempt(step, desk.row.code, answered, permit, order.attempt, error))
+            served.closed_at = math.inf
+        self._attempts.append(Attempt(step, served.row.code, answered, permit, order.attempt, error))
         self._outcome.set()
 
     async def _attempt(
-        self, desk: Desk, order: MovedOrder, asked_at: float, claimed_at: float
+        self, served: ServedVenue, order: MovedOrder, asked_at: float, claimed_at: float
     ) -> tuple[Step, VenueError | None]:
         """Send once. Returns what that means for the order, and what kept it from being acknowledged.
 
         The lease began between `asked_at` and `claimed_at`: the first is the safe side for sending, the second for
         what may still be valid at the venue.
         """
-        capabilities, lease = desk.capabilities, settings.PLACEMENT_LEASE_SECONDS
+        capabilities, lease = served.capabilities, settings.PLACEMENT_LEASE_SECONDS
         started = clock()
         error: VenueError
-        if asked_at < desk.closed_at:
+        if asked_at < served.closed_at:
             error = HELD_BACK
         # Twice the deadline: a call may wait as long again for a connection.
         elif started - asked_at > lease - 2 * capabilities.deadline_seconds:
@@ -306,7 +308,7 @@ class Engine:
         else:
             crash.point("after_mark")
             try:
-                acknowledgement = await desk.venue.place(new_order(order))
+                acknowledgement = await served.venue.place(new_order(order))
                 crash.point("after_reply")
                 step = Step(
                     order_id=order.id,
@@ -318,7 +320,7 @@ class Engine:
             except VenueError as raised:
                 error = raised
             except Exception as raised:
-                logger.exception("Adapter failed", extra={"venue": desk.row.code, "order_id": order.id})
+                logger.exception("Adapter failed", extra={"venue": served.row.code, "order_id": order.id})
                 error = OutcomeUnknown("adapter_error", repr(raised))
         left, latency = lease - (clock() - claimed_at), _milliseconds_since(started)
         return verdicts.failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error
@@ -355,7 +357,7 @@ class Engine:
 
     async def _write_as_unknown(self, attempt: Attempt, error: Exception) -> list[MovedOrder]:
         """What cannot be written as it is, is not known: the venue is asked again, what it said is kept in words."""
-        step, capabilities = attempt.step, self._desks[attempt.venue].capabilities
+        step, capabilities = attempt.step, self._served[attempt.venue].capabilities
         said = f"{step.venue_order_id} {step.reason}".strip()
         unknown = Step(
             order_id=step.order_id,
@@ -380,7 +382,7 @@ class Engine:
         """From here on the rows tell whether a venue that took nothing may be sent to."""
         for attempt in attempts:
             if attempt.error and attempt.error.trouble:
-                self._desks[attempt.venue].closed_at = clock()
+                self._served[attempt.venue].closed_at = clock()
                 self._wake.set()
 
     async def _listen(self) -> None:
@@ -393,7 +395,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class VenueClaim:
     """What one venue's claim came to."""
 
     row: VenueToServe
@@ -403,29 +405,29 @@ class Round:
     claim: placement.Claim
 
 
-def _claim_due(rooms: Mapping[str, int]) -> list[Round]:
+def _claim_due(rooms: Mapping[str, int]) -> list[VenueClaim]:
     """Claim for the venues that have due orders and room, in one visit to the database's thread.
 
     A venue that is not among `rooms` is only reported: it has yet to be opened.
     """
-    rounds = []
+    claims = []
     for row in selectors.venues_with_due_orders():
         wanted, asked_at = rooms.get(row.code), clock()
         if wanted is None:
-            rounds.append(Round(row, 0, asked_at, placement.NO_CLAIM))
+            claims.append(VenueClaim(row, 0, asked_at, placement.NO_CLAIM))
         elif wanted:
             try:
                 claim = placement.claim_orders(row.code, wanted=wanted, actor=ACTOR)
             except Exception as error:
                 away = is_gone(error)
-                if away and not rounds:
+                if away and not claims:
                     raise
                 logger.error("Claim failed", extra={"venue": row.code, "error": str(error).strip()})
-                if away:  # what was claimed is to be sent; the next visit will find the database as it is
+                if away:  # what was claimed is sent all the same; the next visit finds the database as it is then
                     break
                 continue
-            rounds.append(Round(row, wanted, asked_at, claim))
-    return rounds
+            claims.append(VenueClaim(row, wanted, asked_at, claim))
+    return claims
 
 
 def new_order(order: MovedOrder) -> NewOrder:

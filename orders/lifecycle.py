@@ -112,7 +112,7 @@ class Step:
     `delay` is seconds from now until the order is due again (pending: to be placed, unconfirmed: to be looked
     up); None means at once, and for unconfirmed also that it is parked for an operator.
     With `not_found`, `in_doubt` says that an earlier attempt may arrive all the same, and `resend_within` that
-    the venue recognises a re-send only for so many seconds more.
+    the venue recognises a re-send only for this many seconds more.
     `reason` becomes the order's last error where the step did not end well.
     """
 

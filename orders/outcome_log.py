@@ -24,8 +24,8 @@ FAILED = frozenset((Event.NOT_SENT, Event.VENUE_UNREACHABLE, Event.TURNED_AWAY, 
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 QUIET_SECONDS = 10.0
-"""Without a failure for so long, a venue's trouble is over with the next order that is placed there. Shorter, and a
-venue that fails now and then would begin and end its trouble all the time."""
+"""After this long without a failure, a venue's trouble is over with the next order that is placed there. If it were
+shorter, a venue that fails now and then would begin and end its trouble all the time."""
 
 LATE_SECONDS = 1.0
 """An order that waited longer than this, from its acceptance on, before the call that placed it. It takes some
@@ -34,7 +34,7 @@ venue's own time does not count: one that takes two seconds for every order is s
 
 MOST_LINES = 10
 WINDOW_SECONDS = 60.0
-"""After an outage thousands of orders are late at once: so many have a line each in this time, and the rest one."""
+"""After an outage thousands of orders are late at once. In this time `MOST_LINES` have a line each, the rest one."""
 
 
 @dataclass

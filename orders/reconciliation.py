@@ -44,11 +44,11 @@ VENUE_ORDER_ID_LENGTH = 64
 ASK_AGAIN_SECONDS = 5.0
 """A venue that gave no answer is asked again after this long."""
 JOB_SECONDS = 15.0
-"""A job takes look-ups up for so long. What is due then is the next job's."""
+"""A job takes up look-ups for this long. What is due after that is the next job's."""
 BATCH_SECONDS = 30.0
 """A batch of look-ups takes no longer, whatever becomes of its calls: a job ends well before its time-out of 60 s."""
 POLL_SECONDS = 0.25
-"""While some venue is being asked, the others' due orders are looked for so often."""
+"""While some venue is being asked, the due orders of the others are looked for this often."""
 
 Take = Callable[[VenueRow], Sequence[LookUp]]
 
@@ -243,7 +243,7 @@ def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, re
     if capabilities.finds:
         answer = _ask_now(order.venue, order_id)
         if isinstance(answer, VenueError):
-            return Outcome(order_id, False, f"The venue gave no answer, and is to be asked first: {answer}")
+            return Outcome(order_id, False, f"The venue gave no answer, and it must be asked first: {answer}")
         if answer is not None and not verdicts.agrees(answer, event, venue_order_id):
             return _contradicted(order, answer, capabilities, actor=actor)
         if answer is None and event == Event.MARKED_PLACED:

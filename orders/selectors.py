@@ -167,7 +167,7 @@ class Position(NamedTuple):
 # Orders become visible when their transaction ends, which is not in the order of their times. One that is not visible
 # to a statement sent after this one belongs to a transaction that has its number now, and began at `xact_start`; or
 # that gets its number later, and the order's time is taken after that. Readers have no number, and hold nothing up.
-# Of another role's transactions the start is not shown: all that store orders are to have one role.
+# Of another role's transactions the start is not shown: all processes that store orders must have one role.
 _ALL_THERE_BEFORE = """
 SELECT LEAST(statement_timestamp(), min(xact_start)) FROM pg_stat_get_activity(NULL)
 WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()

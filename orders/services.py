@@ -85,7 +85,7 @@ def _ask(
             status, in_doubt = stands[order_id]
             why = why_not.get(status, f"It is {status}, which is final.")
             if in_doubt and event == Event.CANCEL_REQUESTED and status == Status.PENDING:
-                why = "It was sent without an answer and is to be sent again under the same id: it may be at the venue."
+                why = "It was sent without an answer and will be sent again under the same id: it may be at the venue."
             results.append(Outcome(order_id, False, why, status))
     logger.info("Orders %s", done, extra={"orders": len(moved), "asked": len(order_ids), "actor": actor})
     return results

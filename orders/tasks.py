@@ -23,10 +23,10 @@ from quiktrade.jobs.work import Demand
 PLACE, SWEEP, RECONCILE = (f"orders.tasks.{job}" for job in ("place_due_orders", "sweep_orders", "reconcile_orders"))
 
 PLACING_ASKS_SECONDS = 0.5
-"""While a placement job runs, the rows are asked so often for the other jobs."""
+"""While a placement job runs, the rows are asked this often for the other jobs."""
 
 SWEEP_SECONDS = 60.0
-"""The sweep runs so often by this process's own clock. It also mends what a clock that was set back put off, the
+"""The sweep runs this often by this process's own clock. It also mends what a clock that was set back put off, the
 schedules among it."""
 
 _asked_at = 0.0

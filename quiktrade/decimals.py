@@ -1,4 +1,4 @@
-"""Decimal numbers as text, for whoever is to read them exactly: venues, clients and operators."""
+"""Decimal numbers as text, for those who must read them exactly: venues, clients and operators."""
 
 from decimal import Decimal
 

@@ -1,8 +1,8 @@
-"""What a parent process and its children owe each other.
+"""Child processes: started, watched, started again and ended in this one place.
 
 A child of `manage.py up` must end when `up` is gone, however it went; a signal cannot promise that, for
 nobody sends one after kill -9. So the child's standard input is a pipe that nobody writes to and whose other
-end only `up` holds: it reads as finished at the moment when `up` no longer exists, on Linux and macOS alike.
+end only `up` holds, its lifeline: it reads as finished at the moment when `up` no longer exists, on Linux and macOS.
 """
 
 import os
@@ -10,7 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,6 @@ def end_with_parent() -> None:
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()
 
 
-def start(
-    command: Sequence[str | Path], lifeline: int, environment: Mapping[str, str], **popen: Any
-) -> subprocess.Popen[bytes]:
-    """Start a program, in a session of its own, that ends when nobody holds the other end of the lifeline any more."""
-    added = {**environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, stdin=lifeline, env={**os.environ, **added}, start_new_session=True, **popen)
-
-
 def lifeline_kept() -> dict[str, str]:
     """For the environment of a program that this process becomes: it has the same parent."""
     return _kept
@@ -77,3 +70,135 @@ def how_it_ended(returncode: int) -> str:
         return signal.Signals(-returncode).name
     except ValueError:
         return f"signal {-returncode}"
+
+
+class Child:
+    """A program in a session of its own, which ends when nobody holds the other end of its lifeline any more.
+
+    Ctrl-C in a terminal does not reach it: its parent stops it. The programs that it starts itself are in its process
+    group, and end with it at the latest when `end_group` is called.
+    """
+
+    def __init__(
+        self, command: Sequence[str | Path], lifeline: int, environment: Mapping[str, str], **popen: Any
+    ) -> None:
+        """Raises: OSError, where the program cannot be started."""
+        added = {**environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=lifeline, env={**os.environ, **added}, start_new_session=True, **popen
+        )
+        self.pid = self._process.pid
+        self.output = self._process.stdout
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, or the negative number of the signal that ended it; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def alive(self) -> bool:
+        return self.status is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the program alone. It knows how to stop its own children."""
+        self._process.send_signal(number)
+
+    def ask_to_end(self) -> None:
+        self.send(signal.SIGCONT)  # one that was stopped would not hear the next one
+        self.send(signal.SIGTERM)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for its end. Says whether it came in time."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.alive
+
+    def signal_group(self, number: signal.Signals) -> bool:
+        """Send a signal to it and to what it has started, even after its own end. Says whether anybody was there."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+            return False
+        return True
+
+    def end_group(self) -> None:
+        """Kill what is left of it and of what it has started."""
+        self.signal_group(signal.SIGKILL)
+        self._process.wait()
+
+
+class KeptRunning:
+    """A program that is started again whenever it ends.
+
+    Between its end and its next start is a pause in which what it has left behind may finish: half a second, or longer
+    each time that it ends soon after its start, up to `longest_pause`.
+    """
+
+    LIVED_SECONDS = 30.0
+    """A program that ran this long before it ended did not end soon after its start."""
+    PAUSE_SECONDS = 0.5
+
+    def __init__(
+        self,
+        start: Callable[[], Child],
+        *,
+        longest_pause: float = PAUSE_SECONDS,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`say` is told how the program ended, or why it did not start, and when it is started again."""
+        self.starts = 0
+        self._start_child = start
+        self._longest_pause = longest_pause
+        self._say = say
+        self._child: Child | None = None
+        self._started_at = 0.0
+        self._start_at: float | None = None
+        self._quick_ends = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+        return self._child.pid if self._child is not None and self._child.alive else None
+
+    def start(self) -> None:
+        if self._child is not None:
+            self._child.end_group()
+        self.starts += 1
+        self._started_at, self._start_at = time.monotonic(), None
+        try:
+            self._child = self._start_child()
+        except OSError as error:
+            self._child = None
+            self._pause(f"did not start: {error.strerror}")
+
+    def tend(self) -> None:
+        """Start the program if it is time; notice if it has ended."""
+        if self._start_at is not None:
+            if time.monotonic() >= self._start_at:
+                self.start()
+        elif self._child is None:
+            self.start()
+        elif self._child.status is not None:
+            self._child.signal_group(signal.SIGTERM)
+            self._pause(f"ended: {how_it_ended(self._child.status)}")
+
+    def ask_to_end(self) -> None:
+        if self._child is not None and self._child.alive:
+            self._child.ask_to_end()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end; then kill whatever is left of it."""
+        if self._child is not None:
+            self._child.wait(seconds)
+            self._child.end_group()
+
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.end_group()
+
+    def _pause(self, what: str) -> None:
+        now = time.monotonic()
+        self._quick_ends = 1 if now - self._started_at > self.LIVED_SECONDS else self._quick_ends + 1
+        seconds = min(self._longest_pause, self.PAUSE_SECONDS * 2 ** min(self._quick_ends - 1, 10))
+        self._say(f"{what}; starting it again in {seconds:g} s")
+        self._start_at = now + seconds

@@ -22,7 +22,7 @@ from benchmarks.faults.traffic import Traffic, log_in
 from exchanges import demo
 
 SWEEP_SECONDS = 1.0
-"""The job clusters ask at least so often what the order rows need."""
+"""The job clusters ask at least this often what the order rows need."""
 
 RECOVERY_LIMIT_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + 5
 QUIET_SECONDS = 2 * (LEASE_SECONDS + SWEEP_SECONDS + SETTLE_SECONDS) + 60

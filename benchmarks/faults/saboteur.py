@@ -20,7 +20,7 @@ from benchmarks.faults.system import SETTLE_SECONDS, VENUE_TIMEOUT_SECONDS, Syst
 from benchmarks.stage.processes import freeze, look
 
 _REACH_SECONDS = 8.0
-"""For so long it tries to carry a fault out: what it is to hit may be starting just now, after an earlier one."""
+"""It tries for this long to carry a fault out: its target may be starting just now, after an earlier fault."""
 
 _LOOK_SECONDS = 1.0
 """So often it looks who took whose place in the process trees: sooner than two of one tree are replaced."""

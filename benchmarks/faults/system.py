@@ -4,11 +4,7 @@ Everything is its own: the directory, the server, the ports. Several laboratorie
 """
 
 import contextlib
-import http.client
-import json
 import os
-import random
-import socket
 import sys
 import threading
 import time
@@ -22,9 +18,11 @@ from django.core.management import call_command
 from django.db import connections
 
 from benchmarks.faults.proxy import FaultProxy
+from benchmarks.stage.ports import free_ports
 from benchmarks.stage.processes import Cluster, Part
 from exchanges import demo
 from exchanges.models import Venue
+from quiktrade.asking import answer_of, ask
 from quiktrade.local.postgres import lease
 from quiktrade.local.venv import ROOT
 
@@ -132,40 +130,17 @@ class System:
         return psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, connect_timeout=3)
 
     def admin(self, method: str, path: str, content: Any = None) -> Any:
-        """Ask the exchange at its admin port, which no fault touches. Raises: OSError, ValueError, HTTPException."""
-        asked = http.client.HTTPConnection("127.0.0.1", self.ports.exchange_admin, timeout=_ADMIN_SECONDS)
-        try:
-            asked.request(method, path, json.dumps(content) if content is not None else None)
-            response = asked.getresponse()
-            body = json.loads(response.read())
-        finally:
-            asked.close()
-        if response.status != 200:
-            raise ValueError(f"{method} {path}: {response.status} {body}")
-        return body
+        """Ask the exchange's admin port. Raises: OSError, HTTPException; ValueError for an answer other than 200."""
+        return ask(self.ports.exchange_admin, path, method=method, content=content)
 
     def web_ready(self) -> bool:
-        return self._ready(self.ports.web)
+        return answer_of(self.ports.web, "/readyz") is not None
 
     def console_ready(self) -> bool:
-        return self._ready(self.ports.console)
-
-    def _ready(self, port: int) -> bool:
-        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
-        try:
-            asked.request("GET", "/readyz")
-            return asked.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            asked.close()
+        return answer_of(self.ports.console, "/readyz") is not None
 
     def exchange_ready(self) -> bool:
-        try:
-            self.admin("GET", "/health")
-        except (OSError, ValueError, http.client.HTTPException):
-            return False
-        return True
+        return answer_of(self.ports.exchange_admin, "/health") is not None
 
     def workers_ready(self) -> bool:
         """Whether every node has beaten within the last few seconds."""
@@ -225,16 +200,3 @@ class System:
 def _gunicorn(port: int) -> tuple[str, ...]:
     config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
     return "-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Below those that the kernel gives to outgoing connections, for the parts come back to theirs."""
-    dice = random.SystemRandom()
-    found: list[int] = []
-    while len(found) < count:
-        port = dice.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found

@@ -98,7 +98,7 @@ class Traffic:
         self._stopping.set()
 
     def finish(self, seconds: float) -> None:
-        """Wait for the clients; after so many seconds they give up what is not answered yet."""
+        """Wait for the clients; after this many seconds they give up what is not answered yet."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -3,8 +3,6 @@
 All references share the product's server, in databases of their own, so that none has another disk or other settings.
 """
 
-import http.client
-import json
 import os
 import re
 import shutil
@@ -26,10 +24,11 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
 from django.db import connections
 
-from benchmarks.faults.system import free_ports
+from benchmarks.stage.ports import free_ports
 from benchmarks.stage.processes import Part
 from exchanges import demo
 from exchanges.models import Venue, VenueHealth
+from quiktrade.asking import answer_of, ask
 from quiktrade.local.postgres import lease
 from quiktrade.local.postgres.server import NAME, PORT
 from quiktrade.local.venv import ROOT
@@ -167,7 +166,7 @@ class Stage:
         command = [sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}"]
         # The clients get a token once.
         settings = {"QUIKTRADE_WEB_WORKERS": "2", "QUIKTRADE_ACCESS_TOKEN_MINUTES": "600", **environment}
-        with self._running("web", command, lambda: _answers(port, "/readyz"), settings) as part:
+        with self._running("web", command, lambda: answer_of(port, "/readyz") is not None, settings) as part:
             yield Server(part, port)
 
     @contextmanager
@@ -176,7 +175,7 @@ class Stage:
         config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
         command = [sys.executable, "-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}"]
         service = {"QUIKTRADE_SERVICE": "console"}
-        with self._running("console", command, lambda: _answers(port, "/readyz"), service) as part:
+        with self._running("console", command, lambda: answer_of(port, "/readyz") is not None, service) as part:
             yield Server(part, port)
 
     @contextmanager
@@ -192,7 +191,7 @@ class Stage:
             "QUIKTRADE_SERVICE": "api",
             "QUIKTRADE_ACCESS_TOKEN_MINUTES": "600",
         }
-        with self._running("granian", command, lambda: _answers(port, "/readyz"), service) as part:
+        with self._running("granian", command, lambda: answer_of(port, "/readyz") is not None, service) as part:
             yield Server(part, port)
 
     @contextmanager
@@ -214,7 +213,7 @@ class Stage:
         command = [sys.executable, "manage.py", "run_exchange", "--port", str(port), "--admin-port", str(admin_port)]
         command += ["--journal", str(self.directory / f"journal-{port}.jsonl")]
         command += ["--latency", f"{latency:g}"] if latency else []
-        with self._running("exchange", command, lambda: _answers(admin_port, "/health"), {}) as part:
+        with self._running("exchange", command, lambda: answer_of(admin_port, "/health") is not None, {}) as part:
             yield Server(part, port, admin_port)
 
     def point_venue_at(self, server: Server, *, max_in_flight: int = 1024, **settings: Any) -> None:
@@ -227,7 +226,7 @@ class Stage:
     def headers(self, web: Server) -> dict[str, str]:
         """Of a client that has logged in."""
         body = {"username": CLIENT, "password": self._passwords[CLIENT]}
-        token = ask_http(web.port, "POST", "/api/v1/auth/token", body)["access"]
+        token = ask(web.port, "/api/v1/auth/token", method="POST", content=body)["access"]
         return {"Authorization": f"Bearer {token}"}
 
     def session_cookie(self) -> dict[str, str]:
@@ -273,7 +272,7 @@ class Stage:
             str(workers),
         ]
         name = f"inline-{mode}-{workers}"
-        with self._running(name, command, lambda: _answers(port, "/health"), settings) as part:
+        with self._running(name, command, lambda: answer_of(port, "/health") is not None, settings) as part:
             yield Server(part, port)
 
     @contextmanager
@@ -281,7 +280,7 @@ class Stage:
         """The lean venue."""
         (port,) = free_ports(1)
         command = [self.references, "-m", "benchmarks.speed.venue", "--port", str(port), "--latency", f"{latency:g}"]
-        with self._running("venue", command, lambda: _answers(port, "/health"), {}) as part:
+        with self._running("venue", command, lambda: answer_of(port, "/health") is not None, {}) as part:
             yield Server(part, port)
 
     @contextmanager
@@ -320,29 +319,6 @@ class Stage:
         finally:
             part.ask_to_end()
             part.wait(STOP_SECONDS)
-
-
-def ask_http(port: int, method: str, path: str, content: Any = None) -> Any:
-    """Raises: OSError, HTTPException; ValueError for an answer other than 200."""
-    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=_ASK_SECONDS)
-    try:
-        body = None if content is None else json.dumps(content)
-        asked.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        response = asked.getresponse()
-        answer = response.read()
-    finally:
-        asked.close()
-    if response.status != 200:
-        raise ValueError(f"{method} {path}: {response.status} {answer[:300]!r}")
-    return json.loads(answer)
-
-
-def _answers(port: int, path: str) -> bool:
-    try:
-        ask_http(port, "GET", path)
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-    return True
 
 
 def interrupt_as_keyboard() -> None:

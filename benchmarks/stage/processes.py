@@ -3,81 +3,35 @@
 Linux only: it reads /proc.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quiktrade import processes
 from quiktrade.local.venv import ROOT
-
-_PAUSE_SECONDS = 0.5
-"""What an ended part left behind may take so long to finish; then it is killed, and the part started again."""
+from quiktrade.processes import Child, KeptRunning
 
 
-class Part:
-    """A program that is started again whenever it ends. Its output goes to a log."""
+class Part(KeptRunning):
+    """A program of the system under test. Its output goes to a log."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, lifeline: int, **environment: str) -> None:
+        super().__init__(self._spawn)
         self.name = name
         self.log = log
-        self.starts = 0
         self._command = command
         self._lifeline = lifeline
         self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
-        self._start_at: float | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """Its process while it runs."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def start(self) -> None:
-        self.starts += 1
+    def _spawn(self) -> Child:
         with open(self.log, "ab") as log:
-            self._process = processes.start(
-                self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log
-            )
-
-    def tend(self) -> None:
-        """Start it again if it ended, after a pause for what it left behind."""
-        if self.pid is not None:
-            return
-        now = time.monotonic()
-        if self._start_at is None:
-            self._start_at = now + _PAUSE_SECONDS
-            self._signal_group(signal.SIGTERM)
-        elif now >= self._start_at:
-            self._signal_group(signal.SIGKILL)
-            self._start_at = None
-            self.start()
-
-    def ask_to_end(self) -> None:
-        if (pid := self.pid) is not None:
-            os.kill(pid, signal.SIGCONT)
-            os.kill(pid, signal.SIGTERM)
-
-    def wait(self, seconds: float) -> None:
-        """For its end; then whatever is left of it is killed."""
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
-            self._signal_group(signal.SIGKILL)
-            self._process.wait()
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+            return Child(self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log)
 
 
 def freeze(pid: int, seconds: float) -> None:
-    """Stop a process, and have it go on after so many seconds even if this one is gone by then."""
+    """Stop a process, and have it go on after this many seconds even if this one is gone by then."""
     os.kill(pid, signal.SIGSTOP)
     subprocess.Popen(["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {pid}"], start_new_session=True)
 

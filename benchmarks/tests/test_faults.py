@@ -19,8 +19,8 @@ from benchmarks.faults.invariants import KINDS, Evidence, ForeignRead, Row, Step
 from benchmarks.faults.plan import KINDS as FAULTS
 from benchmarks.faults.plan import QUICK, make_plan
 from benchmarks.faults.proxy import FaultProxy, Harm
-from benchmarks.faults.system import free_ports
 from benchmarks.management.commands.chaos import Command
+from benchmarks.stage.ports import free_ports
 from exchanges.tests.running import ORDER, RunningExchange, call, running_exchange
 from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import open_place, processes_of

@@ -35,8 +35,8 @@ class Kind:
 # fmt: off
 KINDS: dict[str, Kind] = {
     # before the request is looked at
-    "hold":       Kind("it waits so many seconds, then counts, come what may", _BOTH, _PLACE, ("seconds",)),
-    "stall":      Kind("never answered; cut off after so many seconds (30)", _BOTH, _BOTH, ("seconds",)),
+    "hold":       Kind("it waits this many seconds, then counts, come what may", _BOTH, _PLACE, ("seconds",)),
+    "stall":      Kind("never answered; cut off after this many seconds (30)", _BOTH, _BOTH, ("seconds",)),
     "reset":      Kind("the connection is reset, the request not looked at", _BOTH, _BOTH),
     "rate_limit": Kind("429 with Retry-After, as a date with date=true; the request not looked at", _BOTH, _PLACE,
                        ("retry_after", "date")),
@@ -48,10 +48,10 @@ KINDS: dict[str, Kind] = {
     "enforce_valid_until": Kind("an order after its valid_until is refused as stale, by a clock that is ahead by so "
                                 "many seconds (0)", _PLACE, _PLACE, ("clock_ahead",)),
     "forget_duplicates":   Kind("a known client_order_id becomes a further live order", _PLACE, _PLACE),
-    "duplicate_window":    Kind("likewise, once so many seconds have passed", _PLACE, _PLACE, ("seconds",)),
+    "duplicate_window":    Kind("likewise, once this many seconds have passed", _PLACE, _PLACE, ("seconds",)),
     "forget_rejections":   Kind("a refused client_order_id may be used again", _PLACE, _PLACE),
     # when the order is on record
-    "latency":          Kind("the reply takes so many seconds", _BOTH, _BOTH, ("seconds",)),
+    "latency":          Kind("the reply takes this many seconds", _BOTH, _BOTH, ("seconds",)),
     "accept_then_drop": Kind("the connection is closed without a reply", _BOTH, _PLACE),
     "truncate":         Kind("the connection is closed in the middle of the reply", _BOTH, _PLACE),
     # of the listening socket: it strikes no requests, so it has no aim, probability or count

@@ -1,7 +1,7 @@
 """The orders that the simulated exchange has, in the order in which they came.
 
 The journal has them; here is where in it each one stands. That index is a temporary SQLite database, which keeps two
-megabytes in memory and the rest in a file that ends with the process. It is made anew from the journal at each start,
+megabytes in memory and the rest in a file that ends with the process. It is made from the journal at each start,
 so the two cannot differ.
 """
 

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse orders for it as not tradable; may be repeated",
     )
     add("--max-quantity", type=_positive, metavar="N", help="refuse orders for more")
-    add("--latency", metavar="SECONDS", help="every reply takes so long: 0.5, or 0.1-0.5 for a random time")
+    add("--latency", metavar="SECONDS", help="every reply takes this long: 0.5, or 0.1-0.5 for a random time")
     add(
         "--fault",
         action="append",

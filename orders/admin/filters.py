@@ -28,7 +28,7 @@ def created_between(orders: QuerySet[Order], start: datetime | None, end: dateti
 
 
 def _first_id(at: datetime, later: timedelta) -> UUID:
-    """The least UUIDv7 of the millisecond so much later; its clock has 48 bits, and begins in 1970."""
+    """The least UUIDv7 of the millisecond that is this much later; its clock has 48 bits, and begins in 1970."""
     milliseconds = (at - EPOCH + later) // timedelta(milliseconds=1)
     return UUID(int=min(max(0, milliseconds), 2**48 - 1) << 80)
 

@@ -39,7 +39,7 @@ class CauseFilter(FollowedFilter):
 
 
 _ACT = re.compile(r"([0-9]{1,9})-([0-9]{1,18})-([0-9]{1,18})")
-MOST = 10_000
+LOOKED_THROUGH = 10_000
 """Entries of the console's log that one act is sought among: it writes them at once, others may write in between."""
 
 
@@ -61,7 +61,7 @@ class ActedFilter(FollowedFilter):
         if found is None:
             return []
         user, first, last = map(int, found.groups())
-        named = LogEntry.objects.filter(user_id=user, pk__range=(first, min(last, first + MOST)))
+        named = LogEntry.objects.filter(user_id=user, pk__range=(first, min(last, first + LOOKED_THROUGH)))
         return list(named.filter(content_type__app_label="orders", content_type__model="order").select_related("user"))
 
     def told(self) -> str:

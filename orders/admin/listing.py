@@ -12,22 +12,22 @@ from orders.admin.following import ActedFilter
 from orders.models import Order
 from quiktrade.console.pages import ConsoleList
 
-MOST = 10_000
+COUNTED_TO = 10_000
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts to MOST and no further. Who needs an older order filters or searches for it."""
+    """Counts to COUNTED_TO and no further. Who needs an older order filters or searches for it."""
 
     template_name = "console/pagination.html"
     object_list: QuerySet[Order]
 
     @cached_property
     def count(self) -> int:
-        return self.object_list[:MOST].count()  # in the list's order: what serves the page serves the count
+        return self.object_list[:COUNTED_TO].count()  # in the list's order: what serves the page serves the count
 
     @property
     def shown_count(self) -> str:
-        return f"{MOST:,}+" if self.count >= MOST else f"{self.count:,}"
+        return f"{COUNTED_TO:,}+" if self.count >= COUNTED_TO else f"{self.count:,}"
 
 
 class OrderList(ConsoleList):

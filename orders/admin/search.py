@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from orders.models import CLIENT_ORDER_ID_PATTERN, Order
 
 HELP = "Id, client's id or name, venue's id, ISIN"
-MOST = 500
+FOUND_AT_MOST = 500
 """Orders that one search finds at most, newest first."""
 NEWEST = 100_000
 """What has no index of its own, an instrument or the beginning of a client's id, is sought among these."""
@@ -38,8 +38,8 @@ def search(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
         ways += [_by_client_order_id(orders, text), _newest(orders).filter(client_order_id__startswith=text)]
     if _INSTRUMENT.match(text.upper()):
         ways.append(_newest(orders).filter(instrument=text.upper()))
-    found = {key for way in ways for key in way.values_list("pk", flat=True)[:MOST]}
-    return orders.filter(pk__in=sorted(found, reverse=True)[:MOST])
+    found = {key for way in ways for key in way.values_list("pk", flat=True)[:FOUND_AT_MOST]}
+    return orders.filter(pk__in=sorted(found, reverse=True)[:FOUND_AT_MOST])
 
 
 def _by_id(orders: QuerySet[Order], text: str) -> QuerySet[Order]:

@@ -179,7 +179,7 @@ class QueryMomentField(MomentField):
     """The same in a query, where a + that is not escaped arrives as a blank."""
 
     default_error_messages = {
-        "blank_for_plus": "There is a blank where the offset's + is to be. In a query a + is written %2B; or use Z."
+        "blank_for_plus": "There is a blank where the offset's + must be. In a query a + is written %2B; or use Z."
     }
     _BLANK = re.compile(r".*T.* \d\d:\d\d", re.ASCII)
 

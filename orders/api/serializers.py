@@ -100,7 +100,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
 
 
 class EachByItself(serializers.ListField):
-    """A list whose items are checked later, one by one: an error in one is to keep no other out."""
+    """A list whose items are checked later, one by one: an error in one keeps no other out."""
 
     default_error_messages = {
         "not_a_list": "A JSON array of orders is required.",

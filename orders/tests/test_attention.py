@@ -164,7 +164,7 @@ def test_what_a_group_counts_is_what_its_cause_finds() -> None:
 
 def test_a_count_is_exact_up_to_where_it_would_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [attention.shown(count) for count in (101, 9_999, 10_000)] == ["101", "9,999", "10,000+"]
-    monkeypatch.setattr(attention, "MOST", 2)
+    monkeypatch.setattr(attention, "COUNTED_TO", 2)
     monkeypatch.setattr(attention, "GROUPED", 2)
     for _ in range(3):
         OrderFactory(status="failed")

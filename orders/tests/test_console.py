@@ -436,7 +436,7 @@ def test_a_page_costs_the_same_queries_for_many_orders(operator: Client) -> None
 
 
 def test_the_count_stops_where_it_would_cost(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "MOST", 3)
+    monkeypatch.setattr(listing, "COUNTED_TO", 3)
     for _ in range(5):
         OrderFactory()
     assert "3+ orders, newest first" in page(operator, LIST)

@@ -23,7 +23,7 @@ from exchanges.venue import (
     VenueError,
 )
 from orders import lifecycle, recording
-from orders.engine import Desk, Engine, clock
+from orders.engine import Engine, ServedVenue, clock
 from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import Order, new_order_id
 from orders.selectors import VenueToServe
@@ -123,28 +123,28 @@ class Broken(ScriptedVenue):
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def served() -> Iterator[ServedVenue]:
     Broken.sent = 0
     registry.ADAPTERS["broken"] = lambda values: Broken(Book(ResendSafety.NOTHING), values)
-    yield Desk(VenueToServe("XBRK", "broken", {}, 10), registry.open_venue("broken", {}))
+    yield ServedVenue(VenueToServe("XBRK", "broken", {}, 10), registry.open_venue("broken", {}))
     registry.ADAPTERS.pop("broken")
 
 
-def attempt(desk: Desk, *, asked_at: float) -> Event:
+def attempt(served: ServedVenue, *, asked_at: float) -> Event:
     async def once() -> Event:
         engine = Engine()
-        step, _ = await engine._attempt(desk, claimed(), asked_at, asked_at)
+        step, _ = await engine._attempt(served, claimed(), asked_at, asked_at)
         await engine.close()
         return step.event
 
     return asyncio.run(once())
 
 
-def test_an_adapter_that_fails_leaves_the_outcome_unknown(desk: Desk) -> None:
-    assert attempt(desk, asked_at=clock()) == Event.OUTCOME_UNKNOWN
+def test_an_adapter_that_fails_leaves_the_outcome_unknown(served: ServedVenue) -> None:
+    assert attempt(served, asked_at=clock()) == Event.OUTCOME_UNKNOWN
     assert Broken.sent == 1
 
 
-def test_a_process_that_stood_still_for_most_of_its_lease_sends_nothing(desk: Desk) -> None:
-    assert attempt(desk, asked_at=clock() - 21) == Event.NOT_SENT
+def test_a_process_that_stood_still_for_most_of_its_lease_sends_nothing(served: ServedVenue) -> None:
+    assert attempt(served, asked_at=clock() - 21) == Event.NOT_SENT
     assert Broken.sent == 0

@@ -4,7 +4,7 @@
      "detail": "…", "errors": [{"pointer": "#/quantity", "code": "min_value", "detail": "…"}]}
 
 `type` is stable: programs branch on it. `errors` names what to change: `pointer` into the body, or
-`parameter` of the query, or `header`; so many at most that a refusal stays small. A 5xx carries
+`parameter` of the query, or `header`; only so many that a refusal stays small. A 5xx carries
 `incident`, which the log has too.
 """
 
@@ -163,7 +163,7 @@ def _said_better(exception: exceptions.APIException, context: Mapping[str, Any])
         case exceptions.NotAcceptable():
             return "Answers are JSON: send Accept: application/json, or no Accept at all."
         case exceptions.UnsupportedMediaType():
-            return "The body is to be JSON, with the header Content-Type: application/json."
+            return "The body must be JSON, with the header Content-Type: application/json."
         case exceptions.Throttled():
             return "That was too often. Send it again after as many seconds as Retry-After says."
         case _:

@@ -20,10 +20,10 @@ from quiktrade.auth.tokens import LOG_IN, PASSWORD_CLAIM, AccessToken, InvalidTo
 from quiktrade.database.batching import Batcher
 
 ACCOUNT_SECONDS = 1.0
-MOST = 10_000
+REMEMBERED = 10_000
 
-_tokens: TLRUCache[Any, Token] = TLRUCache(MOST, ttu=lambda key, token, now: token["exp"], timer=time.time)
-_accounts: TTLCache[Any, AbstractBaseUser] = TTLCache(MOST, ttl=ACCOUNT_SECONDS)
+_tokens: TLRUCache[Any, Token] = TLRUCache(REMEMBERED, ttu=lambda key, token, now: token["exp"], timer=time.time)
+_accounts: TTLCache[Any, AbstractBaseUser] = TTLCache(REMEMBERED, ttl=ACCOUNT_SECONDS)
 _lock = Lock()
 
 
@@ -45,7 +45,7 @@ class TokenAuthentication(JWTAuthentication):
         if scheme.lower() != b"bearer":
             return None
         if len(rest) != 1:
-            raise InvalidToken(f"The Authorization header is to be the word Bearer and one token. {LOG_IN}")
+            raise InvalidToken(f"The Authorization header must be the word Bearer and one token. {LOG_IN}")
         return rest[0]
 
     @cached(_tokens, key=_digest, lock=_lock)
@@ -83,11 +83,11 @@ def _look_up(group: Sequence[_Wanted]) -> None:
         wanted.account, wanted.refusal = first.account, first.refusal
 
 
-_look_ups = Batcher(_look_up, most=MOST)
+_look_ups = Batcher(_look_up, most=REMEMBERED)
 
 
 def forget() -> None:
-    """Verify everything anew."""
+    """Forget what is remembered, so that everything is verified again."""
     with _lock:
         _tokens.clear()
         _accounts.clear()

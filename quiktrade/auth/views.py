@@ -85,7 +85,7 @@ class PasswordView(APIView):
 
     @extend_schema(
         summary="Change your password",
-        description="Every token issued before is void within a second, the one of this request too: log in anew.",
+        description="Every token issued before is void within a second, the one of this request too: log in again.",
         request=PasswordSerializer,
         responses={204: None},
     )

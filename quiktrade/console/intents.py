@@ -80,7 +80,7 @@ class Intent:
 
 @dataclass(frozen=True)
 class Choice:
-    """The rows that an intent is to act on, and of how many they are the first."""
+    """The rows that an intent acts on, and how many there are of which they are the first."""
 
     keys: Sequence[str]
     of: int

@@ -113,7 +113,7 @@ def is_gone(error: BaseException) -> bool:
 
 
 def answer_within(seconds: float) -> None:
-    """Have this thread's connection give up after so many seconds, rather than after its process's bound."""
+    """Have this thread's connection give up after this many seconds, rather than after its process's bound."""
     django_connection.ensure_connection()
     raw: Any = django_connection.connection
     raw.answer_seconds = seconds

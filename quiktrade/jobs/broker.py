@@ -35,12 +35,12 @@ from quiktrade.jobs.work import Demand
 logger = logging.getLogger(__name__)
 
 DEMANDED = "demanded"
-"""Acknowledgement id of a job without a row: nothing is to be deleted when it is done."""
+"""Acknowledgement id of a job without a row: nothing must be deleted when it is done."""
 
 OUTAGE_SECONDS = 0.5
 
 CLOCK_MARGIN_SECONDS = 60.0
-"""A row that is locked for so much longer than any claim locks it was written by a clock that was ahead: it is due."""
+"""A row that is locked for this much longer than any claim locks it was written by a clock that was ahead: it is due."""
 
 _CLAIM = """
 UPDATE django_q_ormq q SET lock = statement_timestamp() + %s * interval '1 second'
@@ -126,11 +126,11 @@ class PostgresBroker(ORM):  # type: ignore[misc]
             listener = Connection.connect(**doorbell.connection_parameters(), autocommit=True)
             listener.execute(f"LISTEN {settings.JOBS_CHANNEL}")
             self._listener = (os.getpid(), listener)
-            return  # something may have rung before: ask again first
+            return  # a notification may have come before: ask again first
         listener = self._listener[1]
         for _ in listener.notifies(timeout=seconds, stop_after=1):
             pass
-        for _ in listener.notifies(timeout=0):  # the rest of a peal: one look at the rows answers it all
+        for _ in listener.notifies(timeout=0):  # further notifications: one look at the rows answers them all
             pass
 
     def _hang_up(self) -> None:

@@ -1,4 +1,4 @@
-"""The doorbell: says that an order may be due. It may be lost or rung twice; nothing depends on it but speed.
+"""The doorbell: a notification that an order may be due. It may be lost or doubled; nothing depends on it but speed.
 
 It is PostgreSQL's NOTIFY. The job clusters listen and start a placement job, unless one is running; a running
 one listens too.
@@ -32,7 +32,7 @@ class _Ringer:
         self._wanted = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._line: psycopg.Connection[Any] | None = None
+        self._connection: psycopg.Connection[Any] | None = None
 
     def ring(self) -> None:
         self._wanted.set()
@@ -42,16 +42,16 @@ class _Ringer:
                     thread = threading.Thread(target=self._serve, name="doorbell", daemon=True)
                     try:
                         thread.start()
-                    except RuntimeError as error:  # no thread is to be had; the orders are stored all the same
+                    except RuntimeError as error:  # no thread can be started; the orders are stored all the same
                         logger.error("Doorbell not rung: the worker will look by itself", extra={"error": error})
                     else:
                         self._thread = thread
 
     def finish(self) -> None:
-        """Ring if that is still to be done, and hang up."""
+        """Ring if that has still to be done, and close the connection."""
         with self._lock:
             self._ring_now()
-            self._hang_up()
+            self._disconnect()
 
     def _serve(self) -> None:
         while self._wanted.wait():
@@ -60,7 +60,7 @@ class _Ringer:
                     self._ring_now()
                 except Exception:
                     logger.exception("Doorbell not rung: the worker will look by itself")
-                    self._hang_up()
+                    self._disconnect()
             time.sleep(PAUSE_SECONDS)
 
     def _ring_now(self) -> None:
@@ -68,17 +68,17 @@ class _Ringer:
             return
         self._wanted.clear()
         try:
-            if self._line is None:
+            if self._connection is None:
                 database: Any = connection  # as Django connects, with its bounds on every wait
-                self._line = database.Database.connect(**connection_parameters(), autocommit=True)
-                self._line.execute("SET synchronous_commit = off")  # a ring waits for no disk
-            self._line.execute(f"NOTIFY {settings.JOBS_CHANNEL}")
+                self._connection = database.Database.connect(**connection_parameters(), autocommit=True)
+                self._connection.execute("SET synchronous_commit = off")  # a ring waits for no disk
+            self._connection.execute(f"NOTIFY {settings.JOBS_CHANNEL}")
         except psycopg.Error as error:
             logger.warning("Doorbell not rung: the worker will look by itself", extra={"error": str(error).strip()})
-            self._hang_up()
+            self._disconnect()
 
-    def _hang_up(self) -> None:
-        line, self._line = self._line, None
+    def _disconnect(self) -> None:
+        line, self._connection = self._connection, None
         if line is not None:
             line.close()
 
@@ -95,7 +95,7 @@ def ring() -> None:
 
 
 def hang_up() -> None:
-    """Ring if that is still to be done, and let go of the database until the next ring."""
+    """Ring if that has still to be done, and close the connection until the next ring."""
     _ringer.finish()
 
 
@@ -121,6 +121,6 @@ async def listen(heard: Callable[[], None]) -> None:
     listener = await psycopg.AsyncConnection.connect(**connection_parameters(), autocommit=True)
     async with listener:
         await listener.execute(f"LISTEN {settings.JOBS_CHANNEL}")
-        heard()  # what was rung while this connection was being made
+        heard()  # notifications that came while this connection was being made
         async for _ in listener.notifies():
             heard()

@@ -7,7 +7,6 @@ cluster that it starts (measured: 12 MB instead of 67).
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -66,13 +65,13 @@ class Watchdog:
 
     def _run_cluster(self, file: Path) -> None:
         file.touch()  # it counts from its start
-        cluster = processes.start(
+        cluster = processes.Child(
             [sys.executable, self._manage, "qcluster"], self._lifeline, {HEARTBEAT_FILE: str(file)}
         )
         logger.info("Job cluster started", extra={"pid": cluster.pid, "node": self._node})
         beat, heard_at = 0, time.monotonic()
         try:
-            while cluster.poll() is None and not self._stopping:
+            while cluster.alive and not self._stopping:
                 if (latest := file.stat().st_mtime_ns) != beat:
                     beat, heard_at = latest, time.monotonic()
                 silent = time.monotonic() - heard_at
@@ -80,24 +79,14 @@ class Watchdog:
                     logger.critical("Job cluster stopped working: replacing it", extra={"silent": round(silent)})
                     return
                 time.sleep(0.25)
-            if self._stopping:
-                cluster.terminate()
-                cluster.wait(STOP_SECONDS)
-            else:
-                logger.critical("Job cluster ended: starting another", extra={"status": cluster.returncode})
-        except subprocess.TimeoutExpired:
-            logger.error("Job cluster did not end in time: killed", extra={"seconds": STOP_SECONDS})
+            if not self._stopping:
+                logger.critical("Job cluster ended: starting another", extra={"status": cluster.status})
+                return
+            cluster.ask_to_end()
+            if not cluster.wait(STOP_SECONDS):
+                logger.error("Job cluster did not end in time: killed", extra={"seconds": STOP_SECONDS})
         finally:
-            _kill_group(cluster)
-
-
-def _kill_group(cluster: subprocess.Popen[bytes]) -> None:
-    """End what is left of the cluster, its children included, even after its own end."""
-    try:
-        os.killpg(cluster.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    cluster.wait()
+            cluster.end_group()
 
 
 def _main(manage: str, node: str, stale_seconds: str, log_level: str) -> None:

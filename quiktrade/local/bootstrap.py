@@ -2,8 +2,8 @@
 
 An environment of the user's own, in which the packages can be imported, is used as it is: an active virtual
 environment, a Docker image. Else they are installed into `.venv` (see `installation.py`), and the command
-starts anew there. `.venv/quiktrade.txt` says which lock files' packages are in it; it is there and empty
-while they are being installed, so an installation that was cut short is known for what it is and made anew.
+starts again there. `.venv/quiktrade.txt` says which lock files' packages are in it; it is there and empty
+while they are being installed, so an installation that was cut short is known for what it is and made again.
 
 Every command comes through here, so this module imports little.
 """
@@ -20,7 +20,7 @@ _INSTALLED_JUST_NOW = "QUIKTRADE_INSTALLED_JUST_NOW"
 
 
 def ensure_packages(arguments: list[str]) -> None:
-    """Return where the packages can be imported; elsewhere install them, and start the command anew."""
+    """Return where the packages can be imported; elsewhere install them, and start the command again."""
     just_now = os.environ.pop(_INSTALLED_JUST_NOW, None)
     tests = arguments[1:2] == ["test"] and arguments[2:3] not in (["-h"], ["--help"])
     lock = TESTING_LOCK if tests else EVERYDAY_LOCK
@@ -33,7 +33,7 @@ def ensure_packages(arguments: list[str]) -> None:
     if in_venv or not fit_for_use(lock):
         from quiktrade.local import installation
 
-        installation.install(lock, anew=in_venv and not found)
+        installation.install(lock, afresh=in_venv and not found)
         os.environ[_INSTALLED_JUST_NOW] = "1"
     os.execv(PYTHON, [str(PYTHON), *arguments])  # noqa: S606  this very program
 

@@ -1,14 +1,13 @@
 """Waits until orders are accepted and placed; says then where everything is, with an order to try it with."""
 
-import http.client
 import json
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quiktrade.asking import answer_of, listens
 from quiktrade.local.log_stream import LogStream
 
 _LONG_SECONDS = 30.0
@@ -133,9 +132,12 @@ def _announce(addresses: Addresses, log: LogStream, words: str) -> None:
 
 def _missing(addresses: Addresses, begun: float) -> str:
     """The first part that is not ready yet, or nothing."""
-    if "exchange" in addresses.parts and not _listens(addresses.exchange_port):
+    if "exchange" in addresses.parts and not listens(addresses.exchange_port):
         return "exchange"
-    if "console" in addresses.parts and _ask(addresses.local_host, addresses.console_port, "/healthz") is None:
+    if (
+        "console" in addresses.parts
+        and answer_of(addresses.console_port, "/healthz", host=addresses.local_host) is None
+    ):
         return "console"
     if "api" not in addresses.parts:
         return ""
@@ -152,30 +154,10 @@ def _missing(addresses: Addresses, begun: float) -> str:
 
 def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
     """What the API's `/readyz` says, or None without an answer."""
-    answer = _ask(addresses.local_host, addresses.port, "/readyz")
+    answer = answer_of(addresses.port, "/readyz", host=addresses.local_host)
     checks = answer.get("checks") if isinstance(answer, dict) else None
     return checks if isinstance(checks, dict) else None
 
 
-def _ask(host: str, port: int, path: str) -> object:
-    """The JSON of an answer, or None without one."""
-    connection = http.client.HTTPConnection(host, port, timeout=3)
-    try:
-        connection.request("GET", path)
-        return json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
-
-
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -34,8 +34,8 @@ _UNREACHABLE = (
 )
 
 
-def install(lock: str, *, anew: bool) -> None:
-    """Have the packages of the lock file in `.venv`; `anew` if what is there is known to be broken.
+def install(lock: str, *, afresh: bool) -> None:
+    """Have the packages of the lock file in `.venv`; `afresh` if what is there is known to be broken.
 
     Ends the program with a message where it cannot be done.
     """
@@ -47,7 +47,7 @@ def install(lock: str, *, anew: bool) -> None:
             if fit_for_use(lock):
                 return
         _say(f"Installing the packages of {lock} into .venv: just this once, less than a minute")
-        _make_environment(anew=anew)
+        _make_environment(afresh=afresh)
         _install_packages(lock, checkout)
     except OSError as error:
         _give_up(
@@ -61,12 +61,12 @@ def install(lock: str, *, anew: bool) -> None:
         os.close(checkout)
 
 
-def _make_environment(*, anew: bool) -> None:
+def _make_environment(*, afresh: bool) -> None:
     if sys.version_info >= _FIRST_PYTHON_WITHOUT_PACKAGES:
         version = ".".join(map(str, sys.version_info[:2]))
         _give_up(f"There are no packages for Python {version} yet.", "Use Python 3.11 to 3.14.")
     cut_short = STAMP.exists() and not STAMP.read_text()
-    if VENV.exists() and (anew or cut_short or not PYTHON.exists()):
+    if VENV.exists() and (afresh or cut_short or not PYTHON.exists()):
         shutil.rmtree(VENV)
     VENV.mkdir(exist_ok=True)
     STAMP.write_text("")

@@ -1,12 +1,7 @@
 """Real processes for tests: what `manage.py up` runs, on the test database."""
 
-import contextlib
-import http.client
 import os
-import random
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +11,11 @@ from django.conf import settings
 from django.db import connection
 from psycopg.conninfo import make_conninfo
 
-from quiktrade import processes
+from benchmarks.stage.ports import free_ports
+from quiktrade.asking import answer_of, listens
 from quiktrade.local.venv import ROOT
 from quiktrade.models import WorkerNode
+from quiktrade.processes import Child
 
 PATIENCE_SECONDS = 60.0
 
@@ -36,7 +33,7 @@ class Process:
         self._command = command
         self._lifeline = lifeline
         self._environment: dict[str, str] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -48,7 +45,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.alive
 
     @property
     def output(self) -> str:
@@ -57,41 +54,34 @@ class Process:
     def start(self, **environment: str) -> None:
         """Start it, or start it again, on the same port. `environment` is for this time and those after it."""
         self._environment |= environment
-        self._end_what_is_left()
+        if self._child is not None:
+            self._child.end_group()
         with open(self._log, "ab") as log:
-            self._process = processes.start(
-                self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log
-            )
+            self._child = Child(self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log)
 
     def wait_until_ready(self) -> None:
         wait_until(self._is_ready, self)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal, and nobody else; wait for its end if it is the last one."""
-        self._running.send_signal(number)
+        self._running.send(number)
         if number == signal.SIGKILL:
             self._running.wait()
 
     def stop(self) -> int:
         """Have it end as `up` would, all of it, by force if need be. Returns its exit status."""
-        process = self._running
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(15)
-        self._end_what_is_left()
-        return process.returncode
-
-    def _end_what_is_left(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        child = self._running
+        child.send(signal.SIGTERM)
+        child.wait(15)
+        child.end_group()
+        assert child.status is not None
+        return child.status
 
     @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+    def _running(self) -> Child:
+        if self._child is None:
             raise RuntimeError(f"{self.name} was not started")
-        return self._process
+        return self._child
 
 
 class Processes:
@@ -115,12 +105,12 @@ class Processes:
         return self._gunicorn("console", *arguments, **environment)
 
     def _gunicorn(self, service: str, *arguments: str, **environment: str) -> Process:
-        port = free_ports(1)
+        port = free_ports(1)[0]
         config = str(ROOT / "quiktrade" / "web" / "gunicorn.py")
         command = ["-m", "gunicorn", "--config", config, "--bind", f"127.0.0.1:{port}", *arguments]
         environment = {"QUIKTRADE_SERVICE": service, **environment}
         name = "web" if service == "api" else service
-        return self._start(name, command, port, lambda: _answers(port), environment)
+        return self._start(name, command, port, lambda: answer_of(port, "/healthz") is not None, environment)
 
     def worker(self, **environment: str) -> Process:
         """A worker node. Each has a name of its own, for one machine's name stands for one node."""
@@ -131,9 +121,9 @@ class Processes:
 
     def exchange(self, *arguments: str, **environment: str) -> Process:
         """A simulated exchange; its admin port is the one after `port`. Further arguments are run_exchange's."""
-        port = free_ports(2)
+        port = free_ports(2)[0]
         command = ["manage.py", "run_exchange", "--port", str(port), *arguments]
-        return self._start("exchange", command, port, lambda: _listens(port), environment)
+        return self._start("exchange", command, port, lambda: listens(port), environment)
 
     def stop(self) -> None:
         for process in reversed(self._started):
@@ -159,16 +149,6 @@ class Processes:
         return process
 
 
-def free_ports(count: int) -> int:
-    """The first of some free ports in a row, below those that the kernel gives to outgoing connections."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-
-
 def wait_until(condition: Callable[[], object], *needed: Process, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for something to be so. Fails when it is not in good time, or when a process it needs has ended."""
     deadline = time.monotonic() + seconds
@@ -186,22 +166,3 @@ def database_url_of_tests() -> str:
     given = connection.settings_dict
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return make_conninfo(**{option: given[name] for name, option in names.items() if given[name]})
-
-
-def _answers(port: int) -> bool:
-    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        asked.request("GET", "/healthz")
-        return asked.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        asked.close()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True

@@ -11,14 +11,14 @@ from typing import Any
 import psycopg
 from django.db import connection
 
-from quiktrade.local.postgres.server import NAME, PORT, SERVER_ENVIRONMENT, PrivateServer
+from quiktrade.local.postgres.server import NAME, PORT, PrivateServer
 from quiktrade.tests.processes import wait_until
 
-_QUICK = ("--fsync=off", "--listen_addresses=", "--max_connections=30", "--shared_buffers=16MB")
+_QUICK = ("fsync=off", "max_connections=30", "shared_buffers=16MB")
 
 
 class Server:
-    """A server in a folder of its own. Its socket is beside its data; `options` are PostgreSQL's."""
+    """A server in a folder of its own. Its socket is beside its data; `options` read like `fsync=off`."""
 
     def __init__(self, base: Path, *options: str) -> None:
         base.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -47,23 +47,8 @@ class Server:
         assert status == 0, said
 
     def start(self) -> None:
-        account = self.private.account()
         binaries = self.private.set_up()
-        with open(self.private.server_log, "ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(binaries.directory / "postgres", "-D", self.private.data, "-p", str(PORT), *_QUICK),
-                    *(f"--unix_socket_directories={self.host}", *self.options),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=SERVER_ENVIRONMENT,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
-            )
+        self._process = self.private.start(binaries.directory, *_QUICK, *self.options)
         wait_until(self._answers)
 
     def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from benchmarks.stage.ports import free_ports
 from quiktrade.local.venv import ROOT
-from quiktrade.tests.processes import free_ports
 
 PRODUCTION = {
     "QUIKTRADE_ENV": "production",
@@ -141,7 +141,7 @@ def test_a_command_says_it_in_one_line(variable: str, value: str, command: str, 
 
 @pytest.mark.parametrize("variable", ["QUIKTRADE_WEB_WORKERS", "QUIKTRADE_LEASE_SECONDS"])
 def test_gunicorn_ends_and_says_it_without_a_traceback(variable: str, tmp_path: Path) -> None:
-    command = ["-m", "gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", f"127.0.0.1:{free_ports(1)}"]
+    command = ["-m", "gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", f"127.0.0.1:{free_ports(1)[0]}"]
     # One worker: of two that end at once gunicorn's master takes the second for an error of its own.
     done = start(command, {"QUIKTRADE_DATA": str(tmp_path), "QUIKTRADE_WEB_WORKERS": "1", variable: "abc"})
     assert done.returncode != 0
@@ -219,7 +219,7 @@ def connect(database: dict[str, Any]) -> None:
 
 def test_no_program_prints_a_password(tmp_path: Path) -> None:
     environment = {"QUIKTRADE_DATA": str(tmp_path), "DATABASE_URL": BROKEN_URLS[0], "QUIKTRADE_WEB_WORKERS": "1"}
-    bind = f"127.0.0.1:{free_ports(1)}"
+    bind = f"127.0.0.1:{free_ports(1)[0]}"
     for command in (
         ["manage.py", "check"],
         ["manage.py", "up"],

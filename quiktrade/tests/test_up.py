@@ -21,12 +21,13 @@ import pytest
 from django.core.management import CommandError
 
 from benchmarks.faults.traffic import log_in
+from benchmarks.stage.ports import free_ports
 from orders.tests.factories import console_group
 from quiktrade.local.greeting import Addresses
 from quiktrade.local.venv import ROOT
 from quiktrade.management.commands.up import _claim_ports
 from quiktrade.tests.places import open_place, processes_of
-from quiktrade.tests.processes import database_url_of_tests, free_ports, wait_until
+from quiktrade.tests.processes import database_url_of_tests, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # each of these starts everything, some more than once
 
@@ -38,7 +39,7 @@ class Up:
 
     def __init__(self, checkout: Path, *options: str, **environment: str) -> None:
         self.checkout = checkout
-        self.port, self.console_port, self.exchange_port = free_ports(1), free_ports(1), free_ports(2)
+        self.port, self.console_port, self.exchange_port = free_ports(1)[0], free_ports(1)[0], free_ports(2)[0]
         ports = ["--port", str(self.port), "--console-port", str(self.console_port)]
         ports += ["--exchange-port", str(self.exchange_port)]
         inherited = {
@@ -238,7 +239,11 @@ def test_a_port_in_use_is_named_before_anything_starts(start: Start) -> None:
 def test_two_that_start_at_once_do_not_get_the_same_port() -> None:
     """Neither listens yet, so both find the port free: a lock decides."""
     addresses = Addresses(
-        parts=["api", "exchange"], host="127.0.0.1", port=free_ports(1), console_port=2, exchange_port=free_ports(2)
+        parts=["api", "exchange"],
+        host="127.0.0.1",
+        port=free_ports(1)[0],
+        console_port=2,
+        exchange_port=free_ports(2)[0],
     )
     other = Addresses(
         parts=["exchange"], host="127.0.0.1", port=1, console_port=2, exchange_port=addresses.exchange_port - 1

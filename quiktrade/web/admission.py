@@ -93,7 +93,7 @@ PROBES = ("/healthz", "/readyz")
 
 
 class Admitting:
-    """A WSGI application that lets another one serve so many requests at a time, and refuses the others.
+    """A WSGI application that lets another one serve a limited number of requests at a time, and refuses the others.
 
     A request is received in full before it takes a place, and its place is free again before its answer is written:
     a slow client holds none.

@@ -19,7 +19,7 @@ from quiktrade.local.postgres.server import NAME
 from quiktrade.local.venv import ROOT
 
 LARGE, EMPTY = "large", "empty"
-MOST = 1.10
+RATIO_AT_MOST = 1.10
 _ROUNDS = 10
 
 
@@ -40,7 +40,7 @@ def measure(session: Session) -> None:
         session.measure(
             f"{statement}, {rows:,} orders", "ms", [times[LARGE][statement] for times in found],
             against="a thousand orders", reference=[times[EMPTY][statement] for times in found],
-            target=MOST, at_most=True,
+            target=RATIO_AT_MOST, at_most=True,
         )  # fmt: skip
     (size,) = stage.ask("SELECT pg_size_pretty(pg_database_size(%s))", [LARGE])
     session.note(f"{rows:,} orders with an event each take {size}")

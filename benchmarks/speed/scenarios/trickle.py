@@ -11,7 +11,8 @@ from datetime import datetime
 from benchmarks.speed.client import percentiles
 from benchmarks.speed.processes import CpuMeter
 from benchmarks.speed.session import SINGLE, Session
-from benchmarks.speed.stage import Server, ask_http
+from benchmarks.speed.stage import Server
+from quiktrade.asking import ask
 
 RATE = 20.0
 CONNECTIONS = 4
@@ -72,7 +73,7 @@ def _delays(
 ) -> tuple[float, float, float]:
     """Milliseconds, p50 and p99; and the p50 of the answers themselves. Raises: NotSeen."""
     record = session.stage.directory / "trickle.txt"
-    before = ask_http(exchange.admin_port, "GET", "/stats")["orders"]
+    before = ask(exchange.admin_port, "/stats")["orders"]
     answers = session.load(
         web, SINGLE, headers=headers, seconds=seconds, rate=RATE, connections=CONNECTIONS, record=str(record)
     )
@@ -88,11 +89,11 @@ def _delays(
 def _received(exchange: Server, after: int, count: int) -> dict[str, float]:
     """When the exchange had each order on record, as Unix time."""
     deadline = time.monotonic() + 10
-    while ask_http(exchange.admin_port, "GET", "/stats")["orders"] < after + count:
+    while ask(exchange.admin_port, "/stats")["orders"] < after + count:
         if time.monotonic() > deadline:
             raise NotSeen(f"of {count} orders some are not at the exchange after 10 s")
         time.sleep(0.2)
-    page = ask_http(exchange.admin_port, "GET", f"/orders?limit=10000&after={after}")
+    page = ask(exchange.admin_port, f"/orders?limit=10000&after={after}")
     return {
         order["client_order_id"]: datetime.fromisoformat(order["received_at"]).timestamp() for order in page["orders"]
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.speed.load import Answers
 from benchmarks.speed.session import SINGLE, Session
-from benchmarks.speed.stage import ask_http
+from quiktrade.asking import ask
 
 STATES: dict[str, dict[str, Any]] = {
     "healthy": {},
@@ -39,7 +39,7 @@ def measure(session: Session) -> None:
 
         def in_state(state: str, seconds: float) -> Pair:
             stage.forget_orders()
-            ask_http(exchange.admin_port, "PUT", "/admin/faults", STATES[state])
+            ask(exchange.admin_port, "/admin/faults", method="PUT", content=STATES[state])
             with stage.worker():
                 post(seconds=2.0, rate=WARM_UP_RATE)  # also for the circuit of a dead venue to open
                 return Pair(post(seconds=seconds, rate=rate, connections=64), post(seconds=seconds))
@@ -48,7 +48,7 @@ def measure(session: Session) -> None:
             {f"venue {state}": partial(in_state, state) for state in STATES},
             warm_up=False,
         )
-        ask_http(exchange.admin_port, "DELETE", "/admin/faults")
+        ask(exchange.admin_port, "/admin/faults", method="DELETE")
     healthy = found["venue healthy"]
     for state in list(STATES)[1:]:
         pairs = found[f"venue {state}"]

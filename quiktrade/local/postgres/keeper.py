@@ -20,10 +20,9 @@ from pathlib import Path
 
 from quiktrade import file_lock, processes
 from quiktrade.local.postgres.lease import KEEPER_GAVE_UP
-from quiktrade.local.postgres.server import PORT, SERVER_ENVIRONMENT, PrivateServer
+from quiktrade.local.postgres.server import PrivateServer
 
 _OPTIONS = (
-    "listen_addresses=",
     "max_connections=200",  # web processes of a dozen threads, job clusters, consoles, and a test run beside them
     "shared_buffers=128MB",
     "max_wal_size=512MB",
@@ -80,24 +79,8 @@ class Keeper:
                     self._server.socket_directory.rmdir()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        account = self._server.account()
-        self._server.make_private(self._server.socket_directory)  # cleaners of /tmp may have taken it
-        socket_directory = str(self._server.socket_directory).replace('"', '""')
-        options = [f"--{option}" for option in (*_OPTIONS, f'unix_socket_directories="{socket_directory}"')]
-        with open(self._server.server_log, "ab") as log:
-            return subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._server.data, "-p", str(PORT), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=SERVER_ENVIRONMENT,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
-                start_new_session=True,
-                preexec_fn=self._interrupt_when_orphaned if sys.platform == "linux" else None,
-            )
+        orphaned = self._interrupt_when_orphaned if sys.platform == "linux" else None
+        return self._server.start(self._binaries, *_OPTIONS, start_new_session=True, preexec_fn=orphaned)
 
     def _interrupt_when_orphaned(self) -> None:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

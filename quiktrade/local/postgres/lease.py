@@ -1,7 +1,7 @@
 """A private PostgreSQL server for this checkout, for where `DATABASE_URL` is not set.
 
 A small process of its own, the keeper (`keeper.py`), starts the server, starts it again when it
-dies, and stops it when nobody uses it any more. To use it is to hold `users.lock` shared. The kernel lets go
+dies, and stops it when nobody uses it any more. Who uses it holds `users.lock` shared. The kernel lets go
 of the lock of a process that was killed, so whoever leaves last is noticed, however it left; and a child that
 inherits the open file is a user too.
 """

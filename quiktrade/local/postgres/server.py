@@ -15,6 +15,7 @@ import subprocess
 import sys
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 from quiktrade import file_lock
 from quiktrade.local.postgres.binaries import Binaries, find_binaries
@@ -146,6 +147,26 @@ class PrivateServer:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
             whose = f"a private directory of the user {_name(owner)}"
             raise LocalDatabaseError(f"{directory} is not {whose}. Remove it and try again.")
+
+    def start(self, binaries: Path, *options: str, **popen: Any) -> subprocess.Popen[bytes]:
+        """Start the server as its account. `options` are PostgreSQL's; what it says goes to its log."""
+        account = self.account()
+        self.make_private(self.socket_directory)  # cleaners of /tmp may have taken it
+        directory = str(self.socket_directory).replace('"', '""')
+        options = ("listen_addresses=", f'unix_socket_directories="{directory}"', *options)
+        with open(self.server_log, "ab") as log:
+            return subprocess.Popen(
+                [binaries / "postgres", "-D", self.data, "-p", str(PORT), *(f"--{option}" for option in options)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=SERVER_ENVIRONMENT,
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+                **popen,
+            )
 
     def run(self, binaries: Binaries, program: str, *arguments: str | Path, text: str = "") -> tuple[int, str]:
         """Run a program of PostgreSQL as the server's account. Returns its exit status and what it said."""

@@ -1,0 +1,42 @@
+"""Does a part of the system answer? Asked of its own parts, on this machine, by `up`, the laboratory and the tests."""
+
+import http.client
+import json
+import socket
+from typing import Any
+
+SECONDS = 5.0
+"""A part that takes longer does not answer."""
+
+
+def ask(
+    port: int, path: str, *, host: str = "127.0.0.1", method: str = "GET", content: Any = None, seconds: float = SECONDS
+) -> Any:
+    """The JSON that a part answers with. Raises: OSError, HTTPException; ValueError for an answer other than 200."""
+    asked = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        body = None if content is None else json.dumps(content)
+        asked.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = asked.getresponse()
+        answer = response.read()
+    finally:
+        asked.close()
+    if response.status != http.HTTPStatus.OK:
+        raise ValueError(f"{method} {path}: {response.status} {answer[:300]!r}")
+    return json.loads(answer)
+
+
+def answer_of(port: int, path: str, *, host: str = "127.0.0.1") -> Any:
+    """The same, or None without such an answer."""
+    try:
+        return ask(port, path, host=host)
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=SECONDS).close()
+    except OSError:
+        return False
+    return True
