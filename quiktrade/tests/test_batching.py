@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from unittest.mock import patch
 
 import pytest
@@ -31,7 +31,6 @@ class Work:
         self.go = threading.Event()
         self._do = do
         self.batcher = Batcher(self, most=3, size=len)
-        self.pool = ThreadPoolExecutor(16)
 
     def __call__(self, items: Sequence[str]) -> None:
         self.calls.append(list(items))
@@ -39,11 +38,26 @@ class Work:
             self.go.wait(10)
         self._do(items)
 
+    def submit(self, item: str) -> Future[None]:
+        """Have it done by a thread that keeps no test run from ending when it is stranded."""
+        call: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                self.batcher.do(item)
+            except BaseException as error:
+                call.set_exception(error)
+            else:
+                call.set_result(None)
+
+        threading.Thread(target=run, daemon=True).start()
+        return call
+
     def begin(self, *items: str) -> list[Future[None]]:
         """Have these done by a thread each, one after the other; the first leads."""
         begun = []
         for number, item in enumerate(items):
-            begun.append(self.pool.submit(self.batcher.do, item))
+            begun.append(self.submit(item))
             wait_until(lambda n=number: self.batcher.waiting == n and self.calls)  # type: ignore[misc]
         return begun
 
@@ -170,11 +184,11 @@ def test_one_that_is_ended_just_when_it_is_to_lead_has_the_next_one_lead() -> No
             raise Ended
 
     with patch.object(batching._Entry, "wait", ended_when_it_leads):
-        second = work.pool.submit(work.batcher.do, "b")
+        second = work.submit("b")
         wait_until(lambda: work.batcher.waiting == 1)
         work.go.set()
         assert led.wait(10)
-        third = work.pool.submit(work.batcher.do, "c")
+        third = work.submit("c")
         assert isinstance(second.exception(10), Ended)
         assert third.exception(10) is first.exception(10) is None
     assert work.calls == [["a"], ["c"]]
