@@ -259,6 +259,9 @@ DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url())}
 WEB_CONNECTIONS = env_int("QUIKTRADE_WEB_CONNECTIONS", 8, minimum=2)
 """To the database, which the requests of a process of the API share."""
 
+WEB_CLIENT_SECONDS = env_number("QUIKTRADE_WEB_CLIENT_SECONDS", 30, minimum=1)
+"""How long a request of the API may take to arrive, and an answer to be read. A batch of 1 MiB takes 9 s to arrive on a
+line of 1 Mbit/s."""
 WEB_IN_HAND = env_int("QUIKTRADE_WEB_IN_HAND", 32, minimum=1)
 """Requests that are being served at the same time, in one process of the API."""
 

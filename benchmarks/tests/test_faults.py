@@ -239,6 +239,7 @@ def _read_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.exhaustive
 def test_a_short_run_finds_nothing_wrong_and_leaves_nothing_behind() -> None:
     with open_place() as place:
         process = _chaos(place, "--quick", "--seed", "3", "--json", str(place / "figures.json"))

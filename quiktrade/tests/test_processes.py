@@ -27,7 +27,7 @@ def test_a_part_that_was_killed_starts_again_at_the_same_address(processes: Proc
 
 
 def test_clients_that_send_half_a_request_do_not_hold_the_api(processes: Processes) -> None:
-    web = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_WEB_THREADS="2")
+    web = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_WEB_CLIENT_SECONDS="2")
     halves = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(2)]
     for half in halves:
         half.sendall(b"GET /healthz HTTP/1.1\r\nHost: local")

@@ -30,7 +30,7 @@ def connect(web: Process, *, buffer: int | None = None) -> socket.socket:
 @pytest.fixture
 def readers_that_do_not_read(processes: Processes) -> Iterator[tuple[Process, list[socket.socket]]]:
     """80 of them, each with two answers on the way: more than the kernel keeps for one."""
-    web = processes.web("--worker-connections", "100", **ONE)
+    web = processes.web("--worker-connections", "100", QUIKTRADE_WEB_CLIENT_SECONDS="10", **ONE)
     with ExitStack() as stack:
         readers = [stack.enter_context(closing(connect(web, buffer=4096))) for _ in range(80)]
         for reader in readers:  # one after the other: many at once are refused, and then read to the end

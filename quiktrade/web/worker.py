@@ -22,10 +22,6 @@ from quiktrade.web.receiving import NotReceived
 
 logger = logging.getLogger("gunicorn.error")
 
-REQUEST_SECONDS = 30.0
-"""From the first byte of a request to its last. A batch of 1 MiB takes 9 s on a line of 1 Mbit/s."""
-ANSWER_SECONDS = 30.0
-"""For a client to read what is sent to it in one piece."""
 STOPPING_SECONDS = 2.0
 """A process that stops keeps idle connections this long: on one of them the next request may be on its way."""
 MOST_COLLECTED = 256 * 1024
@@ -46,8 +42,10 @@ class Client(socket.socket):
     the whole of the request has a deadline.
     """
 
+    seconds = 30.0
+    """From the first byte of a request to its last, and for reading what is sent in one piece: `WEB_CLIENT_SECONDS`."""
     unsent = 0
-    """Of all clients."""
+    """Bytes, of all clients."""
 
     def __init__(self, sock: Any, idle_seconds: float) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
@@ -84,7 +82,7 @@ class Client(socket.socket):
             self._hung_up = True
         elif self.deadline is None:
             self.since = time.monotonic()
-            self.deadline = self.since + REQUEST_SECONDS
+            self.deadline = self.since + self.seconds
         return data
 
     def begin_answer(self) -> None:
@@ -123,7 +121,7 @@ class Client(socket.socket):
         try:
             if Client.unsent > MOST_UNSENT:
                 raise TimeoutError
-            self.settimeout(ANSWER_SECONDS)
+            self.settimeout(self.seconds)
             super().sendall(rest)
         except TimeoutError:
             logger.warning(TOO_SLOW)
@@ -144,7 +142,7 @@ class Client(socket.socket):
             super().close()
         else:
             self._closing = True
-            util.close_graceful(self, timeout=REQUEST_SECONDS, max_drain=MOST_DRAINED)
+            util.close_graceful(self, timeout=self.seconds, max_drain=MOST_DRAINED)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -221,6 +219,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         from django.conf import settings  # gunicorn's own process does without
 
         self._most_body = settings.API_MAX_BATCH_BYTES
+        Client.seconds = settings.WEB_CLIENT_SECONDS
         super().run()
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
