@@ -70,7 +70,7 @@ def quick_emptying() -> None:
 
     Deleting the few rows that there are takes a fiftieth of that. What Django would make again is kept.
     """
-    TransactionTestCase._fixture_teardown = _delete_all_rows  # type: ignore[method-assign]
+    TransactionTestCase._fixture_teardown = _delete_all_rows  # type: ignore[attr-defined]
 
 
 def _delete_all_rows(case: TransactionTestCase) -> None:
