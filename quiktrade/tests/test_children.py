@@ -139,7 +139,8 @@ def test_a_lifeline_ends_when_it_is_closed(children: Any) -> None:
 def test_waiting_ends_when_what_is_waited_for_cannot_come_any_more() -> None:
     answers = iter([False, False, True])
     assert wait_for(lambda: next(answers), 30.0)
-    assert not wait_for(lambda: False, 30.0, unless=lambda: True)
+    answers = iter([False, True])
+    assert not wait_for(lambda: next(answers), 30.0, unless=lambda: True)
     assert not wait_for(lambda: False, 0.0)
 
 

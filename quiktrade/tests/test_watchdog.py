@@ -35,9 +35,9 @@ class Running:
         self._place = place
         manage = place / "manage.py"
         manage.write_text(CLUSTER.format(how=how))
-        command = [sys.executable, "-m", "quiktrade.jobs.watchdog", "run_worker", manage, "node", str(stale_seconds)]
+        command = [sys.executable, "-m", "quiktrade.jobs.watchdog", "run_worker", str(manage), "node"]
         with open(place / "log", "wb") as log:
-            self.process = subprocess.Popen([*command, "INFO"], cwd=ROOT, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*command, str(stale_seconds), "INFO"], cwd=ROOT, stdout=log, stderr=log)
 
     @property
     def output(self) -> str:
