@@ -19,7 +19,10 @@ from quiktrade.tests.processes import wait_until
 CLUSTER = """
 import os, pathlib, signal, sys, time
 place, how = pathlib.Path(__file__).parent, "{how}"
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+def end(*_):
+    (place / "asked").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
 if how == "parent" and os.fork() == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with open(place / "started", "a") as started:
@@ -95,6 +98,7 @@ def test_a_watchdog_that_is_asked_to_end_asks_the_cluster_and_starts_no_other(ru
     watchdog = run("silent", 60.0)
     wait_until(lambda: watchdog.started)
     assert watchdog.stop() == 0
+    assert (tmp_path / "asked").exists()
     assert processes_of(tmp_path) == []
     assert "does not run" not in watchdog.output
     assert len(watchdog.started) == 1
