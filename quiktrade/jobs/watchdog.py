@@ -82,9 +82,9 @@ class Watchdog:
         logger.info("Job cluster started", extra={"pid": cluster.pid, "node": self._node})
         return cluster
 
-    def _say_ended(self, how: str) -> None:
-        if not self._stopping:
-            logger.critical("Job cluster does not run", extra={"cause": how})
+    @staticmethod
+    def _say_ended(how: str) -> None:
+        logger.critical("Job cluster does not run", extra={"cause": how})
 
     def _silent_seconds(self) -> float:
         """How long ago its heartbeat was, or its start. By this machine's monotonic clock: a file's time can be set."""
