@@ -81,7 +81,7 @@ def halted_since(venue: Venue) -> SafeString | None:
 
 
 def trouble(venue: Venue) -> tuple[SafeString | str, str]:
-    """Since when it is halted or in trouble, and why."""
+    """Since when the venue is halted or in trouble, and why."""
     since, circuit = halted_since(venue), venue.open_circuit
     if since:
         return since, venue.halt_reason
@@ -91,7 +91,7 @@ def trouble(venue: Venue) -> tuple[SafeString | str, str]:
 
 
 def venue_history(venue: Venue) -> list[tuple[datetime, str, str, str]]:
-    """Its events, and who changed its settings, newest first: time, event, actor, reason or what was changed."""
+    """The venue's events and changes of its settings, newest first: time, event, actor, reason or change."""
     rows = [
         (event.at, event.get_event_display(), event.actor, event.reason)
         for event in VenueEvent.objects.filter(venue=venue)[:EVENTS_SHOWN]
@@ -107,7 +107,7 @@ def venue_history(venue: Venue) -> list[tuple[datetime, str, str, str]]:
 
 
 def next_probe(circuit: VenueHealth) -> SafeString:
-    """When an order is sent to find out whether the venue is back. Without one that is due there is no probe."""
+    """When an order is sent as a probe. There is no probe without a due order."""
     assert circuit.retry_at is not None, "the circuit is open"
     return exact(f"{ahead(circuit.retry_at)}, with the first order that is due", circuit.retry_at)
 
@@ -129,7 +129,7 @@ def circuit_facts(venue: Venue) -> list[tuple[str, SafeString | str]]:
     facts.append(
         ("Unanswered", f"{health.silences:,} request{'' if health.silences == 1 else 's'} since its last answer")
     )
-    if health.silences or health.retry_at:  # an error before its last answer stands in the history, with its time
+    if health.silences or health.retry_at:  # an error before its last answer is in the history, with its time
         facts.append(("Last error", health.last_error))
     return facts
 
@@ -148,7 +148,7 @@ class VenueForm(forms.ModelForm):  # type: ignore[type-arg]
         return unmasked(self.cleaned_data["settings"], self.instance.settings)
 
     def clean(self) -> dict[str, Any] | None:
-        """The adapter itself is the judge of its settings."""
+        """Have the adapter itself check its settings."""
         super().clean()
         adapter, settings = self.cleaned_data.get("adapter"), self.cleaned_data.get("settings")
         if adapter and settings is not None:
@@ -188,7 +188,7 @@ class VenueAdmin(IntentAdmin):
         return () if obj is None else ("code",)
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Without its settings for who may not change it: a broker's keys may be among them."""
+        """The settings are hidden from users who may not change the venue: they may contain a broker's keys."""
         hidden = () if obj is None or self.has_change_permission(request, obj) else ("settings",)
         return [name for name in self.fields if name not in hidden]
 

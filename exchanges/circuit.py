@@ -6,10 +6,10 @@ A venue's circuit is open while it is in trouble: its orders wait, and spend no 
     paused      it asked for a pause: nothing is sent to it, and it is asked nothing, before that is over
     locked_out  it refuses our credentials: a person must renew them
 
-Each ends with a probe: after a while one order is sent, and the wait doubles with each probe that fails. After a
-pause, too: all that waited, sent at once, would be the next reason to ask for one. Any answer ends a silence, a
-refusal of the order included; the other two end with the answer to a probe. Of two kinds at once the row says the
-worse: what is locked out stays so, however silent or busy the venue is besides.
+Each ends with a probe: after a while one order is sent, and the wait doubles with each probe that fails. A pause ends
+so too: if all waiting orders were sent at once, the venue might ask for the next pause. Any answer ends a silence, a
+refusal of the order included; the other two end with the answer to a probe. If two kinds apply, the row holds the
+worse: a venue that locked us out stays so even if it is also silent or busy.
 
 `permit()` locks the venue's row until the caller's transaction ends, so that claims for one venue follow one
 another and its limits hold over all workers. It waits for nothing else.
@@ -34,12 +34,12 @@ SILENCES_TO_OPEN = 5
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 15.0
 LONGEST_LOCK_OUT_SECONDS = 60.0
-"""Venues lock accounts that keep on trying; nobody renews a key within seconds."""
+"""Venues lock accounts that keep trying, and nobody renews a key within seconds."""
 PROBE_SECONDS = 10.0
 """A probe whose worker died is followed by another after this long: longer than any venue's deadline."""
 
 LONG_PAUSE_SECONDS = 300.0
-"""A venue that asks for so much calls a person: its orders wait, and its clients ask."""
+"""A pause of this length needs a person, because orders wait and clients ask about them."""
 
 SILENT, PAUSED, LOCKED_OUT = VenueHealth.Trouble.values
 
@@ -55,16 +55,16 @@ WHERE h.venue_id = %(venue)s FOR NO KEY UPDATE OF h
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """How many orders may be sent now, at most; `in_flight` is what the venue allows under way in all."""
+    """How many orders may be sent now, at most; `in_flight` is how many the venue allows in flight in total."""
 
     sends: int
     in_flight: int
     probe: bool = False
     """The circuit is open, and one order may be sent to find out whether the venue is back."""
     troubled: bool = False
-    """Requests went unanswered lately: answers are worth reporting."""
+    """Requests went unanswered recently, so answers should be reported."""
     rated: bool = False
-    """The sends are counted: `spend()` them."""
+    """The venue has a rate limit, so the caller must `spend()` the sends."""
 
 
 NONE = Permit(0, 0)
@@ -109,13 +109,13 @@ def spend(code: str, sends: int) -> None:
 
 
 def record_answer(code: str, *, probe: bool = False) -> None:
-    """The venue spoke. That ends a silence; other trouble ends with the answer to a probe, and not before its time."""
+    """Record that the venue answered. That ends a silence; other trouble ends only with the answer to a probe."""
     with transaction.atomic(savepoint=False):
         was = _locked(code)
         if was is None or was.is_paused or not (was.silences or was.trouble):
             return
         if was.trouble in (PAUSED, LOCKED_OUT) and not probe:
-            return  # an answer to what was sent before says nothing of now
+            return  # an answer to an earlier request says nothing about the present
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE exchanges_venuehealth SET trouble = '', silences = 0, probes = 0, opened_at = NULL,"
@@ -127,12 +127,12 @@ def record_answer(code: str, *, probe: bool = False) -> None:
 
 
 def record_silence(code: str, *, requests: int, probe: bool, error: str) -> None:
-    """So many requests in a row went unanswered, the probe among them if `probe`."""
+    """Record that this many requests in a row went unanswered, including the probe if `probe`."""
     with transaction.atomic(savepoint=False):
         if (was := _locked(code)) is None:
             return
         silences = was.silences + requests
-        # What is worse than silence stays: refused credentials until they are taken, a pause until it is over.
+        # Worse trouble than silence stays: refused credentials until they are accepted, a pause until it is over.
         stays = was.trouble == LOCKED_OUT or was.is_paused
         opens = not stays and (probe or silences >= SILENCES_TO_OPEN)
         reason = was.error if stays else error
@@ -140,7 +140,7 @@ def record_silence(code: str, *, requests: int, probe: bool, error: str) -> None
 
 
 def record_trouble(code: str, errors: Sequence[VenueError], *, probe: bool) -> None:
-    """The venue said, by some of these errors, that it takes nothing now."""
+    """Record that the venue said, in some of these errors, that it takes nothing now."""
     paused = [error for error in errors if error.trouble is VenueTrouble.PAUSED]
     locked_out = [error for error in errors if error.trouble is VenueTrouble.LOCKED_OUT]
     if paused:
@@ -151,7 +151,8 @@ def record_trouble(code: str, errors: Sequence[VenueError], *, probe: bool) -> N
 
 
 def record_look_ups(code: str, answers: Iterable[object]) -> None:
-    """What look-ups say of the venue. That it does not answer them opens no circuit: orders may go on."""
+    """Record what look-ups say about the venue. Unanswered look-ups do not open the circuit: orders may still be
+    sent."""
     errors = [answer if isinstance(answer, VenueError) else None for answer in answers]
     if troubled := [error for error in errors if error and error.trouble]:
         record_trouble(code, troubled, probe=True)
@@ -160,7 +161,7 @@ def record_look_ups(code: str, answers: Iterable[object]) -> None:
 
 
 def record_pause(code: str, *, seconds: float | None, probe: bool, error: str) -> None:
-    """The venue asked for a pause of this many seconds, or did not say for how long."""
+    """Record that the venue asked for a pause of this many seconds, or of unknown length."""
     with transaction.atomic(savepoint=False):
         if was := _locked(code):
             if seconds is None:
@@ -170,14 +171,14 @@ def record_pause(code: str, *, seconds: float | None, probe: bool, error: str) -
 
 
 def record_lock_out(code: str, *, probe: bool, error: str) -> None:
-    """The venue refused our credentials."""
+    """Record that the venue refused our credentials."""
     with transaction.atomic(savepoint=False):
         if was := _locked(code):
             _record(was, LOCKED_OUT, error=error, probe=probe)
 
 
 def try_now(code: str) -> None:
-    """Have the next probe sent at once, whatever the venue asked for: an operator knows better."""
+    """Make the next probe due at once, even during a pause: an operator asked for it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE exchanges_venuehealth SET retry_at = statement_timestamp(), paused_until = NULL"
@@ -187,11 +188,11 @@ def try_now(code: str) -> None:
 
 
 def look_ups(code: str, wanted: int) -> int:
-    """How many orders the venue may be asked about now: none before its time, one to find out how it stands."""
+    """How many orders the venue may be asked about now: none before the probe is due, and one as a probe."""
     rows = fetch(_LOOK_UPS, {"venue": code})
     trouble, waiting = rows[0] if rows else ("", False)
     if trouble not in (PAUSED, LOCKED_OUT):
-        return wanted  # a silent venue is asked: look-ups spend nothing
+        return wanted  # a silent venue is asked, because look-ups use up nothing
     return 0 if waiting else min(wanted, 1)
 
 
@@ -205,7 +206,7 @@ class _Standing(NamedTuple):
     probes: int
     error: str
     is_paused: bool
-    """The venue asked to be left alone, and that time is not over."""
+    """Whether a pause that the venue asked for is not over."""
 
 
 def _locked(code: str) -> _Standing | None:
@@ -218,14 +219,15 @@ def _locked(code: str) -> _Standing | None:
 
 
 def _wait(probes: int, *, longest: float) -> float:
-    """Longer with each probe that failed, and not the same for all venues that one cause made silent."""
+    """Seconds to the next probe: more after each one that failed, and random, so that venues are not probed
+    together."""
     return min(longest, FIRST_WAIT_SECONDS * 2.0 ** min(probes, 30)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def _record(
     was: _Standing, trouble: str, *, error: str, probe: bool, silences: int = 0, pause: float | None = None
 ) -> None:
-    """Write how the venue stands. When trouble begins, and after each probe that failed, the next probe is set."""
+    """Write the venue's state. When trouble begins and after each failed probe, the time of the next probe is set."""
     begins = trouble != was.trouble
     probes = (was.probes if trouble in (was.trouble, SILENT) else 0) + probe
     longest = LONGEST_LOCK_OUT_SECONDS if trouble == LOCKED_OUT else LONGEST_WAIT_SECONDS
@@ -253,13 +255,13 @@ def _record(
         )
     if begins:
         event, reason = _BEGINS[trouble]
-        # Nobody but a person renews credentials, or has a venue take a long pause back; the rest passes.
+        # Only a person can renew credentials or have a venue withdraw a long pause; other trouble ends by itself.
         grave = trouble == LOCKED_OUT or (pause or 0.0) >= LONG_PAUSE_SECONDS
         for_so_long = f" for {pause:.3g} s" if trouble == PAUSED else ""
         _tell(was.venue, event, f"{reason}{for_so_long}: {error}", logging.ERROR if grave else logging.WARNING)
 
 
-# What a venue's history says of it.
+# What a venue's history says about the trouble.
 _BEGINS = {
     SILENT: ("circuit_opened", "It does not answer"),
     PAUSED: ("paused", "It asked us to stay away"),
@@ -276,9 +278,9 @@ CLOCK_MARGIN_SECONDS = 60.0
 
 
 def pull_back(code: str) -> bool:
-    """Have the next probe sent now, and the bucket filled again, if their times are further ahead than any wait.
+    """Make the next probe due now and refill the rate limit, if their times are further ahead than any wait.
 
-    They were written while the database's clock was ahead. Says whether there was such a time.
+    They were written while the database's clock was ahead. Returns whether there was such a time.
     """
     with connection.cursor() as cursor:
         cursor.execute(

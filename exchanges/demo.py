@@ -17,7 +17,7 @@ CLIENTS = ("alice", "bob")
 def load(exchange_url: str) -> dict[str, str]:
     """Fill a database that has neither users nor venues. Returns passwords by name; none if it was in use.
 
-    They are not to be had again.
+    They cannot be shown again.
     """
     users = get_user_model().objects
     if users.exists() or Venue.objects.exists():
@@ -38,7 +38,7 @@ def load(exchange_url: str) -> dict[str, str]:
 
 
 def point_venue_at(exchange_url: str) -> bool:
-    """Have the simulated venue, if there is one, be at this address. Says whether that was new."""
+    """Set the address of the simulated venue, if there is one. Returns whether that changed it."""
     venue = Venue.objects.filter(code=VENUE, adapter="simulator").first()
     if venue is None or venue.settings.get("url") == exchange_url:
         return False

@@ -1,7 +1,7 @@
-"""Which venues take orders, and what they take, as every order is checked against.
+"""The venues that take orders, and what they take. Every order is checked against this.
 
 Kept in each process and read again after a second: who enables, disables or changes a venue in the console has
-to wait that long. Sending does not go by this; whether a venue is halted is asked of its row at every claim.
+to wait that long. Sending does not use it: every claim reads from the venue's row whether it is halted.
 """
 
 import logging
@@ -27,7 +27,7 @@ class Listing:
     code: str
     is_default: bool
     capabilities: Capabilities | None
-    """None where its row names no adapter that works: its orders are accepted, and wait for an operator."""
+    """None if its adapter cannot be opened. Its orders are accepted, and wait for an operator."""
 
 
 @cached(TTLCache[object, Mapping[str, Listing]](maxsize=1, ttl=SECONDS), lock=Lock())
@@ -39,7 +39,7 @@ def listings() -> Mapping[str, Listing]:
 
 
 def _read(wanted: Sequence[list[Mapping[str, Listing]]]) -> None:
-    """Once for all requests that find them forgotten at the same time."""
+    """Read the venues once for all requests that find the cached ones expired at the same time."""
     enabled = Venue.objects.filter(enabled=True).order_by("code")
     found = {venue.code: Listing(venue.code, venue.is_default, capabilities_if_usable(venue)) for venue in enabled}
     for each in wanted:
@@ -50,7 +50,7 @@ _readings = Batcher(_read, most=MOST_READINGS)
 
 
 def capabilities_if_usable(venue: Venue) -> Capabilities | None:
-    """What the venue can do; None where its row names no adapter that works, which is logged."""
+    """What the venue can do. None if its adapter cannot be opened, which is logged."""
     try:
         return capabilities_of(venue.adapter, venue.settings)
     except (LookupError, ValueError) as error:

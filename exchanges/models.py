@@ -72,13 +72,13 @@ class Venue(models.Model):
 
     @property
     def open_circuit(self) -> "VenueHealth | None":
-        """Its health while it is in trouble: silent, paused or locked out."""
+        """The venue's health while it is in trouble: silent, paused or locked out."""
         health = self.known_health
         return health if health and health.retry_at else None
 
 
 class VenueHealth(models.Model):
-    """A venue's circuit and its bucket of sends, shared by all workers. Written by `exchanges.circuit` alone.
+    """A venue's circuit and its rate limit, shared by all workers. Only `exchanges.circuit` writes it.
 
     `trouble` says why nothing is sent to it, `opened_at` since when, `last_error` what it said. Nothing is sent
     before `retry_at`, and one probe after it. `paused_until` is what the venue asked for.
@@ -95,9 +95,9 @@ class VenueHealth(models.Model):
     opened_at = models.DateTimeField(null=True)
     retry_at = models.DateTimeField(null=True)
     paused_until = models.DateTimeField(null=True)
-    probes = models.IntegerField(default=0)  # that failed since the circuit opened: the wait doubles with each
+    probes = models.IntegerField(default=0)  # failed probes since the circuit opened; the wait doubles with each
     last_error = models.CharField(max_length=500, blank=True, default="")
-    tokens = models.FloatField(default=0.0)  # sends saved up, at `tokens_at`
+    tokens = models.FloatField(default=0.0)  # sends that were available at `tokens_at`
     tokens_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:

@@ -14,8 +14,8 @@ ADAPTERS: dict[str, Callable[[Mapping[str, Any]], Venue]] = {
 def open_venue(adapter: str, settings: Mapping[str, Any]) -> Venue:
     """Make the adapter named, with a venue row's settings, for the running event loop.
 
-    Raises: LookupError for an adapter that is not installed, ValueError for settings it cannot use, and nothing else:
-    whoever opens several venues goes on with the others.
+    Raises: LookupError for an adapter that is not installed, ValueError for settings it cannot use, and nothing else: a
+    caller that opens several venues can continue with the others.
     """
     try:
         make = ADAPTERS[adapter]
@@ -26,7 +26,7 @@ def open_venue(adapter: str, settings: Mapping[str, Any]) -> Venue:
     except ValueError:
         raise
     except Exception as error:
-        # Not its words: they may repeat a setting, which may be a secret.
+        # The adapter's message is left out: it may repeat a setting, which may be a secret.
         raise ValueError(f"the adapter cannot use these settings ({type(error).__name__})") from None
 
 

@@ -1,4 +1,4 @@
-"""The verbs on venues. Each owns its transaction, takes the actor and a reason, and leaves a VenueEvent behind."""
+"""Halts and resumes venues. Each function owns its transaction, takes actor and reason, and writes a VenueEvent."""
 
 import logging
 
@@ -31,7 +31,7 @@ class NotHalted(VenueNotChanged):
 def halt_venue(code: str, *, actor: str, reason: str) -> Venue:
     """Stop sending orders to a venue; they are still accepted, and wait.
 
-    Requests under way are not called back. Raises: UnknownVenue, AlreadyHalted.
+    Requests in flight are not withdrawn. Raises: UnknownVenue, AlreadyHalted.
     """
     reason, actor = kept_reason(reason), storable(actor, MAX_ACTOR)
     with transaction.atomic():
@@ -49,7 +49,7 @@ def halt_venue(code: str, *, actor: str, reason: str) -> Venue:
 def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
     """Send orders to a halted venue again; those that waited are due at once.
 
-    One in trouble is probed at once: this is how to end a pause that a venue asked for in error.
+    A venue in trouble is probed at once, which ends a pause that it asked for in error.
 
     Raises: UnknownVenue, NotHalted.
     """
@@ -67,7 +67,7 @@ def resume_venue(code: str, *, actor: str, reason: str) -> Venue:
 
 
 def _locked(code: str) -> Venue:
-    """The venue's row, locked, so that of two operators at once one finds it halted already."""
+    """Read and lock the venue's row, so that the second of two operators finds it already halted."""
     venue = Venue.objects.select_for_update().filter(pk=storable(code)).first()
     if venue is None:
         known = ", ".join(Venue.objects.values_list("code", flat=True)) or "none"

@@ -1,4 +1,4 @@
-"""A venue's settings on its page: a JSON object whose secrets are shown as dots, and stay what they are."""
+"""A venue's settings on its page: a JSON object whose secrets are shown as dots and kept as they are."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _SECRET = re.compile(r"key|secret|token|passw|passphrase|credential|auth", re.IG
 
 
 class SettingsField(forms.CharField):
-    """Gives the object itself. What is shown is masked; where the mask comes back, `unmasked` puts the secret."""
+    """Returns the object itself. Secrets are shown masked; if a mask is sent back, `unmasked` restores the secret."""
 
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 6, "spellcheck": "false"})
 
@@ -54,7 +54,7 @@ def masked(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unmasked(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with what is stored in the place of each mask. Raises: ValidationError, where nothing is."""
+    """`settings` with each mask replaced by the stored secret. Raises: ValidationError, if none is stored."""
     whole: dict[str, Any] = {}
     for name, value in settings.items():
         before = stored.get(name) if isinstance(stored, Mapping) else None

@@ -35,7 +35,7 @@ FAILED = Q(status=Status.FAILED)
 
 
 def doubtful() -> Q:
-    """In doubt for too long, though the venue is asked about them: nothing has answered."""
+    """Orders that have been in doubt for too long, because no look-up has decided about them."""
     return LOOKED_UP & Q(updated_at__lte=Now() - timedelta(seconds=DOUBTFUL_SECONDS))
 
 
@@ -82,7 +82,7 @@ ORDER BY orders DESC, since
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Orders by what they wait for, each counted up to COUNTED_TO, and how long ago a worker gave a sign."""
+    """Orders by what they wait for, each counted up to COUNTED_TO, and the age of the last heartbeat."""
 
     failed: int
     parked: int
@@ -110,21 +110,21 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that needs a person: in a word or two, in a sentence, and what to do about it."""
+    """One problem that needs a person: its name, a sentence about it, and what to do."""
 
     head: str
     sentence: str
     advice: str
     since: datetime | None = None
     venue: str = ""
-    """The venue that it concerns, if it is one's."""
+    """The venue that it concerns, if it concerns one."""
     orders: int = 0
     """How many orders it holds up."""
 
 
 def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
-    """Why a person should look at this venue, from its row, its health's and its queue. Whatever else a venue can
-    suffer from belongs here."""
+    """Why a person should look at this venue, from its row, its circuit and its queue. A new kind of trouble belongs
+    here."""
     circuit = venue.open_circuit
     if venue.halted:
         halted_by = venue.halted_by.removeprefix("operator:")
@@ -136,7 +136,7 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
             venue=venue.pk,
             orders=queue.waiting,
         )
-        # To resume it helps nobody while it lets us in no more. Whatever else was wrong passes by itself.
+        # Resuming is useless while the venue refuses our credentials. All other trouble ends by itself.
         locked_out = circuit is not None and circuit.trouble == VenueHealth.Trouble.LOCKED_OUT
         return [halt, *(_circuit_troubles(circuit, queue) if circuit and locked_out else [])]
     if circuit:
@@ -157,7 +157,7 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
 
 
 def _circuit_troubles(circuit: VenueHealth, queue: Queue) -> list[Trouble]:
-    """What an open circuit needs a person for: nothing, if the venue asked for a pause that is soon over."""
+    """Why an open circuit needs a person. The list is empty if the venue asked for a pause that is soon over."""
     venue, error = circuit.venue_id, circuit.last_error
     match circuit.trouble:
         case VenueHealth.Trouble.LOCKED_OUT:
@@ -190,7 +190,7 @@ def _circuit_troubles(circuit: VenueHealth, queue: Queue) -> list[Trouble]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known about orders, venues and workers, all asked for together."""
+    """What is known about orders, venues and workers, all read together."""
 
     counts: Counts
     venues: Sequence[Venue]
@@ -205,14 +205,14 @@ class State:
         return min((queue.due_at for queue in self.queues.values() if queue.due_at), default=None)
 
     def troubles(self) -> list[Trouble]:
-        """Of the system and the venues; what single orders need is in `groups()`."""
+        """The troubles of the system and the venues. Those of single orders are in `groups()`."""
         troubles = [] if self.counts.worker_runs else [self._no_worker()]
         for venue in self.venues:
             troubles += venue_troubles(venue, self.queues.get(venue.pk, NO_QUEUE))
         return troubles
 
     def heads(self) -> list[str]:
-        """All that needs a person, each in a word or two."""
+        """The names of everything that needs a person."""
         counts = self.counts
         needs = ((counts.failed, "failed"), (counts.parked, "parked"), (counts.doubtful, "in doubt"))
         return [trouble.head for trouble in self.troubles()] + [
@@ -243,16 +243,16 @@ def state() -> State:
 
 
 class Group(NamedTuple):
-    """Orders of one venue that need a person for one cause: one decision."""
+    """Orders of one venue that need a person for the same cause, and so one decision."""
 
     need: str
     """failed, parked or doubtful."""
     venue: str
     cause: str
-    """The code that their last errors begin with, or the whole of it where it has none."""
+    """The code at the beginning of their last errors, or the whole error if it has no code."""
     orders: int
     since: datetime
-    """Since when the first of them is as it is."""
+    """The time since which the first of them has needed a person."""
     newest: UUID
     error: str
     """The newest one's last error."""
@@ -265,7 +265,7 @@ def groups() -> list[Group]:
 
 
 def caused_by(cause: str) -> Q:
-    """Orders whose last error is of that cause, as Group says."""
+    """Orders whose last error has this cause (see Group)."""
     if not cause:
         return Q(last_error="")
     return Q(last_error=cause) | Q(last_error__startswith=f"{cause}:")
@@ -280,7 +280,7 @@ def _orders_wait(count: int) -> str:
 
 
 def failed_orders(*, venue: str | None, accepted_before: datetime | None, error: str | None) -> QuerySet[Order]:
-    """Failed orders, oldest first; `error` is a text within their last error, in any case."""
+    """Failed orders, oldest first; `error` is a text within their last error; its case does not matter."""
     orders = Order.objects.filter(FAILED).order_by("pk")
     if venue is not None:
         orders = orders.filter(venue_id=venue)

@@ -4,9 +4,9 @@
     beat 2  send them, hundreds at once, with no transaction open
     beat 3  record what came of them, many in one statement
 
-One engine serves all venues in one event loop. Each venue has its own room for requests under way, so a slow
-or dead venue fills its own room and delays no other. The database is used from two threads, one that claims
-and one that records, so that neither waits for the other and the loop waits for neither.
+One engine serves all venues in one event loop. Each venue has its own limit of requests in flight, so a slow or dead
+venue reaches its own limit and delays no other. The database is used from two threads, one that claims and one that
+records, so that neither waits for the other and the loop waits for neither.
 """
 
 import asyncio
@@ -48,32 +48,32 @@ T = TypeVar("T")
 ACTOR = "system:placement"
 LARGEST_CLAIM = 256
 GATHER_SECONDS = 0.004
-"""With many requests under way their outcomes are gathered this long and written together."""
+"""When many requests are in flight, their outcomes are gathered for this long and written together."""
 BUSY = 8
-"""Requests under way from which on gathering is worth its wait."""
+"""With more requests in flight than this, gathering outcomes is worth the wait."""
 DATABASE_RETRY_SECONDS = 0.5
 
 HELD_BACK = NotSent("held_back", "The venue said that it takes nothing now.", trouble=VenueTrouble.PAUSED)
-"""Of an order that was claimed before the venue said so."""
+"""The error of an order that was claimed before the venue said that it takes nothing."""
 
 
 def clock() -> float:
-    """Seconds that pass while the machine sleeps, too: leases run on meanwhile."""
+    """Seconds on a clock that also runs while the machine sleeps, because leases do."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass
 class ServedVenue:
-    """One venue while it is being served: its adapter and its room for requests under way."""
+    """One venue while it is being served: its adapter and its requests in flight."""
 
     row: VenueToServe
     venue: Venue
     in_flight: int = 0
     closed_at: float = -math.inf
-    """Claims made before this are not sent: since then the venue has said that it takes nothing, and the row knows.
-    Infinite while that is yet to be written; nothing is claimed meanwhile."""
+    """Orders claimed before this time are not sent: the venue has since said that it takes nothing, and its row says
+    so. It is infinite until that is written; nothing is claimed meanwhile."""
     wants_more: bool = False
-    """The last claim left orders behind, for want of room here."""
+    """The last claim may have left orders behind because too many requests were in flight."""
     capabilities: Capabilities = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class ServedVenue:
 
 
 class DatabaseThread:
-    """A thread of its own with a Django connection of its own, to call the lifecycle from an event loop."""
+    """Calls functions in a thread with its own Django connection, so that an event loop can use the database."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
@@ -108,7 +108,7 @@ class DatabaseThread:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
     async def until_done(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call, again and again while the database is away."""
+        """Call the function, and repeat the call while the database is away."""
         while True:
             try:
                 return await self(function, *args, **kwargs)
@@ -122,8 +122,8 @@ class DatabaseThread:
         self._thread.shutdown()
 
 
-# Django's `connection` stands for the connection of the thread that looks at it: only inside a function that
-# runs in a DatabaseThread is it that thread's.
+# Django's `connection` is the connection of the current thread. These functions must run in the DatabaseThread whose
+# connection they mean.
 def _connect() -> None:
     connection.ensure_connection()
 
@@ -133,7 +133,7 @@ def _disconnect() -> None:
 
 
 class Engine:
-    """Places due orders. One per process; `run()` serves until there is nothing left, or its time is up."""
+    """Places due orders. A process has one engine; `run()` serves until no order is left or its time is up."""
 
     def __init__(self) -> None:
         self.claims = DatabaseThread("claims")
@@ -143,7 +143,7 @@ class Engine:
         self._attempts: list[Attempt] = []
         self._wake = asyncio.Event()
         self._writing = False
-        self._limited = False  # a claim got less than it wanted: perhaps for what is not recorded yet
+        self._limited = False  # a claim got less than it wanted, perhaps because outcomes are not recorded yet
         self._outcome = asyncio.Event()
         self._over = False
         self._recorder: asyncio.Task[None] | None = None
@@ -155,7 +155,7 @@ class Engine:
         await self.records(_connect)
 
     async def close(self) -> None:
-        """Let go of the database. The engine cannot run again."""
+        """Close the database connections. The engine cannot run again."""
         await self.claims.close()
         await self.records.close()
 
@@ -170,11 +170,11 @@ class Engine:
     ) -> None:
         """Place due orders for `seconds` at most, and until none has been due for `linger` seconds.
 
-        `hand_over` is called when no more will be claimed, with the last requests still under way: another
-        process may go on from there. `recorded` is told the orders of every written batch.
+        `hand_over` is called when the engine will claim no more, while its last requests are still in flight: another
+        process may start to claim then. `recorded` is called with the orders of every batch that was written.
 
-        Raises whatever keeps it from claiming or from recording, when the requests under way have ended; outcomes
-        that were not written then are left to the leases of their orders.
+        Raises the error that stopped it from claiming or recording, after the requests in flight have ended. An order
+        whose outcome was not written becomes unconfirmed when its lease expires.
         """
         self._recorded, self._over, self._writing = recorded, False, False
         self._attempts.clear()
@@ -214,7 +214,7 @@ class Engine:
         while (now := time.monotonic()) < end and not stopping():
             self._wake.clear()
             if self._recorder.done():
-                return  # what it raised ends the run: nothing more is sent whose outcome nobody writes
+                return  # its error ends the run: no order may be sent if its outcome will not be written
             if await self._claim_once():
                 idle_since = None
                 continue
@@ -224,7 +224,7 @@ class Engine:
                 idle_since = now
             elif now - idle_since >= linger:
                 return
-            # Woken by the doorbell, and by answers that make room; the time-out serves back-offs and `stopping`.
+            # The doorbell and answers that make room wake this loop. The time-out is for back-offs and `stopping`.
             wait = min(0.25, linger) if idle_since is not None else 0.25
             try:
                 await asyncio.wait_for(self._wake.wait(), wait)
@@ -232,7 +232,7 @@ class Engine:
                 pass
 
     async def _claim_once(self) -> int:
-        """Claim for every venue that has due orders and room, and start sending. Says how many there were."""
+        """Claim for every venue with due orders and room, and start sending. Returns how many orders were claimed."""
         rooms = {}
         for code, served in self._served.items():
             rooms[code] = min(served.room, LARGEST_CLAIM) if served.worth_a_claim and not served.is_closed else 0
@@ -246,10 +246,10 @@ class Engine:
         return count
 
     async def _open(self, row: VenueToServe) -> bool:
-        """Open a venue's adapter, for the run. Says whether it could be."""
+        """Open a venue's adapter for this run. Returns whether that succeeded."""
         try:
             self._served[row.code] = ServedVenue(row, open_venue(row.adapter, row.settings))
-        except Exception as error:  # whatever an adapter makes of its settings, it is no other venue's trouble
+        except Exception as error:  # an adapter that fails on its settings must not affect other venues
             await self.claims.until_done(placement.shut_out, row.code, error=str(error))
             return False
         return True
@@ -282,7 +282,7 @@ class Engine:
                 self._wake.set()
         answered = None if error is HELD_BACK else error is None or error.answered
         if answered is None:
-            error = None  # it says nothing of the venue
+            error = None  # it says nothing about the venue
         elif error and error.trouble:
             served.closed_at = math.inf
         self._attempts.append(Attempt(step, served.row.code, answered, permit, order.attempt, error))
@@ -293,17 +293,17 @@ class Engine:
     ) -> tuple[Step, VenueError | None]:
         """Send once. Returns what that means for the order, and what kept it from being acknowledged.
 
-        The lease began between `asked_at` and `claimed_at`: the first is the safe side for sending, the second for
-        what may still be valid at the venue.
+        The lease began between `asked_at` and `claimed_at`. The earlier time is safe for deciding whether to send, the
+        later one for deciding how long the request may be valid at the venue.
         """
         capabilities, lease = served.capabilities, settings.PLACEMENT_LEASE_SECONDS
         started = clock()
         error: VenueError
         if asked_at < served.closed_at:
             error = HELD_BACK
-        # Twice the deadline: a call may wait as long again for a connection.
+        # Twice the deadline, because a call may wait one more deadline for a connection.
         elif started - asked_at > lease - 2 * capabilities.deadline_seconds:
-            # This process stood still. The fence makes a late answer harmless; better not to send late at all.
+            # This process was suspended. The fence makes a late answer harmless, but not sending late is better.
             error = NotSent("late", "The process was held up; the lease is too short.", answered=True)
         else:
             crash.point("after_mark")
@@ -328,7 +328,7 @@ class Engine:
     # ---- beat 3 ----
 
     async def _record(self) -> None:
-        """Write outcomes as they come, until the run is over and none is left."""
+        """Write outcomes as they arrive, until the run is over and none is left."""
         while self._attempts or not self._over:
             await self._outcome.wait()
             if len(self._calls) > BUSY:
@@ -346,7 +346,7 @@ class Engine:
                     self._wake.set()
 
     async def _write(self, attempts: list[Attempt]) -> list[MovedOrder]:
-        """Write outcomes together. One that cannot be written is found by halves, so that it holds up no other."""
+        """Write outcomes together. One that cannot be written is found by bisection and blocks no other."""
         try:
             return await self.records.until_done(placement.record_attempts, attempts, actor=ACTOR)
         except Exception as error:
@@ -356,7 +356,7 @@ class Engine:
             return await self._write(attempts[:half]) + await self._write(attempts[half:])
 
     async def _write_as_unknown(self, attempt: Attempt, error: Exception) -> list[MovedOrder]:
-        """What cannot be written as it is, is not known: the venue is asked again, what it said is kept in words."""
+        """Record an outcome that cannot be written as unknown: its text is kept, and the venue is asked again."""
         step, capabilities = attempt.step, self._served[attempt.venue].capabilities
         said = f"{step.venue_order_id} {step.reason}".strip()
         unknown = Step(
@@ -379,7 +379,7 @@ class Engine:
             return []
 
     def _reopen(self, attempts: list[Attempt]) -> None:
-        """From here on the rows tell whether a venue that took nothing may be sent to."""
+        """Let the rows decide again whether orders may be sent to a venue that took nothing."""
         for attempt in attempts:
             if attempt.error and attempt.error.trouble:
                 self._served[attempt.venue].closed_at = clock()
@@ -396,17 +396,17 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class VenueClaim:
-    """What one venue's claim came to."""
+    """The result of one claim for one venue."""
 
     row: VenueToServe
     wanted: int
     asked_at: float
-    """Before the leases began: of the very try that succeeded, if the database was away."""
+    """A time before the leases began. If the claim was repeated, it belongs to the repetition that succeeded."""
     claim: placement.Claim
 
 
 def _claim_due(rooms: Mapping[str, int]) -> list[VenueClaim]:
-    """Claim for the venues that have due orders and room, in one visit to the database's thread.
+    """Claim for the venues that have due orders and room, in one call on the database thread.
 
     A venue that is not among `rooms` is only reported: it has yet to be opened.
     """
@@ -431,7 +431,8 @@ def _claim_due(rooms: Mapping[str, int]) -> list[VenueClaim]:
 
 
 def new_order(order: MovedOrder) -> NewOrder:
-    """What the venue is told. Its `client_order_id` is our id: a client's own is unique only among its orders."""
+    """The order as the venue gets it. Its `client_order_id` is our id: a client's own is unique only for that
+    client."""
     assert order.lease_expires_at is not None, "only a claimed order is sent"
     return NewOrder(
         **order.terms(),

@@ -1,7 +1,7 @@
-"""What clients are told of an order's trouble: a stable code and a sentence, and a venue's own refusal in its words.
+"""What clients are told about an order's trouble: a stable code and a sentence, or the venue's own refusal.
 
-A row and its history hold more, for operators: addresses, a library's messages, what an operator noted. None of that
-is a client's business, so nothing of it is passed on but what stands here.
+A row and its history hold more, for operators: addresses, a library's messages, what an operator noted. Clients must
+not see that, so only the texts in this module are passed on.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def last_error(status: str, stored: str) -> str:
 
 
 def reason(event: str, actor: str, stored: str) -> str:
-    """A sentence for a step of the history, whose name is its code. A client's own words are as they were."""
+    """A sentence for a step of the history; its code is the name of the step. A client's own reason is not changed."""
     if event == Event.REJECTED_BY_VENUE or actor.startswith("client:"):
         return stored
     return BY_EVENT.get(event, "")

@@ -7,7 +7,7 @@ from stdnum import isin
 
 SHAPE = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
 SPECIAL_PREFIXES = ("EU", "QS", "QT", "XA", "XB", "XC", "XD", "XF", "XK", "XS")
-"""The prefixes that python-stdnum takes besides the country codes of ISO 3166: it does not publish them."""
+"""The prefixes that python-stdnum accepts in addition to the country codes of ISO 3166. It does not export them."""
 
 _TICKER = re.compile(r"[A-Za-z]{1,6}([.\-][A-Za-z]{1,2})?")
 
@@ -22,7 +22,7 @@ def is_isin(text: str) -> bool:
 
 
 def why_not(text: str) -> str:
-    """What keeps a text from being an ISIN, for who sent it."""
+    """Why a text is not an ISIN, as a message for its sender."""
     if SHAPE.fullmatch(text):
         right = isin.calc_check_digit(text[:11])
         if not isin.is_valid(text[:11] + right):

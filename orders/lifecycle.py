@@ -61,19 +61,19 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
     (SUBMITTING,  Event.NOT_SENT):           PENDING,      # proved: back off, count the failure
     (SUBMITTING,  Event.VENUE_UNREACHABLE):  PENDING,      # proved, and no fault of the order: costs no attempt
     (SUBMITTING,  Event.TURNED_AWAY):        PENDING,      # likewise: the venue takes nothing from us now
-    (SUBMITTING,  Event.OUTCOME_UNKNOWN):    UNCONFIRMED,  # also: the lease ran out
+    (SUBMITTING,  Event.OUTCOME_UNKNOWN):    UNCONFIRMED,  # also when the lease expired
     (UNCONFIRMED, Event.ACKNOWLEDGED):       PLACED,
     (UNCONFIRMED, Event.REJECTED_BY_VENUE):  REJECTED,
     (UNCONFIRMED, Event.NOT_SENT):           PENDING,      # late proof, of the very attempt that was in question
     (UNCONFIRMED, Event.VENUE_UNREACHABLE):  PENDING,      # likewise
     (UNCONFIRMED, Event.TURNED_AWAY):        PENDING,      # likewise
     (UNCONFIRMED, Event.NOT_FOUND):          PENDING,      # only where the venue's class makes a re-send safe
-    (UNCONFIRMED, Event.MARKED_PLACED):      PLACED,       # an operator's word, after a second look at the venue
-    (UNCONFIRMED, Event.MARKED_NOT_PLACED):  FAILED,       # likewise; requeue or cancel is the operator's next word
+    (UNCONFIRMED, Event.MARKED_PLACED):      PLACED,       # an operator's statement, after asking the venue again
+    (UNCONFIRMED, Event.MARKED_NOT_PLACED):  FAILED,       # likewise; the operator requeues or cancels next
     (PENDING,     Event.ATTEMPTS_EXHAUSTED): FAILED,       # never from a doubtful state, so a requeue is safe
     (PENDING,     Event.PLACE_BY_PASSED):    EXPIRED,      # never a late placement
     (PENDING,     Event.RESEND_WINDOW_PASSED): UNCONFIRMED,  # the venue would not know a re-send for what it is
-    (PENDING,     Event.RESEND_GIVEN_UP):    UNCONFIRMED,  # in doubt, and not to be sent again: parked, and asked on
+    (PENDING,     Event.RESEND_GIVEN_UP):    UNCONFIRMED,  # in doubt, must not be sent again: parked; look-ups continue
     (PENDING,     Event.CANCEL_REQUESTED):   CANCELED,     # nothing was sent, or all of it proved not sent
     (FAILED,      Event.REQUEUED):           PENDING,
     (FAILED,      Event.CANCEL_REQUESTED):   CANCELED,
@@ -86,15 +86,15 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
 # fmt: on
 
 LONGEST_DELAY_SECONDS = 86_400.0
-"""No step puts an order off for longer, whatever a venue or its settings say; a wrong one heals within a day."""
+"""No step delays an order for longer than this, whatever a venue or its settings say: errors end within a day."""
 
 NOT_IN_DOUBT = (Event.CANCEL_REQUESTED, Event.ATTEMPTS_EXHAUSTED, Event.PLACE_BY_PASSED)
-"""An order of which an attempt may still arrive is not called ended on our word (found by docs/model)."""
+"""While an attempt of an order may still arrive, the order does not end by our decision (found by docs/model)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class NewRow(Terms):
-    """An order to store, complete and valid: what `accept()` inserts. `actor` is whoever submits it."""
+    """An order to store, complete and valid: what `accept()` inserts. `actor` names who submits it."""
 
     actor: str
     id: UUID
@@ -129,7 +129,7 @@ class Step:
 
 @dataclass(slots=True)
 class MovedOrder(Terms):
-    """An order that took a step, as it stands after it."""
+    """An order after a step that changed it."""
 
     id: UUID
     event: str
@@ -143,7 +143,7 @@ class MovedOrder(Terms):
     lease_expires_at: datetime | None
     client_order_id: str
     age_seconds: float
-    """From when it was accepted to this step."""
+    """Seconds from the acceptance of the order to this step."""
 
 
 class Advance(NamedTuple):
@@ -171,7 +171,7 @@ _MANY_ROWS = "SELECT r.*, (SELECT {}) AS now FROM json_to_recordset(%(rows)s::js
 
 
 def _store(source: str) -> str:
-    """The statement that stores new orders with their first events. `source` yields the rows, and one time for all."""
+    """The statement that stores new orders with their first events. `source` yields the rows, with one time for all."""
     return f"""
 WITH wanted AS ({source}), stored AS (
     INSERT INTO orders_order ({", ".join(_NEW_COLUMNS)}, status, version, attempt, failures, in_doubt, venue_order_id,
@@ -292,14 +292,13 @@ _ADVANCE, _CLAIM, _SWEEP, _OVERTAKE = map(_move, (_GIVEN, _DUE, _LEASE_RAN_OUT, 
 def accept(rows: Sequence[NewRow]) -> dict[UUID, datetime]:
     """Store new orders as pending, each with its first event, in one statement.
 
-    Returns the ids that were stored with the time of it. An id left out is one whose owner has an order of
-    that `client_order_id` already; nothing was written for it.
+    Returns the ids that were stored, with the time of storing. An id is missing if its owner already has an order with
+    that `client_order_id`; nothing was written for it.
     """
     if len(rows) == 1:
         stored = fetch(_ACCEPT_ONE, _as_given(rows[0]))
     else:
-        # In the order of their key, so that two statements with the same orders wait for each other, and do not
-        # deadlock.
+        # Sorted by their key, so that two statements with the same orders wait for each other and do not deadlock.
         ordered = sorted(rows, key=lambda row: (row.owner_id, row.client_order_id))
         stored = fetch(_ACCEPT_MANY, {"rows": _document([_as_given(row) for row in ordered])})
     return {id_: at for ids, at in stored for id_ in ids}
@@ -310,14 +309,14 @@ def _as_given(row: NewRow) -> dict[str, Any]:
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For json_to_recordset(). Decimals are strings in it, as exact as they are."""
+    """Encode rows for json_to_recordset(). Decimals become strings, so that they stay exact."""
     return orjson.dumps(rows, default=str).decode()
 
 
 def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -> list[MovedOrder]:
     """Take up to `limit` due orders of a venue for `lease` seconds, longest due first.
 
-    No more than `in_flight` are under way afterwards, if claims for a venue follow one another. Two callers never
+    At most `in_flight` are in flight afterwards, if claims for a venue follow one another. Two callers never
     get the same order. Commit before sending anything. Whether the venue may be sent to at all is for the caller
     to ask (exchanges.circuit).
     """
@@ -326,13 +325,13 @@ def claim(venue: str, *, limit: int, in_flight: int, lease: float, actor: str) -
 
 
 def sweep(venue: str, *, delay: float | None, limit: int, actor: str) -> list[MovedOrder]:
-    """Make up to `limit` orders whose lease ran out unconfirmed, to be looked up in `delay` seconds."""
+    """Make up to `limit` orders with an expired lease unconfirmed; they are looked up in `delay` seconds."""
     reason = "The attempt ended without a result: its lease ran out."
     return _run(_SWEEP, {"venue": venue, "delay": _bounded(delay), "limit": limit, "reason": reason, "actor": actor})
 
 
 def overtake(*, limit: int, actor: str) -> list[MovedOrder]:
-    """Take up to `limit` pending orders that time overtook out of the queue: expired, or to be looked up."""
+    """Take up to `limit` pending orders whose time is over out of the queue: they expire, or are looked up."""
     return _run(_OVERTAKE, {"limit": limit, "actor": actor})
 
 
@@ -363,7 +362,7 @@ def _as_row(step: Step) -> dict[str, Any]:
 
 
 def _bounded(seconds: float | None) -> float | None:
-    """So that no time is written that lies beyond any use, or that Python cannot read; NaN is taken for 0."""
+    """Limit a delay, so that no useless time is written and none that Python cannot read. NaN becomes 0."""
     return None if seconds is None else min(max(0.0, seconds), LONGEST_DELAY_SECONDS)
 
 
@@ -375,8 +374,8 @@ def _run(statement: str, parameters: dict[str, Any]) -> list[MovedOrder]:
 
 PARKED_FIRST_SECONDS = 60.0
 PARKED_LONGEST_SECONDS = 3600.0
-"""A parked order is asked about again when it has been parked for as long again, which doubles the wait each time,
-within these bounds. Whoever decides late finds the venue's latest word, and the venue is not pestered meanwhile."""
+"""The time between look-ups of a parked order doubles each time, within these bounds. So an operator who decides late
+finds a recent answer of the venue, and the venue is not asked too often."""
 
 _UNTIL_ASKED_AGAIN = f"""LEAST({PARKED_LONGEST_SECONDS}, GREATEST({PARKED_FIRST_SECONDS},
     extract(epoch FROM statement_timestamp() - o.parked_at))) * interval '1 second'"""
@@ -407,8 +406,8 @@ class LookUp(NamedTuple):
 def claim_lookups(venue: str, *, limit: int, seconds: float) -> list[LookUp]:
     """Choose unconfirmed orders that are due to be looked up, those that are parked last.
 
-    The next look-up is put off by `seconds`, of a parked order by what is due to it. No status changes, so no event
-    is written.
+    The next look-up is delayed by `seconds`, and that of a parked order by its own longer time. No status changes, so
+    no event is written.
     """
     found: list[LookUp] = []
     with connection.cursor() as cursor:
@@ -437,7 +436,7 @@ UPDATE orders_order o SET next_attempt_at = statement_timestamp() + %(seconds)s 
 
 
 def park(orders: Sequence[LookUp], *, error: str) -> None:
-    """Leave unconfirmed orders to an operator. From now on only evidence moves them by itself."""
+    """Leave unconfirmed orders to an operator. After this, a look-up moves them only if it finds evidence."""
     _put_off(_PARK, orders, error=error)
 
 
@@ -459,7 +458,7 @@ def _ahead(column: str, bound: str, condition: str) -> str:
 
 
 def _not_ahead(column: str) -> str:
-    """The column's value, or now if that is sooner. LEAST would make a time of a NULL."""
+    """The column's value, or the present time if that is earlier. LEAST would turn a NULL into a time."""
     return f"CASE WHEN o.{column} > statement_timestamp() THEN statement_timestamp() ELSE o.{column} END"
 
 
@@ -484,13 +483,13 @@ FROM (
 
 
 def pull_back(venue: str, *, furthest: float, settle: float, lease: float, stamped: bool, limit: int) -> int:
-    """Have what was put off for longer than anything puts it off happen now. Returns how many orders those were.
+    """Correct times that are further ahead than the longest delay. Returns how many orders had one.
 
-    Their times were written while the database's clock was ahead. `furthest` is the most seconds that anything puts
-    an order of this venue off. A pending order is due at once, an unconfirmed one after `settle` seconds, and an
-    attempt keeps a whole `lease`: it may have begun just now. A venue that goes by a request's own stamp
-    (`stamped`) takes that request until the time written, so there the question stays open as long. How much of a
-    window for re-sends is left nobody knows any more, so it counts as over.
+    They were written while the database's clock was ahead. `furthest` is the longest delay, in seconds, of an
+    order of this venue. A pending order is due at once, an unconfirmed one after `settle` seconds, and an attempt keeps
+    a whole `lease`: it may have begun just now. A venue that checks the time in a request (`stamped`) accepts the
+    request until that time, so such an order stays unconfirmed until then. It is no longer known how much of a window
+    for re-sends is left, so the window counts as over.
     """
     bounds = {"furthest": furthest, "furthest_parked": furthest + PARKED_LONGEST_SECONDS}
     with connection.cursor() as cursor:

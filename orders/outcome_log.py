@@ -1,8 +1,8 @@
-"""What the log says of attempts and look-ups. The history of an order has every one of them.
+"""Logs attempts and look-ups. The history of an order has every one of them.
 
 A line for each failed attempt would bury everything else: a venue that turns its orders away makes ten of them for
-each order. So the first says that a venue is in trouble, and the rest are counted. A count is told after a minute,
-then ever more rarely, and when orders have been placed there without a failure for a while.
+each order. So the first line says that a venue is in trouble, and further failures are counted. The count is logged
+after a minute, then less and less often, and once orders have been placed there without a failure for a while.
 
 Each process counts what it has recorded itself.
 """
@@ -28,9 +28,9 @@ QUIET_SECONDS = 10.0
 shorter, a venue that fails now and then would begin and end its trouble all the time."""
 
 LATE_SECONDS = 1.0
-"""An order that waited longer than this, from its acceptance on, before the call that placed it. It takes some
-milliseconds where nothing is wrong, and 20 to 100 under load: this one was retried, looked up, or held back. The
-venue's own time does not count: one that takes two seconds for every order is slow, and no order late."""
+"""An order is late if it waited longer than this from its acceptance to the call that placed it. The wait is a few
+milliseconds normally, and 20 to 100 under load: a late order was retried, looked up or held back. The venue's own time
+does not count: one that takes two seconds for every order is slow, and no order late."""
 
 MOST_LINES = 10
 WINDOW_SECONDS = 60.0
@@ -61,7 +61,7 @@ class OutcomeLog:
         self._windows: dict[tuple[str, str, int], _Window] = {}
 
     def tell(self, moved: Iterable[MovedOrder], steps: Mapping[UUID, Step]) -> None:
-        """Log what orders came to, of which the steps are what was to be recorded."""
+        """Log the outcomes of orders. The steps are those that had to be recorded."""
         with self._lock:
             now = self._clock()
             self._close_windows(now)
@@ -130,6 +130,6 @@ def _order_fields(order: MovedOrder) -> dict[str, Any]:
 
 
 def _trouble_fields(venue: str, trouble: _Trouble) -> dict[str, Any]:
-    """Counted from when the trouble began."""
+    """Failures since the trouble began."""
     seconds = round(trouble.heard - trouble.began)
     return {"venue": venue, "failures": trouble.failures.total(), **trouble.failures, "seconds": seconds}

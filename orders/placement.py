@@ -1,6 +1,6 @@
-"""Placement, as the rows see it: orders are claimed for an attempt, and what it came to is written.
+"""Placement in the database: orders are claimed for an attempt, and its outcome is written.
 
-The jobs come through here. Each function owns its transaction; sending is the engine's.
+The jobs use this module. Each function owns its transaction; the engine sends the orders.
 """
 
 import logging
@@ -33,7 +33,7 @@ NO_CLAIM = Claim([], circuit.NONE)
 def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
     """Take up to `wanted` due orders for an attempt each, as many as the venue's circuit and limits admit.
 
-    Claims for one venue follow one another: what is under way is counted with no other claim in between.
+    Claims for one venue follow one another, so that no other claim happens while the orders in flight are counted.
     """
     orders: list[MovedOrder] = []
     with transaction.atomic():
@@ -47,7 +47,7 @@ def claim_orders(code: str, *, wanted: int, actor: str) -> Claim:
 
 
 def shut_out(code: str, *, error: str) -> None:
-    """Have the orders of a venue wait whose row names no adapter that works; it is tried again now and then."""
+    """Make the orders of a venue wait whose adapter cannot be opened. It is tried again from time to time."""
     logger.error("Venue cannot be opened: its orders wait", extra={"venue": code, "error": error})
     with transaction.atomic():
         circuit.permit(code, 0)
@@ -56,7 +56,7 @@ def shut_out(code: str, *, error: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one attempt came to: the step for its order, and what it says about the venue.
+    """The outcome of one attempt: the step for its order, and what it says about the venue.
 
     `number` is the order's attempt, also where the step itself applies to any. `answered` None: it was not sent.
     """
@@ -70,8 +70,7 @@ class Attempt:
 
 
 def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[MovedOrder]:
-    """Write what attempts came to, for their orders and for their venues' circuits: all of them or, if one cannot
-    be written, none."""
+    """Write the outcomes of attempts for their orders and for the circuits of their venues: either all or none."""
     steps = [attempt.step for attempt in attempts]
     with transaction.atomic():
         recorded = record(steps, actor=actor)
@@ -82,7 +81,7 @@ def record_attempts(attempts: Sequence[Attempt], *, actor: str) -> list[MovedOrd
 
 
 def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
-    """The venue's own word that it takes nothing counts most; else one answer says that it is alive."""
+    """The venue's own statement that it takes nothing comes first. Otherwise one answer proves that it is alive."""
     sent = [attempt for attempt in attempts if attempt.answered is not None]
     answered = [attempt for attempt in sent if attempt.answered]
     probe = any(attempt.permit.probe for attempt in sent)
@@ -95,9 +94,9 @@ def _record_health(code: str, attempts: Sequence[Attempt]) -> None:
 
 
 def sweep_orders(*, limit: int = 1000) -> int:
-    """Make the orders whose attempt died or froze unconfirmed, and take those that time overtook out of the queue.
+    """Make orders unconfirmed whose attempt died or hung, and take orders whose time is over out of the queue.
 
-    What a clock that was ahead has put off beyond all bounds is put right. Returns how many orders were moved.
+    Correct the times that a clock set ahead has written. Returns how many orders were moved.
     """
     overtaken = lifecycle.overtake(limit=limit, actor="system:sweep")
     log_counted(logging.WARNING, "Orders overtaken by time", overtaken)

@@ -1,11 +1,11 @@
-"""What became of an order whose attempt ended without an answer: ask the venue, and decide on its word.
+"""Finds out what became of an order whose attempt ended without an answer, by asking the venue.
 
 The decision is `verdicts.conclude()`, a pure function of the venue's report and its declared capabilities. Nothing
 here guesses: a venue that does not answer leaves the order as it is, and one that cannot answer leaves it to
 an operator.
 
-Each venue is asked in a thread and an event loop of its own, while this thread claims look-ups and writes down what
-came of them. So no venue waits for another, whatever that one's adapter does.
+Each venue is asked in a worker thread with its own event loop, while this thread claims look-ups and records their
+results. So no venue waits for another, whatever the other one's adapter does.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ ASK_AGAIN_SECONDS = 5.0
 JOB_SECONDS = 15.0
 """A job takes up look-ups for this long. What is due after that is the next job's."""
 BATCH_SECONDS = 30.0
-"""A batch of look-ups takes no longer, whatever becomes of its calls: a job ends well before its time-out of 60 s."""
+"""A batch of look-ups takes at most this long, even if its calls hang: a job ends well before its time-out of 60 s."""
 POLL_SECONDS = 0.25
 """While some venue is being asked, the due orders of the others are looked for this often."""
 
@@ -54,9 +54,9 @@ Take = Callable[[VenueRow], Sequence[LookUp]]
 
 
 def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int:
-    """Look up the unconfirmed orders that are due for it, and say how many changed their status.
+    """Look up the unconfirmed orders that are due for it, and return how many changed their status.
 
-    It ends when none is due any more, or its time is up; the rest stays due. Raises: django.db.Error when the
+    It ends when no more are due or its time is up; the other orders stay due. Raises: django.db.Error when the
     database is away.
     """
     end = time.monotonic() + JOB_SECONDS
@@ -67,7 +67,7 @@ def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int
         if time.monotonic() >= end or stopping():
             return []
         capabilities = usable[row.code]
-        # A look-up that dies is repeated after a call's longest time, its wait for a connection included.
+        # If this process dies, its look-ups are repeated after the longest call, including the wait for a connection.
         seconds = 2 * capabilities.deadline_seconds + 1 if capabilities else UNUSABLE_SECONDS
         due = lifecycle.claim_lookups(row.code, limit=BATCH, seconds=seconds)
         return due if capabilities else []
@@ -112,9 +112,9 @@ VENUE_UNUSABLE = "Its venue cannot be opened: mend the venue's adapter or settin
 
 
 def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: bool) -> list[Outcome]:
-    """Ask venues about the orders that `take` gives of each, batch after batch, until it gives none of any.
+    """Ask the venues about the orders that `take` returns for each, in batches, until it returns none for any venue.
 
-    What goes wrong with one venue's orders is logged, and the venue left alone for this time; the others go on.
+    An error with one venue's orders is logged, and that venue is not asked again in this run; the others continue.
     """
     results: list[Outcome] = []
     idle = {row.code: row for row in rows}
@@ -146,7 +146,7 @@ def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: 
 
 
 def _go_on_after(error: Exception, row: VenueRow) -> None:
-    """Log what is one venue's trouble. Raises the error where it is the database's, and so everybody's."""
+    """Log an error that concerns one venue. Raises it if the database is away, because that concerns all venues."""
     if is_gone(error):
         raise error
     logger.error("Look-ups of a venue failed", exc_info=error, extra={"venue": row.code})
@@ -155,7 +155,7 @@ def _go_on_after(error: Exception, row: VenueRow) -> None:
 def _record(
     row: VenueRow, due: Sequence[LookUp], answers: Mapping[UUID, Answer], *, actor: str, by_itself: bool
 ) -> list[Outcome]:
-    """Write down what became of orders. `by_itself`: nobody asked for it, so a parked one moves on evidence alone."""
+    """Record what became of orders. With `by_itself` nobody asked for it, so only evidence moves a parked order."""
     capabilities = directory.capabilities_if_usable(row)
     if capabilities is None:
         return [Outcome(order.order_id, False, VENUE_UNUSABLE) for order in due]
@@ -171,7 +171,7 @@ def _record(
         else:
             conclusion = Park("The venue cannot be asked about orders.")
         if by_itself and order.parked and not (isinstance(conclusion, Step) and conclusion.event in verdicts.EVIDENCE):
-            continue  # it is asked about again in its time, and keeps the reason for which it needs an operator
+            continue  # it is looked up again later, and keeps the reason why it needs an operator
         match conclusion:
             case Step():
                 steps.append(conclusion)
@@ -197,17 +197,17 @@ def _record(
 
 
 def mark_placed(order_id: UUID, *, venue_order_id: str, actor: str, reason: str) -> Outcome:
-    """Record an operator's word that a parked order is at the venue, under this id of the venue's.
+    """Record an operator's statement that a parked order is at the venue, under this id of the venue's.
 
-    The venue is asked once more first: the word counts where the venue cannot be asked, or agrees. What it says
-    otherwise is recorded instead.
+    The venue is asked once more first. The statement counts if the venue cannot be asked or agrees; otherwise the
+    venue's answer is recorded instead.
     """
     venue_order_id = checked_venue_order_id(venue_order_id)
     return _settle(order_id, Event.MARKED_PLACED, venue_order_id, actor=actor, reason=reason)
 
 
 def checked_venue_order_id(text: str) -> str:
-    """A venue's id of an order, as a person gives it. Raises: ValueError; unlike a reason, it is exact or wrong."""
+    """Check a venue's order id that a person typed. Raises: ValueError; unlike a reason, it is never shortened."""
     text = text.strip()
     if not text:
         raise ValueError("The venue's order id is required.")
@@ -217,7 +217,7 @@ def checked_venue_order_id(text: str) -> str:
 
 
 def mark_not_placed(order_id: UUID, *, actor: str, reason: str) -> Outcome:
-    """Record an operator's word that a parked order is not at the venue: it is failed then, to requeue or cancel.
+    """Record an operator's statement that a parked order is not at the venue. The order fails: it can be requeued.
 
     The venue is asked once more first: if it knows the order, that is recorded instead.
     """
@@ -237,7 +237,7 @@ def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, re
     capabilities = directory.capabilities_if_usable(order.venue)
     if capabilities is None:
         return Outcome(order_id, False, VENUE_UNUSABLE)
-    # Longer than for a look-up: after the operator's word there is no second question.
+    # This is longer than for a look-up, because the venue is not asked again after the operator's statement.
     if order.since.total_seconds() < verdicts.longest_attempt(capabilities):
         return Outcome(order_id, False, "Its last request may still be on its way; try again in a minute.")
     if capabilities.finds:
@@ -267,7 +267,7 @@ def _contradicted(order: Order, answer: Report, capabilities: Capabilities, *, a
 
 
 def _with_age(orders: QuerySet[Order]) -> QuerySet[Order, Any]:
-    """Each with its venue, and with `since`: how long it has been as it is, by the database's clock."""
+    """Add each order's venue, and `since`: how long the order has not changed, by the database's clock."""
     since = ExpressionWrapper(Now() - F("updated_at"), output_field=DurationField())
     return orders.select_related("venue").annotate(since=since)
 
@@ -277,16 +277,16 @@ def _left_behind(order_ids: Iterable[UUID], moved: set[UUID]) -> list[Outcome]:
 
 
 def _ask_now(row: VenueRow, order_id: UUID) -> Answer:
-    """The venue's answer about one order, which also tells how the venue stands."""
+    """Ask the venue about one order, and record in its circuit what the answer says about the venue."""
     answers = _answers(row, [order_id], circuit.look_ups(row.code, 1))
     circuit.record_look_ups(row.code, answers.values())
     return answers[order_id]
 
 
 def _answers(row: VenueRow, order_ids: Sequence[UUID], first: int) -> Mapping[UUID, Answer]:
-    """What the venue says of each order. Raises nothing that its calls raise: no answer is an answer here.
+    """Ask the venue about each order. An error of a call is returned as the answer and not raised.
 
-    A venue in trouble is not asked before its time (`first` is 0), and then about one order first.
+    A venue in trouble is not asked before its next probe is due (`first` is 0), and then about one order first.
     """
     answers: dict[UUID, Answer] = {}
     end = time.monotonic() + BATCH_SECONDS  # of both together

@@ -1,4 +1,4 @@
-"""Recording: what attempts and look-ups came to, written for their orders and told in the log."""
+"""Recording: writes the outcomes of attempts and look-ups for their orders, and logs them."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[MovedOrder]:
-    """Write what look-ups came to, or an operator's word on it.
+    """Write the results of look-ups, or an operator's statement.
 
     An answer that came too late for its order changes nothing and is logged. So is one that cannot be written:
     its order stays as it is, and the others are written.
@@ -25,7 +25,7 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[MovedOrder]:
         with transaction.atomic():
             recorded = record(steps, actor=actor)
     except (OperationalError, InterfaceError):
-        raise  # the database's trouble, and not that of one outcome
+        raise  # the database is at fault, and not one outcome
     except Exception as error:
         if len(steps) > 1:
             half = len(steps) // 2
@@ -39,7 +39,7 @@ def record_outcomes(steps: Sequence[Step], *, actor: str) -> list[MovedOrder]:
 
 
 class Recorded(NamedTuple):
-    """What was written of steps, and what was not."""
+    """The steps that were written, and those that were not."""
 
     moved: list[MovedOrder]
     given_up: list[MovedOrder]
@@ -47,9 +47,10 @@ class Recorded(NamedTuple):
 
 
 def record(steps: Sequence[Step], *, actor: str) -> Recorded:
-    """Move orders, and fail those whose attempts are spent.
+    """Move orders, and fail those whose attempts are used up.
 
-    Inside a transaction. Nothing is logged here: its commit may fail, and then all of this is done again.
+    The caller must have opened a transaction. Nothing is logged here: its commit may fail, and then all of this
+    is done again.
     """
     moved, stale = lifecycle.advance(steps, actor=actor)
     spent = [step for order in moved if (step := spent_step(order))]
@@ -58,7 +59,7 @@ def record(steps: Sequence[Step], *, actor: str) -> Recorded:
 
 
 def _not_recorded_before(stale: Sequence[Step]) -> list[Step]:
-    """Leave out the steps that the history has already: a commit whose answer was lost, and which is done again."""
+    """Leave out steps that the history already has: the answer to their commit was lost, and the work is repeated."""
     order_ids = [step.order_id for step in stale]
     placed_as = dict(Order.objects.filter(pk__in=order_ids).values_list("pk", "venue_order_id"))
     written = OrderEvent.objects.filter(order_id__in=order_ids, event__in={step.event for step in stale})
@@ -80,7 +81,7 @@ def log_recorded(recorded: Recorded, steps: Sequence[Step]) -> None:
     _outcome_log.tell(recorded.moved, {step.order_id: step for step in steps})
     log_counted(logging.ERROR, "Orders need an operator", recorded.given_up)
     for step in recorded.stale:
-        # An acknowledgement that finds its order final is the one answer that must not go unseen.
+        # An acknowledgement for an order that has already ended is the one answer that somebody must see.
         level = logging.ERROR if step.event == Event.ACKNOWLEDGED else logging.WARNING
         fields = {"event": f"order.stale_{step.event}", "order_id": step.order_id, "attempt": step.attempt}
         logger.log(level, "Answer came too late for its order", extra=fields)

@@ -1,4 +1,4 @@
-"""Reads. None of them locks a row or depends on a cache."""
+"""Queries. None of them locks a row or depends on a cache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ from orders.verdicts import Doubt
 from quiktrade.database.batching import Batcher
 from quiktrade.database.statements import fetch
 
-# An open circuit puts a venue's orders off to its next probe.
+# An open circuit delays a venue's orders until its next probe.
 _SECONDS_UNTIL_DUE = """
 SELECT extract(epoch FROM place - statement_timestamp())::float8,
        extract(epoch FROM sweep - statement_timestamp())::float8,
@@ -49,7 +49,7 @@ class WorkDue:
 
 
 def work_due() -> WorkDue:
-    """What the order rows need next. A few index look-ups; orders of halted venues are not placed."""
+    """When the next work is due. This costs a few index look-ups; orders of halted venues are not placed."""
     (seconds,) = fetch(_SECONDS_UNTIL_DUE, {})
     return WorkDue(*seconds)
 
@@ -69,7 +69,7 @@ WHERE v.halted_at IS NULL AND (h.retry_at IS NULL OR h.retry_at <= statement_tim
 
 
 class VenueToServe(NamedTuple):
-    """What is needed of a venue to send to it."""
+    """The columns of a venue that are needed to send to it."""
 
     code: str
     adapter: str
@@ -78,7 +78,7 @@ class VenueToServe(NamedTuple):
 
 
 def venues_with_due_orders() -> list[VenueToServe]:
-    """Those that may be sent to: not halted, and their circuit closed or due for a probe."""
+    """Venues with due orders that are not halted, and whose circuit is closed or due for a probe."""
     return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_ORDERS, {})]
 
 
@@ -107,7 +107,7 @@ _SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(
 
 
 def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, ClientOrder]:
-    """Those of this client's orders that have one of its own ids, by that."""
+    """This client's orders that have one of these ids of its own, keyed by that id."""
     rows = fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)})
     return {order.client_order_id: order for order in starmap(ClientOrder, rows)}
 
@@ -125,7 +125,7 @@ class _LookUp:
 def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
     """The order, if it is this client's."""
     look_up = _LookUp(owner_id, order_id)
-    if connection.in_atomic_block:  # it may see what nobody else does yet
+    if connection.in_atomic_block:  # the transaction may see rows that are not committed yet
         _find([look_up])
     else:
         _look_ups.do(look_up)
@@ -133,7 +133,7 @@ def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
 
 
 def _find(wanted: Sequence[_LookUp]) -> None:
-    """Find each one's order, all with one statement."""
+    """Find the order of each look-up, all with one statement."""
     ids = ",".join(str(each.order_id) for each in wanted)
     owners = ",".join(str(each.owner_id) for each in wanted)
     rows = fetch(_LOOK_UP, {"ids": f"{{{ids}}}", "owners": f"{{{owners}}}"})
@@ -154,11 +154,11 @@ FILTERS = {
     "created_from": "created_at >= %(created_from)s",
     "created_before": "created_at < %(created_before)s",
 }
-"""What a client's list can be narrowed by."""
+"""The filters of a client's list."""
 
 
 class Position(NamedTuple):
-    """Where a page ends: at this order, by time of creation and id."""
+    """The last order of a page, by time of creation and id."""
 
     created_at: datetime
     id: UUID
@@ -180,13 +180,13 @@ def page_of_orders(
 ) -> list[ClientOrder]:
     """Up to `limit` of this client's orders behind a position: every page costs the same.
 
-    Oldest first, it ends before the first order that a running transaction may still add: whoever reads on from its
-    last one misses none. Newest first, it has every order that is there.
+    Oldest first, it ends before the first order that a running transaction may still add: a client that continues from
+    its last order misses none. Newest first, it has every order that is there.
     """
     conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
     parameters = {"owner": owner_id, "limit": limit, **filters}
     if not newest_first:
-        ((parameters["all_there_before"],),) = fetch(_ALL_THERE_BEFORE, {})  # before the page: see there
+        ((parameters["all_there_before"],),) = fetch(_ALL_THERE_BEFORE, {})  # asked before the page: see its comment
         conditions.append("created_at < %(all_there_before)s")
     if after is not None:
         conditions.append(f"(created_at, id) {'<' if newest_first else '>'} (%(after_at)s, %(after_id)s)")
@@ -203,14 +203,14 @@ def history(order_id: UUID) -> QuerySet[OrderEvent]:
 
 
 def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:
-    """By order, from its history. What an operator vouched for since is not in question any more."""
+    """The doubt about each order, from its history. What an operator has since vouched for is not in doubt."""
     events = OrderEvent.objects.filter(order=OuterRef("order"))
     missed = events.filter(attempt=OuterRef("attempt"), event__in=("not_sent", "venue_unreachable", "turned_away"))
     vouched_for = events.filter(event="marked_not_placed", sequence__gt=OuterRef("sequence"))
     history = OrderEvent.objects.filter(order__in=order_ids).exclude(Exists(vouched_for))
     attempts = history.filter(event="claimed").exclude(Exists(missed)).values("order_id")
     ages = dict(attempts.annotate(age=Now() - Min("at")).values_list("order_id", "age"))
-    # What a venue in trouble left unanswered is no fault of the order: like 429, it costs no attempt.
+    # If a venue in trouble gave no answer, the order is not at fault: as with 429, it costs no attempt.
     excused = events.filter(attempt=OuterRef("attempt"), event="outcome_unknown", detail__has_key="trouble")
     resends = history.filter(event="not_found").exclude(Exists(excused)).values("order_id")
     rounds = dict(resends.annotate(rounds=Count("id")).values_list("order_id", "rounds"))

@@ -1,7 +1,7 @@
-"""The verbs of operators and clients on orders that are stored. The API, the console and the commands share them.
+"""What operators and clients can do to stored orders. The API, the console and the commands share these functions.
 
-Each owns its transaction, and takes the actor and a reason where a person must give one. Actors read `client:alice`,
-`operator:olga` or `system:placement`.
+Each owns its transaction, and takes the actor and, where a person must give one, a reason. Actors read
+`client:alice`, `operator:olga` or `system:placement`.
 """
 
 import logging
@@ -37,13 +37,14 @@ _WHY_NOT_CANCELED: Mapping[str, str] = {
 
 
 def cancel_orders(order_ids: Sequence[UUID], *, actor: str, reason: str) -> list[Outcome]:
-    """Cancel orders of which nothing is at the venue: pending and failed ones. One result each, in order."""
+    """Cancel orders that are not at the venue: pending and failed ones. Returns one result for each, in order."""
     return _ask(order_ids, Event.CANCEL_REQUESTED, "canceled", _WHY_NOT_CANCELED, actor=actor, reason=reason)
 
 
 def cancel_order(order_id: UUID, *, actor: str, reason: str) -> None:
-    """Have one order canceled. One that is so already is left alone: the request may be a repeat whose first answer
-    was lost. Raises: CannotCancel, which says why.
+    """Cancel one order. One that is canceled already is left alone: the first answer to the request may have been lost.
+
+    Raises: CannotCancel, which says why.
     """
     (result,) = cancel_orders([order_id], actor=actor, reason=reason)
     if not result.done and result.status != Status.CANCELED:
@@ -59,7 +60,7 @@ _WHY_NOT_REQUEUED: Mapping[str, str] = {
 
 
 def requeue_orders(order_ids: Sequence[UUID], *, actor: str, reason: str) -> list[Outcome]:
-    """Have failed orders tried again, with a fresh count of attempts. One result each, in order."""
+    """Try failed orders again, with a new count of attempts. Returns one result for each, in order."""
     results = _ask(order_ids, Event.REQUEUED, "requeued", _WHY_NOT_REQUEUED, actor=actor, reason=reason)
     doorbell.ring()
     return results

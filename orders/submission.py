@@ -1,6 +1,6 @@
-"""Submission: what becomes of a client's new order before the 201.
+"""Submission: checks a client's new order and stores it before the 201.
 
-The API alone comes through here.
+Only the API uses this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ class ClientOrderIdTaken(Refusal):
 
 @dataclass(slots=True)
 class NewOrderRequest(Terms):
-    """A client's order, valid in itself, with what it may leave out. `venue` None means the default."""
+    """A client's order, valid by itself; optional terms may be missing. `venue` None means the default venue."""
 
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
@@ -81,7 +81,7 @@ class NewOrderRequest(Terms):
 class Submission:
     order: ClientOrder
     replayed: bool
-    """The order was stored by an earlier request with the same `client_order_id` and content."""
+    """Whether an earlier request with the same `client_order_id` and content stored the order."""
 
 
 def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Submission:
@@ -141,7 +141,7 @@ def _new_row(request: NewOrderRequest, owner_id: int, venue: str, actor: str) ->
 
 
 def _stored(row: NewRow, at: datetime) -> ClientOrder:
-    """The order as it was written just now, without reading it again."""
+    """Build the order as it was just written, without reading it again."""
     return ClientOrder(
         **row.terms(),
         id=row.id,
@@ -168,8 +168,8 @@ def _find_stored(
 ) -> None:
     """Fill in what earlier requests stored.
 
-    That holds for requests that are refused now, too. What may be accepted changes: a venue closes, a time
-    passes. What was accepted stays so.
+    That holds for requests that are refused now, too. Whether an order can be accepted changes, because a venue closes
+    or a time passes. An order that was accepted stays accepted.
     """
     ids = {
         index: rows[index].client_order_id if index in rows else request.client_order_id
@@ -180,7 +180,7 @@ def _find_stored(
     if not given:
         return
     stored = selectors.submitted(owner_id, given)
-    if stored:  # whoever stored them may have been told that no standby has them
+    if stored:  # the request that stored them may have been told that no standby has them
         together.confirm()
     for index, client_order_id in ids.items():
         if client_order_id in stored:

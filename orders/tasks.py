@@ -1,7 +1,7 @@
-"""The jobs, and what the order rows ask of them.
+"""The background jobs, and which of them the order rows need.
 
-A job carries no order: it is a doorbell, and finds its work in the rows. `demand()` is what the job cluster
-asks to learn which of them to start; the schedules start them once a minute besides.
+A job carries no order: it finds its work in the rows. The job cluster calls `demand()` to learn which jobs to start;
+the schedules also start them once a minute.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ PLACING_ASKS_SECONDS = 0.5
 """While a placement job runs, the rows are asked this often for the other jobs."""
 
 SWEEP_SECONDS = 60.0
-"""The sweep runs this often by this process's own clock. It also mends what a clock that was set back put off, the
-schedules among it."""
+"""The sweep runs this often by this process's own clock. It also corrects times, including those of the schedules, that
+a clock wrote before it was set back."""
 
 _asked_at = 0.0
 _swept_at = 0.0
 
 
 def demand() -> Demand:
-    """What the order rows need of this machine now. Safe to ask at any time and to act on twice."""
+    """The work that the order rows need from this machine now. It is safe to ask at any time and to act twice."""
     global _asked_at, _swept_at
     placing = slots.taken("place")
     if placing and time.monotonic() - _asked_at < PLACING_ASKS_SECONDS:
-        # The running placement job hears the doorbell itself; what comes as it ends is seen 50 ms later. Asking
-        # the database at every ring of a busy day would cost as much as placing.
+        # The running placement job listens to the doorbell itself; an order that arrives as it ends is seen 50 ms
+        # later. Asking the database at every notification would cost as much as placing the orders.
         return Demand([], 0.05, listen=False)
     _asked_at = time.monotonic()
     due = selectors.work_due()
@@ -71,9 +71,9 @@ def _engine() -> tuple[asyncio.AbstractEventLoop, Engine]:
 
 
 def preload() -> None:
-    """Load and make now what jobs would on first use, so that processes forked afterwards share it.
+    """Load now what jobs would load on first use, so that processes forked afterwards share it.
 
-    Each would take 2 MB more of its own (measured). Raises: django.db.DatabaseError.
+    It saves each of them 2 MB (measured). Raises: django.db.DatabaseError.
     """
     "localhost".encode("idna")  # its tables
     demand()
@@ -82,13 +82,13 @@ def preload() -> None:
 
 
 def warm_up() -> None:
-    """What the first job of a fresh worker process would otherwise wait for (250 ms, measured)."""
+    """Do what the first job of a new worker process would otherwise wait for (250 ms, measured)."""
     loop, engine = _engine()
     loop.run_until_complete(engine.connect())
 
 
 def place_due_orders() -> None:
-    """Place due orders of every venue, until none is left or the job's time is up."""
+    """Place the due orders of all venues, until none is left or the job's time is up."""
     with slots.take("place") as slot:
         if slot is None:
             return
@@ -104,7 +104,7 @@ def place_due_orders() -> None:
 
 
 def sweep_orders() -> None:
-    """Make orders whose attempt died unconfirmed, and put right what a clock that was ahead has put off too far."""
+    """Make orders unconfirmed whose attempt died, and correct times that a clock set ahead has written."""
     with slots.take("sweep") as slot:
         if slot is not None:
             placement.sweep_orders()

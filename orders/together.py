@@ -21,7 +21,7 @@ Stored = Mapping[UUID, datetime]
 
 
 class _Rows:
-    """Rows that are stored or not together, and what of them was stored, perhaps with those of others."""
+    """Rows that are stored together or not at all, and those of them that were stored."""
 
     def __init__(self, rows: Sequence[NewRow]) -> None:
         self.rows = rows
@@ -29,8 +29,11 @@ class _Rows:
 
 
 def accept(rows: Sequence[NewRow]) -> Stored:
-    """Store orders durably, as `lifecycle.accept()` does, perhaps with those of others. Raises: NotDurable."""
-    if connection.in_atomic_block:  # its end is the caller's to decide: nobody else's orders may hang on it
+    """Store orders durably, as `lifecycle.accept()` does, perhaps with those of other callers.
+
+    Raises: NotDurable.
+    """
+    if connection.in_atomic_block:  # the caller ends this transaction, so the orders of others must not depend on it
         return _store(rows)
     given = _Rows(rows)
     batch.do(given)
@@ -38,7 +41,7 @@ def accept(rows: Sequence[NewRow]) -> Stored:
 
 
 def confirm() -> None:
-    """Return when what was committed before is durable. Raises: NotDurable."""
+    """Wait until everything committed before is durable. Raises: NotDurable."""
     if connection.in_atomic_block:
         _confirm([])
     else:

@@ -3,8 +3,8 @@
 Whether an order can be placed twice is decided in three places: the lifecycle says which steps exist, a venue's
 capabilities say what it refuses by itself (exchanges/venue.py), and this module draws the conclusion.
 
-Nothing is guessed. An answer that proves nothing leaves the order in question, to be asked about again; where no
-answer can prove anything, an operator decides.
+Nothing is guessed. If an answer proves nothing, the order stays unconfirmed and is looked up again; if no answer can
+prove anything, an operator decides.
 """
 
 import random
@@ -28,15 +28,15 @@ from exchanges.venue import (
 from orders.lifecycle import Event, MovedOrder, Step
 
 UNREACHABLE_SECONDS = 0.5
-"""The longest wait of an order whose venue was not there, or takes nothing, before the circuit takes over."""
+"""The longest wait of an order whose venue was unreachable or takes nothing. After that the circuit decides."""
 CLOCK_MARGIN_SECONDS = 60.0
-"""A time further ahead than the longest wait there is, and this much more, was written by a clock that was ahead. The
-margin spares what is put off for reasons of half a minute, such as a venue that cannot be opened."""
+"""A time that is further ahead than the longest wait plus this margin was written by a clock that was ahead. The margin
+leaves room for delays of half a minute, such as that of a venue that cannot be opened."""
 
 Answer = Report | VenueError | None
-"""What a look-up came to. None: the venue has no order by that id."""
+"""The result of a look-up. None means that the venue has no order by that id."""
 EVIDENCE = (Event.ACKNOWLEDGED, Event.REJECTED_BY_VENUE)
-"""What moves a parked order although nobody asked."""
+"""The events that move a parked order without an operator's request."""
 
 
 # ---- An attempt ----
@@ -49,15 +49,15 @@ def failed_step(
     detail: dict[str, Any] = {"code": error.code, "latency_ms": latency_ms}
     in_question = order.in_doubt and not capabilities.remembers_rejections
     if isinstance(error, OrderRejected) and in_question and not error.by_content:
-        # It refused this attempt. An earlier one that arrives after all would be taken for a new order. Not so where it
-        # refused what the order says: an earlier attempt said the same, and is refused for the same reason.
+        # The venue refused this attempt. If an earlier one arrives later, the venue would take it for a new order. That
+        # cannot happen if it refused the order's content, which is the same in every attempt.
         error = OutcomeUnknown("rejected_in_doubt", str(error), answered=True)
     delay: float | None = None
     if isinstance(error, OrderRejected):
         event = Event.REJECTED_BY_VENUE
     elif isinstance(error, NotSent) and (error.trouble or not error.answered):
         event = Event.TURNED_AWAY if error.trouble else Event.VENUE_UNREACHABLE
-        # The circuit decides when to go on; a little spread keeps the first few from coming back together.
+        # The circuit decides when to continue. The random delay keeps the first few orders from returning together.
         delay = backoff_seconds(1, base=UNREACHABLE_SECONDS, cap=UNREACHABLE_SECONDS)
     elif isinstance(error, NotSent):
         event = Event.NOT_SENT
@@ -76,10 +76,10 @@ def failed_step(
 
 
 def spent_step(order: MovedOrder) -> Step | None:
-    """What it means for an order that one more attempt was proved not to have arrived; None: it is tried again."""
+    """The step of an order after another attempt is proved not to have arrived. None means that it is tried again."""
     if order.event != Event.NOT_SENT or order.failures < settings.PLACEMENT_MAX_ATTEMPTS:
         return None
-    # Where an earlier attempt may still arrive, no number of failures says that it did not.
+    # If an earlier attempt may still arrive, no number of failures proves that it did not.
     event = Event.RESEND_GIVEN_UP if order.in_doubt else Event.ATTEMPTS_EXHAUSTED
     and_before = ", and one before them may have: it is not sent again." if order.in_doubt else "."
     reason = f"{order.failures} attempts did not reach the venue{and_before}"
@@ -91,17 +91,17 @@ def spent_step(order: MovedOrder) -> Step | None:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What is in question about an unconfirmed order."""
+    """What is in doubt about an unconfirmed order."""
 
     age: float
-    """Seconds since its first attempt that is not proved to have missed the venue."""
+    """Seconds since its first attempt that may have reached the venue."""
     rounds: int
-    """How often the venue did not know it, and it was sent again."""
+    """How often the order was sent again because the venue did not know it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """No answer of the venue can decide it: an operator does."""
+    """No answer of the venue can decide about the order, so an operator must."""
 
     reason: str
 
@@ -129,7 +129,7 @@ def conclude(
                 detail={"code": answer.code, "found": True},
             )
         case Report(venue_order_id=""):
-            return None  # there is an order, it says, and no id of it: no answer to go by
+            return None  # the venue reports an order without its id, so this answer decides nothing
         case Report():
             return Step(
                 order_id=order_id,
@@ -180,7 +180,7 @@ def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bo
 
 
 def agrees(answer: Report, event: Event, venue_order_id: str) -> bool:
-    """Whether the venue, which knows the order, says what the operator says. "Not placed" it cannot agree with."""
+    """Whether the venue, which knows the order, agrees with the operator. It can never agree with "not placed"."""
     at_venue = answer.status is not ReportStatus.REJECTED
     return event == Event.MARKED_PLACED and at_venue and answer.venue_order_id == venue_order_id
 
@@ -189,7 +189,7 @@ def agrees(answer: Report, event: Event, venue_order_id: str) -> bool:
 
 
 def look_up_delay(capabilities: Capabilities, *, lease_left: float) -> float | None:
-    """When a look-up can prove something: once no request of ours can still arrive. None where none can."""
+    """Seconds until a look-up can prove something: no request of ours can still arrive. None if it never can."""
     if not capabilities.finds:
         return None
     if capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS:
@@ -205,12 +205,12 @@ def settle_seconds(capabilities: Capabilities) -> float:
 
 
 def longest_attempt(capabilities: Capabilities) -> float:
-    """From its claim, an attempt is with the venue within this many seconds, or not at all."""
+    """An attempt arrives at the venue within this many seconds of its claim, or not at all."""
     return settings.PLACEMENT_LEASE_SECONDS + capabilities.settle_seconds
 
 
 def furthest_seconds(capabilities: Capabilities) -> float:
-    """The most seconds that a back-off, a lease or the wait for a look-up puts an order of this venue off."""
+    """The longest delay, in seconds, of an order of this venue by a back-off, a lease or the wait for a look-up."""
     lease = settings.PLACEMENT_LEASE_SECONDS
     waits = (
         settings.PLACEMENT_BACKOFF_CAP_SECONDS,

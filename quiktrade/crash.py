@@ -15,6 +15,6 @@ AT = os.environ.get("QUIKTRADE_CRASH_AT", "")
 
 
 def point(name: str) -> None:
-    """Die here, if this is the point that was asked for. In production nothing asks."""
+    """Die here if the environment names this point. In production it names none."""
     if name == AT:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 
 def decimal_text(number: Decimal) -> str:
-    """All digits that say something, and no others: never an exponent, a trailing zero or a minus before zero.
+    """All significant digits and no others: never an exponent, a trailing zero or a minus before zero.
 
     A column's `187.25000000` is 187.25: a strict venue takes eight decimal places for a price below its tick.
     """

@@ -1,7 +1,7 @@
 """Advisory locks on files. The kernel drops the lock of a process that was killed: nothing goes stale.
 
 A lock belongs to the open file, not to the process: a child that inherits the descriptor holds it too, and it
-is free when the last copy is closed. So nobody here ever unlocks what may have been inherited; they close.
+is free when the last copy is closed. So no code here unlocks what may have been inherited; it closes it.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ def open_lock(path: Path) -> int:
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Take the lock, or change how it is held, without waiting. Says whether it was to be had."""
+    """Take the lock, or change how it is held, without waiting. Returns whether that succeeded."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,12 +1,12 @@
-"""The garbage collector, as long-lived processes want it."""
+"""Settings of the garbage collector for long-lived processes."""
 
 import gc
 
 
 def settle() -> None:
-    """Have it leave alone what is there by now, which stays, and look less often at the rest.
+    """Make the collector ignore all present objects, which stay, and examine the others less often.
 
-    Processes that are forked afterwards go on sharing that memory: the collector would write into all of it.
+    Processes that are forked afterwards share that memory, into which the collector would otherwise write.
     """
     gc.collect()
     gc.freeze()

@@ -11,4 +11,4 @@ class Outcome(NamedTuple):
     done: bool
     explanation: str
     status: str | None = None
-    """Where the row stands instead, if it was not done."""
+    """The status of the row, if it was not done."""

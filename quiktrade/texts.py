@@ -12,19 +12,19 @@ _NOT_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def storable(text: object, most: int = MAX_TEXT) -> str:
-    """The text as a database takes it: no NUL, no half of a surrogate pair, not endless.
+    """The text as a database can store it: no NUL, no half of a surrogate pair, limited length.
 
     A byte of the command line or the environment that is not UTF-8 is such a half in Python.
     """
-    if not isinstance(text, str):  # what else it is may be of any length, too
+    if not isinstance(text, str):  # any other value may also be of any length
         text = type(text).__name__
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 def kept_reason(text: str) -> str:
-    """A person's reason as a history keeps it. Raises: ValueError, where there is none.
+    """A person's reason as a history keeps it. Raises: ValueError, if it is empty.
 
-    Nothing else is wrong with one: what was asked for is not to fail for a character, or for too many.
+    Nothing else is refused: a request must not fail because of a character in its reason, or its length.
     """
     reason = storable(text.strip(), MAX_TEXT)
     if not reason:
@@ -33,7 +33,7 @@ def kept_reason(text: str) -> str:
 
 
 def shown(text: str, *, but: str = "") -> str:
-    """The text with escapes in place of what a terminal would obey, or what would make another line of it.
+    """The text with escapes in place of characters that control a terminal or break the line.
 
     The characters in `but` are left as they are.
     """

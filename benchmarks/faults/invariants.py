@@ -1,4 +1,4 @@
-"""What must be so, whatever died: pure functions over what the clients, the database and the exchange know.
+"""What must hold after any fault: pure functions over what the clients, the database and the exchange know.
 
 I1  at most one live order at the venue for each order of ours, and none that is not ours
 I2  an accepted order ends in good time: placed, refused, expired, canceled, or with an operator
@@ -124,7 +124,7 @@ KINDS = {
 
 
 def violations(evidence: Evidence) -> list[Violation]:
-    """Everything that is not as it must be; none is the only good answer."""
+    """Find all violations. The system passes only if there are none."""
     checks = (_live_once, _finished, _true_finals, _kept, _one_key, _audit, _private)
     return [violation for check in checks for violation in check(evidence)]
 

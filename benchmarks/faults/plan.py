@@ -18,7 +18,7 @@ class Fault:
     kind: str
     seconds: float
     choice: float
-    """From 0 to 1: which of the processes that it could hit."""
+    """A number from 0 to 1 that chooses one of the processes that it could hit."""
 
 
 _BRIEF, _OUTAGE = (1.0, 3.0), (1.0, 4.0)
@@ -75,12 +75,11 @@ QUICK = ("worker_kill", "backend_kill", "venue_drop", "proxy_hold", "web_worker_
 """One of each sort, for a run of half a minute."""
 
 QUIET_END_SECONDS = 3.0
-"""The last of the orders are sent in peace: what went wrong before must not need more trouble to come right."""
+"""No fault starts while the last orders are sent: the system must recover without further faults."""
 
 
 def make_plan(seed: int, *, seconds: float, per_minute: float, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Fault]:
-    """Faults in the order of their times, evenly spread with some chance. Every kind comes up as often as any other,
-    give or take one."""
+    """Faults in the order of their times, evenly spread with some chance. All kinds occur equally often, within one."""
     dice = random.Random(f"{seed}/plan")  # noqa: S311 - to be repeatable is the point
     room = seconds - QUIET_END_SECONDS
     count = max(0, int(room * per_minute / 60))

@@ -166,7 +166,7 @@ class FaultProxy:
 
 
 class _Upstream:
-    """The way to the exchange for one connection; made anew when it broke."""
+    """The connection to the exchange for one client connection. It is made again when it broke."""
 
     def __init__(self, port: int) -> None:
         self._port = port

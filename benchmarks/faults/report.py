@@ -73,7 +73,7 @@ class Report:
 
     @property
     def own_faults(self) -> int:
-        """Answers that owned to a fault of ours. No fault from outside is a reason for one."""
+        """Answers that reported an error of ours. No fault from outside justifies one."""
         return self.answers.get("500", 0)
 
     def as_json(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _placements(evidence: Evidence) -> dict[str, tuple[float, float]]:
 
 
 def _disturbed(took: Sequence[tuple[float, float]], done: Sequence[Done]) -> list[float]:
-    """Of the orders that were under way while a fault was."""
+    """Figures of the orders that were in flight during a fault."""
     faults = sorted(windows(done))
     begins = [began for began, _ in faults]
     latest_end, ends = 0.0, []

@@ -160,7 +160,7 @@ class Laboratory:
         return report
 
     def _wait_for_quiet(self, system: System, traffic: Traffic) -> bool:
-        """Everything runs, every client is answered, every order finished, and nothing is on its way any more."""
+        """Wait until everything runs, every client is answered, every order is finished, and nothing is on its way."""
         trouble_ended = time.monotonic()
         whole = system.wait_until_whole(WHOLE_SECONDS)
         traffic.finish(CLIENTS_FINISH_SECONDS)
@@ -183,8 +183,8 @@ def _line(done: Done) -> str:
 
 
 def tidy_up(options: Options, report: Report | None) -> bool:
-    """Remove the run's directory, unless it is to be kept or is needed to find out what went wrong. Says whether
-    it is kept."""
+    """Remove the run's directory, unless it must be kept or is needed to find out what went wrong. Returns whether it
+    is kept."""
     if options.keep or report is None or not report.passed:
         return True
     shutil.rmtree(options.directory, ignore_errors=True)

@@ -23,7 +23,7 @@ _REACH_SECONDS = 8.0
 """It tries for this long to carry a fault out: its target may be starting just now, after an earlier fault."""
 
 _LOOK_SECONDS = 1.0
-"""So often it looks who took whose place in the process trees: sooner than two of one tree are replaced."""
+"""It checks this often which processes were replaced: sooner than two of one tree can be."""
 
 _WITHIN_SETTLE = (VENUE_TIMEOUT_SECONDS, VENUE_TIMEOUT_SECONDS + SETTLE_SECONDS - 0.5)
 _PAST_SETTLE = (VENUE_TIMEOUT_SECONDS + SETTLE_SECONDS + 1.0, VENUE_TIMEOUT_SECONDS + SETTLE_SECONDS + 4.0)
@@ -116,7 +116,7 @@ class Saboteur:
         self._end(list(self._lasting))
 
     def _begin(self, fault: Fault, *, last_try: bool) -> bool:
-        """Says whether the fault is dealt with."""
+        """Returns whether the fault is finished."""
         began = time.time()
         try:
             note, end = self._inflict(fault)
@@ -235,7 +235,7 @@ def _lock_holders() -> set[int]:
 
 
 def windows(done: Sequence[Done]) -> Iterator[tuple[float, float]]:
-    """When something was wrong, from the fault to its end."""
+    """The intervals in which something was wrong, from the fault to its end."""
     for one in done:
         if one.hit:
             yield one.began, one.ended

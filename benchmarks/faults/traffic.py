@@ -55,7 +55,7 @@ def draft(seed: int, number: int) -> Draft:
 
 
 class Traffic:
-    """`clients` threads send `rate` orders a second for `seconds`; what an outage held up is made up for."""
+    """`clients` threads send `rate` orders a second for `seconds`; orders that an outage delayed are sent later."""
 
     def __init__(
         self, port: int, tokens: dict[str, str], *, seed: int, rate: float, seconds: float, clients: int
@@ -187,7 +187,7 @@ class Traffic:
 
 
 class Client:
-    """One client with a connection of its own, which asks again until it is answered."""
+    """One client with its own connection, which repeats its requests until they are answered."""
 
     def __init__(self, port: int, token: str, count: Callable[[str], None], abandon: threading.Event) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)

@@ -34,12 +34,12 @@ class Job:
     prefix: str = "order"
     """Begins every `client_order_id`; a number follows."""
     batch: int = 0
-    """So many orders in each request, as {"orders": [...]}; 0: one, as it is."""
+    """How many orders each request has, as {"orders": [...]}. With 0 it is one order by itself."""
     connections: int = 32
     rate: float | None = None
     seconds: float = 5.0
     warm_up: float = 0.0
-    """Seconds more, at the beginning, whose requests count for no rate and no latency."""
+    """Additional seconds at the beginning, whose requests count neither for the rate nor for the latency."""
     patience: float = 30.0
     """Seconds to wait for answers after the last request was sent."""
     seed: int = 1
@@ -238,7 +238,7 @@ class Load:
             self.records.append(f"{number} {status} {answered_at - now + due_at:.6f} {answered_at:.6f} {_id(body)}\n")
 
     def lost(self, connection: Connection) -> None:
-        """The server closed it: as it said it would, while idle, or instead of answering."""
+        """The server closed the connection: as announced, while idle, or instead of answering."""
         if connection.number >= 0:
             self._under_way -= 1
             self.unanswered += 1
@@ -289,7 +289,7 @@ def _id(body: bytes) -> str:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """In milliseconds; nothing for nothing."""
+    """The latencies in milliseconds; empty if there are none."""
     if not seconds:
         return {}
     seconds.sort()

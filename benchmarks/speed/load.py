@@ -1,4 +1,4 @@
-"""Has the load generator do a job, and counts what it cost whom."""
+"""Runs a job of the load generator, and measures the processor time of each process family."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a job came to. Latencies in milliseconds, by percentile; processor time in milliseconds per request."""
+    """The result of a job. Latencies in milliseconds, by percentile; processor time in milliseconds per request."""
 
     rate: float
     good_rate: float

@@ -1,4 +1,4 @@
-"""What a scenario hands back: a figure of QuikTrade's beside a reference's, and what it was to be."""
+"""What a scenario returns: a figure of QuikTrade, that of a reference, and the target."""
 
 from dataclasses import dataclass, field
 from statistics import median
@@ -19,7 +19,7 @@ class Measure:
     reference: list[float] = field(default_factory=list)
     target: float | None = None
     at_most: bool = False
-    """Less is better: the target is a limit."""
+    """The target is an upper limit: less is better."""
 
     @property
     def ratios(self) -> list[float]:
@@ -27,7 +27,7 @@ class Measure:
 
     @property
     def judged(self) -> float | None:
-        """Ratio or figure, in the middle; None if nothing was measured."""
+        """The median ratio or figure; None if nothing was measured."""
         values = self.ratios if self.reference else self.ours
         return median(values) if values else None
 
@@ -54,7 +54,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one contestant's requests cost: a line of the second table. Milliseconds."""
+    """The cost of one contestant's requests in milliseconds: a line of the second table."""
 
     scenario: str
     contestant: str
@@ -64,7 +64,7 @@ class Cost:
     cpu: dict[str, float]
     """Processor time per request (per order in a batch), by process family."""
     statements: float | None = None
-    """That PostgreSQL was sent, per order."""
+    """Statements sent to PostgreSQL, per order."""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -79,7 +79,7 @@ class Cost:
 
 
 def figure(value: float) -> str:
-    """Three digits that count, and thousands with a comma."""
+    """Three significant digits, and a comma for thousands."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

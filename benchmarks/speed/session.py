@@ -80,7 +80,7 @@ class Session:
     ) -> dict[str, list[T]]:
         """Measure in turns, A B A B, after a short warming up of each: what drifts, drifts for all.
 
-        A contestant is called with the seconds that it is to take.
+        A contestant is called with the seconds that it must take.
         """
         seconds, repeats = seconds or self.options.seconds, repeats or self.options.repeats
         samples: dict[str, list[T]] = {name: [] for name in contestants}

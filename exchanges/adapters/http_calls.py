@@ -1,4 +1,4 @@
-"""HTTP for adapters of venues that speak it: one request, one deadline, an honest word on what went wrong.
+"""HTTP for adapters of venues: one request, one deadline, and errors that claim no more than is known.
 
 What may have arrived is `OutcomeUnknown`; `NotSent` is raised only where no byte of the request left us. Each
 call is put on the wire once: nothing here, in aiohttp or in the kernel sends it again after we gave it up.
@@ -28,10 +28,10 @@ MAX_REPLY_BYTES = 64 * 1024
 """An answer about one order takes a few hundred bytes; more is not an answer."""
 
 CONNECT_SHARE = 0.5
-"""Of the deadline, for connecting: it gives up first, so that what was not sent is known as not sent."""
+"""The part of the deadline for connecting. It ends first, so that a request not sent is known as such."""
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Idle connections are closed by us, sooner than servers do: a request sent as the server closes is lost."""
+"""We close idle connections earlier than servers do: a request sent while the server closes would be lost."""
 
 _LINGER_AND_RESET = struct.pack("ii", 1, 0)
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """A complete reply. Not redirected, not decompressed."""
+    """A complete reply. Redirects are not followed, and nothing is decompressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -73,7 +73,7 @@ class HttpReply:
         except ValueError:
             if (until := _date(text)) is None:
                 return None
-            # By the venue's clock, if it says what that shows: ours may be an hour off.
+            # By the venue's clock, if the reply says its time: ours may be an hour off.
             seconds = max((until - (_date(self.headers.get("Date", "")) or datetime.now(UTC))).total_seconds(), 0.0)
         return seconds if seconds >= 0 else None
 
@@ -146,7 +146,7 @@ class HttpCalls:
             await session.close()
 
     async def _take_connection(self) -> None:
-        # The wait is ours, not aiohttp's: it must not eat into the time that the request has on the wire.
+        # We wait here and not in aiohttp, because the wait must not reduce the time of the request on the wire.
         if not self._free.locked():
             await self._free.acquire()
             return
@@ -184,7 +184,7 @@ class HttpCalls:
         )
 
     def _open_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        """Make a socket whose kernel forgets a request when we do.
+        """Make a socket whose kernel drops a request when we give it up.
 
         A plain close leaves the kernel to deliver what the peer has not acknowledged, for minutes after a
         network fails: a late original that no settle time covers. Closing with a reset, also when we are

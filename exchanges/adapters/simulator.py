@@ -29,8 +29,8 @@ TIMEOUT_SECONDS = 5.0
 """Ten times the slowest answer of a venue worth the name, and well below the lease of an attempt."""
 
 SETTLE_SECONDS = 2.0
-"""Once we gave a call up, our kernel drops what it has not delivered (`HttpCalls`): the request can live on
-only in the network and in the exchange's own buffers. There it lives for milliseconds; this is generous."""
+"""When we give up a call, our kernel drops what it has not delivered (`HttpCalls`). After that the request can exist
+only in the network and in the exchange's buffers, for milliseconds; this is generous."""
 
 IN_FLIGHT = 1024
 
@@ -43,10 +43,10 @@ DEFINITE_REFUSALS = frozenset(
         "trading_halted",
     }
 )
-"""By these codes the exchange documents that it refused the order for good. No other refusal is trusted."""
+"""With these codes, by its documents, the exchange refuses the order for good. No other refusal is trusted."""
 
 BY_CONTENT = frozenset({"malformed_request", "invalid_field", "quantity_above_maximum"})
-"""Of these it documents that it refuses any copy of the order likewise."""
+"""With these codes, by its documents, it refuses every copy of the order likewise."""
 
 ORDER_TYPES = frozenset({"market", "limit", "stop", "stop_limit"})
 TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok", "gtd"})
@@ -152,14 +152,14 @@ def _place_error(reply: HttpReply) -> VenueError:
 
 
 def _unanswered(reply: HttpReply) -> VenueError:
-    """What any call makes of a reply that is not an answer to it."""
+    """The error of a reply that does not answer the call."""
     if reply.status in (401, 403):
         return NotSent("not_authorized", f"HTTP {reply.status}", answered=True, trouble=VenueTrouble.LOCKED_OUT)
     if reply.asks_for_a_pause:
         pause: dict[str, Any] = {"trouble": VenueTrouble.PAUSED, "retry_after": reply.retry_after()}
         if reply.status == 429 and _says(reply, "rate_limited"):
             return NotSent("rate_limited", answered=True, **pause)
-        # Somebody on the way may have said so. The pause holds, and proves nothing about this request.
+        # A proxy may have sent this. The pause is respected, but proves nothing about this request.
         return OutcomeUnknown(f"http_{reply.status}", **pause)
     return OutcomeUnknown(f"http_{reply.status}")
 
@@ -172,7 +172,7 @@ def _says(reply: HttpReply, code: str) -> bool:
 
 
 def _about(client_order_id: str, reply: HttpReply) -> dict[str, Any]:
-    """The reply's content, if it speaks of this order. Raises: OutcomeUnknown."""
+    """The reply's content, if it is about this order. Raises: OutcomeUnknown."""
     content = reply.json_object()
     if content.get("client_order_id") != client_order_id:
         raise OutcomeUnknown("unreadable_reply", "it speaks of another order, or of none")
@@ -204,7 +204,7 @@ def _url(settings: Mapping[str, Any]) -> URL:
         url = URL()
     plain = not (url.raw_query_string or url.raw_fragment or url.user or url.password)
     if url.scheme not in ("http", "https") or not url.host or not plain:
-        # The value is not repeated: whoever put a password into it would read it in the log.
+        # The value is not repeated: it may contain a password, which would be logged.
         raise ValueError("url: must be http(s)://host[:port][/path], without a password or a query")
     return url
 

@@ -48,7 +48,7 @@ class VenueViewSet(viewsets.GenericViewSet[Venue]):
 
     @extend_schema(summary="Read a venue")
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        code = kwargs["code"]  # any text: one that PostgreSQL cannot hold is not to be asked for
+        code = kwargs["code"]  # any text: PostgreSQL must not be asked for one that it cannot store
         venue = self.get_queryset().filter(code=code).first() if "\0" not in code else None
         if venue is None:
             raise NotFound("There is no such venue. GET /api/v1/venues lists those that there are.")

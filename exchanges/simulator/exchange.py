@@ -1,4 +1,4 @@
-"""What the simulated exchange does with an order: recognise it, hold it against the rules, record it.
+"""What the simulated exchange does with an order: recognise it, check it against the rules, record it.
 
 There is no matching yet: an order that is accepted works for ever.
 """
@@ -14,7 +14,7 @@ from exchanges.simulator.validation import OrderRequest, Refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What this exchange refuses though it is well formed."""
+    """What this exchange refuses although it is well formed."""
 
     untradable_instruments: frozenset[str] = frozenset()
     max_quantity: int | None = None
@@ -22,7 +22,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conduct:
-    """How the exchange deals with one order; by default, as it should."""
+    """How the exchange handles one order. The default is without faults."""
 
     halted: bool = False
     forget_duplicates: bool = False
@@ -95,7 +95,7 @@ class Exchange:
         place = self.journal.append(order.as_json())
         try:
             self.ledger.add(order, place)
-        except sqlite3.Error as error:  # its file may grow no more: what it lacks would be accepted twice
+        except sqlite3.Error as error:  # the file cannot grow: orders missing in it would be accepted twice
             raise JournalError(f"cannot index {self.journal.path}: {error}") from error
         return order
 

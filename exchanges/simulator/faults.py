@@ -1,7 +1,7 @@
 """What can be made to go wrong at the simulated exchange, and when.
 
-A fault strikes each request it is aimed at with its probability until its count is used up. The dice of a
-fault are its own, made from the seed and its name when it is set: the same requests meet the same faults,
+A fault strikes each request that it is aimed at with its probability, until its count is used up. Each fault has its
+own random generator, made from the seed and its name when it is set: so the same requests meet the same faults,
 whatever other faults are set.
 """
 
@@ -78,7 +78,7 @@ class Fault:
     struck: int = 0
 
     def strikes(self) -> bool:
-        """Throw the dice for one request."""
+        """Decide by chance whether it strikes this request."""
         if self.count is not None and self.struck >= self.count:
             return False
         if self.probability < 1.0 and self.dice.random() >= self.probability:

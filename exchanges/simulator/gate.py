@@ -1,7 +1,7 @@
 """The exchange's listening socket, closed and opened at will: that is how it refuses connections.
 
-Nothing listens while the gate is closed, so the kernel refuses whoever connects. The port stays ours
-meanwhile: a socket is bound to it at all times, and only asked to listen when the gate opens.
+Nothing listens while the gate is closed, so the kernel refuses connections. The port stays ours meanwhile: a socket is
+always bound to it, and listens only when the gate is open.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Gate:
         return int(self._address[1])
 
     async def open(self) -> None:
-        """Listen, if it does not yet. Raises: OSError."""
+        """Listen, unless it listens already. Raises: OSError."""
         if self._listener is not None:
             return
         loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ class Gate:
         self._connections = connections
 
     async def close(self, *, grace_seconds: float) -> None:
-        """Stop listening; end every connection, the idle now, the busy when answered or after the grace."""
+        """Stop listening. Close idle connections now, and busy ones when answered or after the grace period."""
         if self._listener is None or self._connections is None:
             return
         listener, connections = self._listener, self._connections

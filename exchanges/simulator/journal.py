@@ -33,7 +33,7 @@ class Journal:
     def __init__(self, descriptor: int, path: Path, prefix: str, size: int, *, fsync: bool) -> None:
         self.path = path
         self.prefix = prefix
-        """Begins the venue order ids of this journal, so that a new journal never repeats an old id."""
+        """The prefix of the venue order ids of this journal, so that a new journal never repeats an old id."""
         self._descriptor = descriptor
         self._size = size
         self._fsync = fsync
@@ -45,7 +45,7 @@ class Journal:
     def append(self, record: dict[str, Any]) -> Place:
         """Write one record; returns where. Raises: JournalError, now and for ever after; the process must end."""
         if self._torn:
-            raise JournalError(f"{self.path} ends in half a line")  # which a further line would make part of it
+            raise JournalError(f"{self.path} ends in half a line")  # a further line would become part of it
         line = memoryview(_encode(record).encode() + b"\n")
         place = Place(self._size, len(line))
         try:
@@ -59,7 +59,7 @@ class Journal:
         return place
 
     async def settle(self) -> None:
-        """Return when all that was appended so far is as safe as this journal makes it."""
+        """Return when everything appended so far is as safe as this journal makes it."""
         if not self._fsync:
             return
         appended = self._appended
@@ -121,7 +121,7 @@ def _read_back(descriptor: int, path: Path, *, fsync: bool) -> tuple[Journal, Le
 
 def _read(descriptor: int, place: Place) -> bytes:
     found = os.pread(descriptor, place.size, place.start)
-    if len(found) < place.size:  # nobody cuts off what this process alone writes
+    if len(found) < place.size:  # no other process may cut off what this one writes
         raise JournalError(f"the journal ends before byte {place.start + place.size}")
     return found
 

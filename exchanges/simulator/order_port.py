@@ -23,7 +23,7 @@ Act = Callable[[web.BaseRequest, Conduct], Awaitable[web.Response]]
 
 
 class OrderPort:
-    """`lost_memory` is called when the journal fails; the process must then end, answering nobody."""
+    """`lost_memory` is called when the journal fails; the process must then end without answering."""
 
     def __init__(
         self, exchange: Exchange, faults: Faults, reads: Reads, lost_memory: Callable[[JournalError], None]
@@ -94,7 +94,7 @@ class OrderPort:
 async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fault]) -> web.Response:
     if hold := struck.get("hold"):
         with suppress(web.HTTPRequestEntityTooLarge):
-            await request.read()  # now: when the sender has gone it cannot be read any more
+            await request.read()  # read it now: once the sender has gone it cannot be read
         await asyncio.sleep(hold.duration())
     if stall := struck.get("stall"):
         await asyncio.sleep(stall.duration())

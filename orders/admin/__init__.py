@@ -27,7 +27,7 @@ from quiktrade.console.pages import ReadOnlyAdmin, clipped, lines
 from quiktrade.console.times import age, exact
 
 LIST_SECONDS = 3
-"""A list that takes longer is given up: nobody's filter may hold the database up."""
+"""A list that takes longer is cancelled: no filter may block the database."""
 
 EVENTS_SHOWN = 500
 
@@ -96,7 +96,7 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
     ) -> HttpResponse:
         context: dict[str, Any] = {"title": "Order", "subtitle": None}
         if order := self.get_object(request, object_id):
-            # None that came after the order was read: the table ends where the head says that the order stands.
+            # Events later than the order that was read are left out: the table ends with the status in the page's head.
             events = selectors.history(order.pk).filter(sequence__lte=order.version)[:EVENTS_SHOWN]
             context |= {
                 "title": cells.title(order),

@@ -1,4 +1,4 @@
-"""How an order reads in the console: its status, what it waits for, its terms."""
+"""How the console shows an order: its status, what it waits for, its terms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ def status_label(order: Order) -> SafeString:
 
 
 def waits_for(order: Order) -> SafeString:
-    """What happens to it next, and when."""
+    """What happens to the order next, and when."""
     if order.status == Status.FAILED or order.parked:
         return SafeString("an operator")
     if order.status == Status.SUBMITTING and order.lease_expires_at:
@@ -118,7 +118,7 @@ def name(order: Order) -> SafeString:
 
 
 def title(order: Order) -> str:
-    """For the browser's tab: which order, and where it stands."""
+    """The title of the browser's tab: the order and its status."""
     ours = str(order.pk)
     name = order.client_order_id if order.client_order_id != ours else f"{ours[:8]}…{ours[-12:]}"
     return f"{order.stands.replace('_', ' ').capitalize()} – {name}"
@@ -130,7 +130,7 @@ def link(order: Order) -> SafeString:
 
 
 def decimal(value: Decimal | None) -> str:
-    """Without the zeros that the column pads with."""
+    """The number without the zeros that the column adds."""
     return "" if value is None else decimal_text(value)
 
 
@@ -152,7 +152,7 @@ def terms(order: Order) -> str:
 
 
 def deadlines(order: Order) -> list[str]:
-    """The times that it is good till and to be placed by, to the minute."""
+    """The times of "good till" and "place by", to the minute."""
     times = [("until", order.expires_at), ("place by", order.place_by)]
     if order.place_by == order.expires_at:  # an order that is good till a date is placed by then
         times.pop()
@@ -171,7 +171,7 @@ def chosen_row(order: Order, *, applies: bool, requeues: bool = False) -> list[S
 
 
 def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
-    """All of the order but its standing, in groups."""
+    """Everything about the order except its status, in groups."""
     return [
         (
             "Terms",
@@ -227,7 +227,7 @@ HISTORY = ["#", "Time (UTC)", "Event", "Status", "Attempt", "Actor", "Reason", "
 
 
 def history_row(event: OrderEvent, order: Order) -> list[SafeString | str]:
-    """The last event's outcome is where the order stands, in the word that the page's head has."""
+    """The outcome of the last event is the order's status, in the same word as in the page's head."""
     before = format_html("{} → ", event.get_from_status_display()) if event.from_status else ""
     after = label(event.get_to_status_display(), KINDS.get(event.to_status, "default"))
     if event.sequence == order.version:

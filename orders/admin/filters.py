@@ -1,4 +1,4 @@
-"""The list's filters. What concerns time is put to the primary key too, which begins with it."""
+"""The filters of the list. A filter on time also limits the primary key, which begins with the time."""
 
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -82,7 +82,7 @@ class AgeFilter(RadioFilter):  # type: ignore[misc]
 
 
 class StatusFilter(ChoicesCheckboxFilter):  # type: ignore[misc]
-    """By the word that the list shows: what is parked is not among what is being looked up."""
+    """Filters by the word that the list shows: parked orders are not among those being looked up."""
 
     def choices(self, changelist: Any) -> Any:
         for choice in super().choices(changelist):
@@ -103,7 +103,7 @@ class StatusFilter(ChoicesCheckboxFilter):  # type: ignore[misc]
 
 
 class ClientFilter(TextFilter):  # type: ignore[misc]
-    """By the client's name, in full: its orders are found by the index that its own list uses."""
+    """Filters by the client's full name, with the index that the client's own list uses."""
 
     title = "client"
     parameter_name = "client"
@@ -117,7 +117,7 @@ class ClientFilter(TextFilter):  # type: ignore[misc]
 
 
 class CreatedFilter(RangeDateTimeFilter):  # type: ignore[misc]
-    """From and to, in UTC; a day alone means all of it."""
+    """From and to, in UTC; a date without a time means the whole day."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,5 +1,5 @@
-"""Filters that are not chosen but followed: from the first page to the orders of one cause, and from what an operator
-did to the orders that he did it to. Each is shown only while it is in use."""
+"""Filters that are reached by links: from the first page to the orders of one cause, and from an operator's action to
+its orders. Each is shown only while it is in use."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class FollowedFilter(RadioFilter):  # type: ignore[misc]
 
 
 NO_CAUSE = "(none)"
-"""The cause of orders that have no last error. An empty parameter asks for all orders, as of every filter."""
+"""The cause of orders that have no last error. An empty parameter asks for all orders, as with every filter."""
 
 
 class CauseFilter(FollowedFilter):
@@ -40,17 +40,17 @@ class CauseFilter(FollowedFilter):
 
 _ACT = re.compile(r"([0-9]{1,9})-([0-9]{1,18})-([0-9]{1,18})")
 LOOKED_THROUGH = 10_000
-"""Entries of the console's log that one act is sought among: it writes them at once, others may write in between."""
+"""At most this many entries of the console's log are searched for one action: other entries may lie between its own."""
 
 
 def act(entries: Sequence[LogEntry]) -> str:
-    """What ActedFilter is asked for: who acted, and the first and the last entry of the log that tell of it."""
+    """The value of ActedFilter for an action: who acted, and the first and the last of its log entries."""
     keys = sorted(entry.pk for entry in entries)
     return f"{entries[0].user_id}-{keys[0]}-{keys[-1]}"
 
 
 class ActedFilter(FollowedFilter):
-    """The orders that one act of an operator concerned, as the console's log names them."""
+    """The orders of one action of an operator, as the console's log names them."""
 
     title = "what was done"
     parameter_name = "acted"
@@ -76,7 +76,7 @@ class ActedFilter(FollowedFilter):
         return queryset.filter(pk__in=[UUID(entry.object_id) for entry in self.entries])
 
     def ends(self) -> list[tuple[str, str, int]]:
-        """How many of them stand where: status, its name, count."""
+        """How many of these orders have each status: status, its name, count."""
         orders = Order.objects.filter(pk__in=[entry.object_id for entry in self.entries])
         found = orders.order_by().values_list("status").annotate(Count("pk"))
         return [(status, str(Status(status).label), count) for status, count in sorted(found, key=lambda s: -s[1])]

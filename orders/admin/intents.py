@@ -1,4 +1,4 @@
-"""What an operator may do to orders. Each is a service; what it refuses, it explains row by row."""
+"""What an operator may do to orders. Each intent calls a service, which explains what it refuses row by row."""
 
 import re
 import shlex
@@ -27,12 +27,12 @@ def _cancel(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list
 
 
 def _reconcile(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
-    # The history tells who asked and what the venue said. Nobody is asked why: an order that stays has no event.
+    # The history says who asked and what the venue answered. No reason is asked for: an unchanged order has no event.
     return reconcile_orders([UUID(key) for key in keys], actor=actor)
 
 
 def _requeue_command(asked: QueryDict) -> str | None:
-    """None where the command would take other orders than the list shows: it knows a venue, an error and an age."""
+    """None if the command would take other orders than the list shows: it can choose only by venue, error and age."""
     needs, statuses, venues = asked.get("needs"), asked.getlist("status__exact"), asked.getlist("venue__code__exact")
     older = re.fullmatch(r"gt([0-9]+[mhd])", asked.get("age", "gt0m"))
     known = {"needs", "status__exact", "venue__code__exact", "cause", "age"}
@@ -81,7 +81,7 @@ RECONCILE = Intent(
     "its word; without it they stay unconfirmed.",
     act=_reconcile,
     form=forms.Form,
-    most=100,  # each may wait for as long as the venue may take, and the page waits for all
+    most=100,  # each call may take as long as the venue's deadline, and the page waits for all
 )
 
 

@@ -16,14 +16,14 @@ COUNTED_TO = 10_000
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts to COUNTED_TO and no further. Who needs an older order filters or searches for it."""
+    """Counts up to COUNTED_TO only. To find an older order, a user filters or searches."""
 
     template_name = "console/pagination.html"
     object_list: QuerySet[Order]
 
     @cached_property
     def count(self) -> int:
-        return self.object_list[:COUNTED_TO].count()  # in the list's order: what serves the page serves the count
+        return self.object_list[:COUNTED_TO].count()  # in the list's order: one index serves page and count
 
     @property
     def shown_count(self) -> str:
@@ -34,13 +34,13 @@ class OrderList(ConsoleList):
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
         """Newest first, whatever the address asks for: the primary key is the one index that orders them all.
 
-        One client's are in the order of that client's own index; by the key, all others' would be read too.
+        The orders of one client are sorted by that client's own index; by the key, all others would be read too.
         """
         return ["-created_at", "-pk"] if request.GET.get("client", "").strip() else ["-pk"]
 
     @property
     def acted(self) -> ActedFilter | None:
-        """What an operator did, where the list shows the orders that it was done to."""
+        """The operator's action whose orders the list shows, if it shows those."""
         return next((spec for spec in self.filter_specs if isinstance(spec, ActedFilter)), None)
 
     def get_results(self, request: HttpRequest) -> None:

@@ -33,7 +33,7 @@ NOTHING = "Nothing needs you"
 
 @dataclass(frozen=True)
 class Page:
-    """An entry of the sidebar, for those who may see it; `badge` counts what needs an operator there."""
+    """An entry of the sidebar, for users who may see it; `badge` counts what needs an operator there."""
 
     title: str
     icon: str
@@ -146,7 +146,7 @@ def _entry(request: HttpRequest, page: Page, *, url: str, badge: str) -> dict[st
 
 
 def first_page(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """What is wrong, since when, why, and what to do about it, before everything else."""
+    """What is wrong, since when, why, and what to do about it. It stands first on the page."""
     may, state = request.user.has_perm, _state(request)
     if may("orders.view_order"):
         operates = may("orders.operate_order")
@@ -176,7 +176,7 @@ def _trouble(found: Trouble) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Need:
-    """How a group of orders is told, and what is done about all of it at once."""
+    """How a group of orders is shown, and what an operator can do about the whole group."""
 
     one: str
     many: str
@@ -284,7 +284,7 @@ def _nodes() -> dict[str, Any]:
 
 
 def _state(request: HttpRequest) -> State:
-    """Asked once for each page: its head, its sidebar and its cards show the same numbers."""
+    """Read once for each page, so that its head, its sidebar and its cards show the same numbers."""
     state: State | None = getattr(request, "_attention", None)
     if state is None:
         state = attention.state()

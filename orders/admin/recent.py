@@ -1,4 +1,4 @@
-"""What was done in the console lately: who did what to which order, venue or account, and why."""
+"""Recent actions in the console: who did what to which order, venue or account, and why."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SHOWN = 10
 
 
 def recent_actions(request: HttpRequest) -> dict[str, Any]:
-    """A table of them, of what the user may see."""
+    """A table of those that the user may see."""
     models = [model for model in (Order, Venue, User, Group) if _may_see(request, model)]
     kinds = ContentType.objects.get_for_models(*models)
     entries = list(

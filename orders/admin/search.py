@@ -1,7 +1,7 @@
-"""Looking orders up by what a person has in hand: an id, its beginning or as the list shortens it, the client's id or
-name, the venue's id, an instrument.
+"""Searches orders by an id, its beginning or its form in the list, the client's id or name, the venue's id, or an
+instrument.
 
-Each way is an index look-up, or looks only among the newest orders: the table may have ten million rows.
+Each search uses an index, or covers only the newest orders: the table may have ten million rows.
 """
 
 import re
@@ -16,10 +16,10 @@ HELP = "Id, client's id or name, venue's id, ISIN"
 FOUND_AT_MOST = 500
 """Orders that one search finds at most, newest first."""
 NEWEST = 100_000
-"""What has no index of its own, an instrument or the beginning of a client's id, is sought among these."""
+"""An instrument or the beginning of a client's id has no index: it is searched only among this many newest orders."""
 
 CLIENTS = 20
-"""Clients whose name begins with the text, of whom the newest orders are looked up one by one."""
+"""At most this many clients whose name begins with the text: their newest orders are looked up one by one."""
 
 _SHORTENED = re.compile(r"([0-9a-f]{8})?(?:…|\.\.\.)?([0-9a-f]{12})\Z")
 _HEX = re.compile(r"[0-9a-f]{4,32}\Z")
@@ -27,7 +27,7 @@ _INSTRUMENT = re.compile(r"[A-Z0-9]{12}\Z")
 
 
 def search(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
-    """Those of `orders` that `text` may mean; all of them where it is empty."""
+    """The orders that `text` may mean; all of them if it is empty."""
     text = text.strip()
     if not text:
         return orders
@@ -43,7 +43,7 @@ def search(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
 
 
 def _by_id(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
-    """By the id, or all ids that begin so: a range of the primary key."""
+    """Orders with this id, or whose ids begin with the text: a range of the primary key."""
     digits = text.lower().replace("-", "")
     if not _HEX.match(digits):
         return orders.none()
@@ -51,7 +51,8 @@ def _by_id(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
 
 
 def _by_shortened_id(orders: QuerySet[Order], text: str) -> list[QuerySet[Order]]:
-    """As the list shows it, `01a205ec…48ec8dd4e003`: the first part is a minute of the key; or the end of it alone."""
+    """Orders by an id as the list shows it, `01a205ec…48ec8dd4e003`, or by its end. The first part is a minute of
+    keys."""
     shown = _SHORTENED.match(text.lower())
     if shown is None:
         return []
@@ -60,13 +61,13 @@ def _by_shortened_id(orders: QuerySet[Order], text: str) -> list[QuerySet[Order]
 
 
 def _by_client(orders: QuerySet[Order], text: str) -> list[QuerySet[Order]]:
-    """The newest of each client whose name begins so, by the index of that client's own list."""
+    """The newest orders of each client whose name begins with the text, by the index of that client's list."""
     owners = User.objects.filter(username__startswith=text).order_by("username").values_list("pk", flat=True)
     return [orders.filter(owner_id=owner).order_by("-created_at", "-pk") for owner in owners[:CLIENTS]]
 
 
 def _by_client_order_id(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
-    # The index begins with the owner, so each of them is asked for: a look-up per account, not per order.
+    # The index begins with the owner, so there is one look-up for each account, not for each order.
     owners = User.objects.values_list("pk", flat=True)
     return orders.filter(owner_id__in=list(owners), client_order_id=text)
 

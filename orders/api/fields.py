@@ -15,7 +15,7 @@ from quiktrade.decimals import decimal_text
 
 PRICE_DIGITS, PRICE_DECIMALS = 18, 8
 PRICE_PATTERN = r"^(?=.*[1-9])0*[0-9]{1,10}(\.[0-9]{1,8}0*)?$"
-"""Of a price in a string, for the OpenAPI document: above zero; zeros before and after it change nothing."""
+"""The pattern of a price in a string, for the OpenAPI document: above zero; leading and trailing zeros are allowed."""
 PRICE_LENGTH = 61
 PRICE_HELP = "A string of up to 10 digits before the point and 8 after it, above zero; a JSON number will do."
 LARGEST_QUANTITY = 10**12
@@ -37,7 +37,7 @@ class TextField(serializers.CharField):
         return str(data)
 
     def run_validators(self, value: str) -> None:
-        # The two that every text field has look for characters that are none of these.
+        # The two validators of every text field look only for characters outside printable ASCII.
         if len(self.validators) > 2 or not (value.isascii() and value.isprintable()):
             super().run_validators(value)
 
@@ -99,7 +99,7 @@ class QuantityField(serializers.IntegerField):
         return int(data)
 
     def run_validators(self, value: int) -> None:
-        if not 1 <= value <= LARGEST_QUANTITY:  # else they have nothing to say
+        if not 1 <= value <= LARGEST_QUANTITY:  # otherwise they do not apply
             super().run_validators(value)
 
 
@@ -137,7 +137,7 @@ _EXACT = Context(prec=61, traps=[Inexact, InvalidOperation])
 
 
 def _without_zeros(price: Decimal) -> Decimal:
-    """The same price without the zeros beyond its last decimal place; as it is where those are not all zeros."""
+    """The price without the digits beyond PRICE_DECIMALS if they are all zeros; otherwise unchanged."""
     exponent = price.as_tuple().exponent
     with suppress(Inexact, InvalidOperation):
         if isinstance(exponent, int) and exponent < -PRICE_DECIMALS:
@@ -146,7 +146,7 @@ def _without_zeros(price: Decimal) -> Decimal:
 
 
 def price_text(price: Decimal | None) -> str | None:
-    """A price as it is answered: without zeros that say nothing, never with an exponent."""
+    """A price as the API returns it: without trailing zeros, never with an exponent."""
     return None if price is None else decimal_text(price)
 
 

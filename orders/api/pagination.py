@@ -1,4 +1,4 @@
-"""Pages by position: orders that arrive meanwhile shift none."""
+"""Pages by position, so that orders that arrive meanwhile shift no page."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from orders.selectors import ClientOrder, Position
 
 
 class Cursor(Position):
-    """The last order of a page. Opaque to clients."""
+    """The last order of a page, as a string that clients do not interpret."""
 
     @classmethod
     def of(cls, order: ClientOrder) -> Self:
@@ -21,7 +21,7 @@ class Cursor(Position):
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Raises: ValueError, if it is not what `encode` made."""
+        """Raises: ValueError, if `encode` did not make it."""
         try:
             created_at, id_ = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode().split(" ")
             cursor = cls(datetime.fromisoformat(created_at), UUID(id_))

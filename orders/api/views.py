@@ -133,10 +133,10 @@ LOCATION = OpenApiParameter(
 )
 
 MOST_ERRORS = 1000
-"""Named in the answer to a batch, shared out among the orders that have some."""
+"""At most this many errors in the answer to a batch, divided among the orders that have errors."""
 
 GIVE_WAY_EVERY = 20
-"""So many orders of a batch are a millisecond or two of work."""
+"""This many orders of a batch take one or two milliseconds of work."""
 
 STATUSES = OpenApiParameter(
     "status",
@@ -151,14 +151,14 @@ ORDERING = OpenApiParameter(
         "type": "string",
         "enum": ["-created_at", "created_at"],
         "default": "-created_at",
-        "x-enum-varnames": ["NEWEST_FIRST", "OLDEST_FIRST"],  # else generated clients number them
+        "x-enum-varnames": ["NEWEST_FIRST", "OLDEST_FIRST"],  # otherwise generated clients would number them
     },
     description="By the time of creation: the newest first, or the oldest.",
 )
 LISTS = {STATUSES.name}
 """The parameters of a query that may be given more than once."""
 
-# Made once: making a serializer's fields takes longer than using them, and using them changes nothing in them.
+# Made once: making a serializer's fields takes longer than using them, and using them does not change them.
 CLIENT_ORDER_ID, LIST_QUERY = ClientOrderIdField(), OrderListQuerySerializer()
 NEW_ORDER, NEW_ORDER_BATCH, ORDER = NewOrderSerializer(), NewOrderBatchSerializer(), OrderSerializer()
 
@@ -348,7 +348,7 @@ def _address(request: Request, path: str) -> str:
 
 
 def _give_way(index: int) -> None:
-    """Let the requests go on that share this thread with a batch."""
+    """Let other requests continue that share this thread with a batch."""
     if index % GIVE_WAY_EVERY == 0:
         time.sleep(0)
 

@@ -57,7 +57,7 @@ def duration(text: str) -> timedelta:
 
 
 def known_venue(code: str | None) -> str | None:
-    """Say so now where there is no such venue, rather than find nothing. Ends the command."""
+    """End the command with a message if there is no such venue, rather than find no orders."""
     codes = list(Venue.objects.values_list("code", flat=True))
     if code is not None and code not in codes:
         misuse(f"There is no venue {code!r}. Known: {', '.join(codes) or 'none'}.")
@@ -65,12 +65,12 @@ def known_venue(code: str | None) -> str | None:
 
 
 def price_text(price: Decimal | None) -> str | None:
-    """Without the zeros that the column pads with."""
+    """The number without the zeros that the column adds."""
     return None if price is None else decimal_text(price)
 
 
 def foreign(text: str) -> Text:
-    """What a client, a venue or a person wrote, on one line: nothing in it is an order to the terminal or to rich."""
+    """A text of a client, a venue or a person on one line. The terminal and rich interpret nothing in it."""
     return Text(shown(text))
 
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 DUE_TOO_LONG_SECONDS = 30.0
 REMEMBER_SECONDS = 1.0
-"""However many probe, the database is asked to write no more often."""
+"""The database is asked to write at most this often, however many probes there are."""
 WRITE_SECONDS = 1.5
 """A write takes milliseconds. One that takes longer is cancelled: PostgreSQL itself bounds no commit."""
 
@@ -64,7 +64,7 @@ _latest: tuple[float, dict[str, Any]] | None = None
 
 
 def _checks() -> dict[str, dict[str, Any]]:
-    """However many probe, they take one connection to the database at a time."""
+    """All probes together use one connection to the database at a time."""
     if not _asking.acquire(timeout=WRITE_SECONDS):
         return {"database": {"ok": False, "detail": "The database is slow to write."}}
     try:
@@ -78,7 +78,7 @@ def _checks() -> dict[str, dict[str, Any]]:
 
 
 def _database() -> dict[str, Any]:
-    """What it was found to be within the last second, or is found to be now."""
+    """The result of the last second, or a new one."""
     global _latest
     if _latest is None or time.monotonic() - _latest[0] > REMEMBER_SECONDS:
         found = _could_store()
@@ -119,7 +119,7 @@ def _write() -> None:
             confirm()
     finally:
         timer.cancel()
-        timer.join()  # what comes next on this connection is not to be cancelled
+        timer.join()  # the next statement on this connection must not be cancelled
 
 
 def _cancel(raw: Any) -> None:

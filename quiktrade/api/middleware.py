@@ -10,8 +10,7 @@ from quiktrade.api import health
 def probes(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Answer the probes before anything looks at the host's name or the transport.
 
-    Whoever probes names the process by its address, which is no host name of the deployment, and over plain
-    HTTP.
+    A probe uses the process's address, which is no host name of the deployment, and plain HTTP.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

@@ -4,7 +4,7 @@
      "detail": "…", "errors": [{"pointer": "#/quantity", "code": "min_value", "detail": "…"}]}
 
 `type` is stable: programs branch on it. `errors` names what to change: `pointer` into the body, or
-`parameter` of the query, or `header`; only so many that a refusal stays small. A 5xx carries
+`parameter` of the query, or `header`; their number is limited, so that a refusal stays small. A 5xx carries
 `incident`, which the log has too.
 """
 

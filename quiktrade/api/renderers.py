@@ -22,5 +22,5 @@ class FastJSONRenderer(BaseRenderer):
             return b""
         try:
             return orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z)
-        except TypeError:  # half of a surrogate pair; what was done is done, and is not to be answered with a 500
+        except TypeError:  # half of a surrogate pair; the request has been carried out, so the answer must not be a 500
             return json.dumps(data, default=str).encode()

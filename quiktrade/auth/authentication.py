@@ -1,7 +1,7 @@
 """The one place where a caller's token is verified.
 
 What was found is kept in the process: a token's signature until the token runs out, and its account for a second, so
-that who deactivates an account in the console, makes it staff or changes its password waits that long at most.
+that a deactivation, a new password or a change to staff in the console takes effect within that time.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def _digest(self: object, raw_token: bytes) -> Any:
 
 
 def _account(self: object, validated_token: Token) -> Any:
-    """With the password: a token of an earlier one is not to find what a token of this one has left here."""
+    """The key includes the password: a token of an earlier password must not find what a later token left here."""
     return validated_token["user_id"], validated_token[PASSWORD_CLAIM]
 
 
@@ -62,7 +62,7 @@ class TokenAuthentication(JWTAuthentication):
 
 
 class _Wanted:
-    """An account that a request asks for, or why it does not get it."""
+    """The account that a request asks for, or the reason why it is refused."""
 
     def __init__(self, token: Token) -> None:
         self.token = token

@@ -27,7 +27,7 @@ PASSWORD_CLAIM: str = api_settings.REVOKE_TOKEN_CLAIM
 _ACCOUNT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TOKEN_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _LATEST = 253_402_300_799
-"""The end of the year 9999, which is the last that Python's times know."""
+"""The end of the year 9999, the last year that Python's times can hold."""
 
 
 class InvalidToken(AuthenticationFailed):
@@ -84,11 +84,11 @@ class _Checked(Token):
 
 
 class AccessToken(_Checked, tokens.AccessToken):
-    """Its account is looked up by `TokenAuthentication`, which remembers it."""
+    """An access token. `TokenAuthentication` looks its account up and remembers it."""
 
 
 class RefreshToken(_Checked, tokens.RefreshToken):  # type: ignore[misc]  # as Simple JWT's own is
-    """Valid while it is not voided, and its account stands."""
+    """A refresh token. It is valid while it is not voided and its account is valid."""
 
     access_token_class = AccessToken
     next_step = LOG_IN
@@ -121,8 +121,8 @@ def account_of(token: Token) -> AbstractBaseUser:
 def require_client(account: User) -> None:
     """Raises: NotAClient, for staff without the permission.
 
-    Superusers have every permission without being given it; this one they need to be given like others. What is
-    asked of staff costs a statement; of a client, none.
+    Superusers have every permission without being given it; this one they need to be given like others. The check costs
+    a statement for staff, and none for clients.
     """
     if not (account.is_staff or account.is_superuser):
         return

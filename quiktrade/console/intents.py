@@ -37,7 +37,7 @@ from quiktrade.texts import MAX_TEXT, storable
 SHOWN = 50
 """Chosen rows that the page lists; the rest is counted."""
 COUNTED = 10_000
-"""Rows that were chosen by a filter are counted up to this."""
+"""Rows that a filter chose are counted up to this number."""
 REFUSALS_SHOWN = 20
 
 
@@ -125,7 +125,7 @@ class IntentAdmin(ConsoleAdmin):
         }
 
     def action_checkbox(self, obj: Model) -> SafeString:
-        """The box to tick, with the intents that its row would not refuse: the buttons count them."""
+        """The check box, with the intents that its row would accept: the buttons count them."""
         names = " ".join(intent.name for intent in self.intents_for(obj))
         box = {"class": "action-select", "aria-label": f"Select {obj}", "data-intents": names}
         return SafeString(UnfoldBooleanWidget(box, lambda value: False).render(ACTION_CHECKBOX_NAME, str(obj.pk)))
@@ -140,7 +140,7 @@ class IntentAdmin(ConsoleAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         buttons = []
-        extra_context = {"show_history": False, **(extra_context or {})}  # the page itself has it
+        extra_context = {"show_history": False, **(extra_context or {})}  # the page itself shows it
         if obj := self.get_object(request, object_id):
             query = urlencode({"keys": obj.pk, "next": request.get_full_path()})
             buttons = [
@@ -153,7 +153,7 @@ class IntentAdmin(ConsoleAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The history is on the page itself; Django's own knows but what was done in the console."""
+        """The page itself shows the history; Django's own has only what was done in the console."""
         return HttpResponseRedirect(f"{self._page_of(object_id)}#history")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
@@ -174,7 +174,7 @@ class IntentAdmin(ConsoleAdmin):
             if request.POST.get("select_across") == "1":
                 choice = self._all_of(intent, found, request.GET)
             else:
-                # Ticked rows are taken as ticked: the filter may not find a row any more that changed since.
+                # Ticked rows stay chosen: a row that changed since may no longer match the filter.
                 choice = self._first_of(intent, request.POST.getlist(ACTION_CHECKBOX_NAME))
             return self._page(request, intent, choice, intent.form(), back=request.get_full_path())
 
@@ -204,13 +204,13 @@ class IntentAdmin(ConsoleAdmin):
         return Choice(keys[: intent.most], len(keys))
 
     def _all_of(self, intent: Intent, found: QuerySet[Any], asked: QueryDict) -> Choice:
-        """All that a filter found, the oldest first: what has waited longest is not what is left over."""
+        """All rows that a filter found, oldest first, so that the rows that waited longest are not left over."""
         keys = [str(key) for key in found.order_by("pk").values_list("pk", flat=True)[: intent.most + 1]]
         of = len(keys) if len(keys) <= intent.most else found.order_by()[:COUNTED].count()
         return Choice(keys[: intent.most], of, asked.urlencode())
 
     def _found(self, request: HttpRequest) -> QuerySet[Any]:
-        """What the list shows for the parameters of this request; nothing for what it does not know."""
+        """The rows that the list shows for the parameters of this request; none for unknown parameters."""
         try:
             found: QuerySet[Any] = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters:
@@ -273,7 +273,7 @@ class IntentAdmin(ConsoleAdmin):
     def _carry_out(
         self, request: HttpRequest, intent: Intent, keys: Sequence[str], answers: Mapping[str, str]
     ) -> Sequence[LogEntry]:
-        """Act, and tell what was done and what refused. Returns what was logged of it, one entry for each row."""
+        """Act, and show what was done and what was refused. Returns the log entries, one for each row."""
         outcomes = intent.act(keys, f"operator:{request.user.get_username()}", answers)
         done = [outcome.key for outcome in outcomes if outcome.done]
         refused = [outcome for outcome in outcomes if not outcome.done]

@@ -56,7 +56,7 @@ class ConsoleAdmin(StyledAdmin):
 
 
 class ReadOnlyAdmin(ConsoleAdmin):
-    """A page to look at: nobody adds or changes anything on it, superusers included."""
+    """A read-only page: nobody adds or changes anything on it, superusers included."""
 
     sortable_by = ()
 
@@ -68,7 +68,7 @@ class ReadOnlyAdmin(ConsoleAdmin):
 
 
 def who(actor: str) -> SafeString:
-    """The actor of an event by name, with what kind of one it is: `operator:olga` is olga, in the console."""
+    """The name of an event's actor, with its kind: `operator:olga` is olga, in the console."""
     kind, _, name = actor.partition(":")
     if kind == "operator" and name.endswith(" (command)"):
         return format_html("{}", name)
@@ -83,7 +83,7 @@ def label(text: object, kind: str, *, title: str = "") -> SafeString:
 
 
 def code(text: object) -> SafeString:
-    """An identifier: every character of it counts."""
+    """An identifier, in a fixed-width font because every character matters."""
     return format_html('<span class="console-code">{}</span>', text)
 
 

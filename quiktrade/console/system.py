@@ -28,8 +28,8 @@ from quiktrade.console.pages import ConsoleAdmin, ReadOnlyAdmin, clipped, code, 
 from quiktrade.console.times import age, ahead, exact
 from quiktrade.models import WorkerNode
 
-# Their own pages are replaced here or, for the rows that come by the thousand and tell nothing (successful jobs,
-# tokens), taken away. They must have been registered first, whatever the order of INSTALLED_APPS.
+# The libraries' own pages are replaced here, or removed for rows that are many and say nothing (successful jobs,
+# tokens). They must be registered before, whatever the order of INSTALLED_APPS.
 for module in ("django_q.admin", "rest_framework_simplejwt.token_blacklist.admin"):
     import_module(module)
 for model in (Success, Failure, Schedule, OrmQ, OutstandingToken, BlacklistedToken, User, Group):
@@ -37,7 +37,7 @@ for model in (Success, Failure, Schedule, OrmQ, OutstandingToken, BlacklistedTok
 admin.site.index_title = "Overview"
 
 LEGIBLE = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-"""None of them is taken for another when it is read out or typed."""
+"""None of these characters is mistaken for another when it is read out or typed."""
 PASSWORD_LENGTH = 20
 """115 bits."""
 
@@ -90,7 +90,7 @@ class ScheduleAdmin(ReadOnlyAdmin):
 
 @admin.register(Failure)
 class FailureAdmin(ReadOnlyAdmin):
-    """Jobs that raised. Their orders are not lost: they come back by their own rows."""
+    """Jobs that raised. Their orders are not lost: their own rows make them due again."""
 
     list_display = ("job", "stopped", "error")
     fields = ("name", "func", "started", "stopped", "result")
@@ -133,7 +133,7 @@ ACCESS = {
 
 
 class NewAccountForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Who it is for. No password is asked for: one is made, so that nobody chooses another's."""
+    """The form asks whose account it is. The password is generated, so that nobody chooses another person's."""
 
     class Meta:
         model = User
@@ -172,9 +172,9 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
     """Accounts are made here, and switched off; they are not deleted, because orders and their history name them.
     For the same reason a name stays as it is.
 
-    Nobody gives more than he has: who is no superuser gives only groups whose every permission he has himself, and
-    keeps his hands off accounts that may do more than he may. Neither is `change_user` then a way up, nor another's
-    new password.
+    Nobody grants more than they have: a user who is no superuser can grant only groups whose every permission they
+    have, and cannot change accounts that may do more than they may. So neither `change_user` nor a new password for
+    another account raises anybody's permissions.
     """
 
     form, add_form = forms.ModelForm, NewAccountForm
@@ -207,7 +207,7 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
         )
 
     def _exceeds(self, user: User, request: HttpRequest) -> bool:
-        """Whether the account may do anything that who asks may not."""
+        """Whether the account may do anything that the requesting user may not."""
         return user.is_superuser or permissions_of(user).exclude(pk__in=permissions_of(request.user)).exists()
 
     def _groups_to_give(self, request: HttpRequest) -> QuerySet[Group]:
@@ -225,7 +225,7 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
         superuser = ("is_superuser",) if request.user.is_superuser else ()
         return (
             (None, {"fields": ("username", "email", "first_name", "last_name")}),
-            ("Access", {"fields": ("is_active", "is_staff", "groups", *superuser)}),  # permissions come by group alone
+            ("Access", {"fields": ("is_active", "is_staff", "groups", *superuser)}),  # only groups grant permissions
             ("Dates", {"fields": ("last_login", "date_joined")}),
         )
 
@@ -260,13 +260,13 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
     # ---- Passwords ----
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
-        """Give the account a new password in the place of one that is lost."""
+        """Give the account a new password, because the old one is lost."""
         user = self.get_object(request, unquote(id))
         if user is None:
             raise Http404
         if not self.has_change_permission(request, user):
             raise PermissionDenied
-        if user.pk == request.user.pk:  # whoever sits before an open session must not take the account over
+        if user.pk == request.user.pk:  # a person at somebody else's open session must not take the account over
             return HttpResponseRedirect(reverse("admin:password_change"))
         if request.method != "POST":
             return self._account_page(request, user, "console/new_password.html", f"New password for {user}")
@@ -275,7 +275,7 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
             return self._new_password(request, user, title=f"{user} has a new password")
 
     def _new_password(self, request: HttpRequest, user: User, *, title: str) -> HttpResponse:
-        """Shown in this answer and never again: it is kept nowhere, not even in the session."""
+        """The password is shown in this answer only: it is stored nowhere, not even in the session."""
         password = get_random_string(PASSWORD_LENGTH, LEGIBLE)
         user.set_password(password)
         user.save(update_fields=["password"])
@@ -291,7 +291,7 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
 
 @admin.register(Group)
 class GroupAdmin(ConsoleAdmin, PlainGroupAdmin):
-    """Superusers' alone to change: who may change a group could give himself whatever there is."""
+    """Only superusers may change groups: a user who can change a group could grant himself every permission."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_superuser)

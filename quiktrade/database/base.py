@@ -12,8 +12,8 @@ from quiktrade.database.connection import Connection
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    # What Django connects with, and takes the kinds of error from. Not only once a connection is there: what it sends
-    # first, its time zone, may have to wait too.
+    # Django connects with this, and takes the classes of error from it. The bound must hold from the start: the first
+    # statement, which sets the time zone, may have to wait too.
     Database: Any = SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
 
     _connection_pools: dict[str, ConnectionPool[Any]]
@@ -23,7 +23,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def pool(self) -> Any:
         """psycopg's pool, where this process has one (see pool.py), of our connections with our check.
 
-        Django's own would ask the server with every request whether it is there.
+        Django's own check would cost a round trip with every request.
         """
         options = self.settings_dict["OPTIONS"].get("pool")
         if options is None:
@@ -42,7 +42,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def is_usable(self) -> bool:
         """Whether the connection still stands, as Django asks before the first statement of a request.
 
-        What `_seems_to_stand` cannot see, a server that is gone without a word, the next statement finds out.
+        If the server has disappeared without closing the connection, the next statement finds out.
         """
         if self.connection is None:
             return False
@@ -50,11 +50,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 
 def _seems_to_stand(connection: Any) -> bool:
-    """A server that ends a connection says so and hangs up. To read that costs no round trip."""
+    """A server that ends a connection sends a message and closes it. Reading that costs no round trip."""
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         return False
     try:
-        for _ in range(2):  # what it says, and then that it has hung up
+        for _ in range(2):  # its message, and then the end of the connection
             connection.pgconn.consume_input()
     except psycopg.OperationalError:
         return False
@@ -62,6 +62,6 @@ def _seems_to_stand(connection: Any) -> bool:
 
 
 def _check(connection: Any) -> None:
-    """Raises: psycopg.Error, where the pool must make a new connection instead."""
+    """Raises: psycopg.Error, if the pool must make a new connection instead."""
     if not _seems_to_stand(connection):
         ConnectionPool.check_connection(connection)

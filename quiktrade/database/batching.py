@@ -2,8 +2,8 @@
 
 A statement of its own for every order costs PostgreSQL five times as much as a row of a larger statement, and each
 has its own wait for the disk. So in each process one request at a time does such work, the leader, and those that
-arrive meanwhile follow: the next leader does theirs together with its own. Nobody waits for company, and under load
-there is company.
+arrive meanwhile follow: the next leader does theirs together with its own. No leader waits for others to arrive; under
+load they have.
 
 A request is a thread or, in the process that serves the API, a greenlet. It gives its pooled connection back before
 it follows a leader, and when it has led: the next leader needs one, and the others could hold all that there are.
@@ -22,7 +22,7 @@ from quiktrade.database.pool import give_back
 Item = TypeVar("Item")
 
 MOST_WAITS = 2
-"""When the statement for a group was held up, its items are done one by one, until this many were held up again."""
+"""If a lock made a group's statement fail, its items are done one by one, until this many have failed likewise."""
 
 _HELD_UP = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 
@@ -30,9 +30,9 @@ _HELD_UP = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 class Batcher(Generic[Item]):
     """Calls `work` with the items of one or more callers, one call at a time in this process.
 
-    `work` does all of its items or raises; results it leaves in the items. Where it raises for an item's own sake,
-    for its values or a lock that it had to wait for, it is called with each item alone: no item fails because of
-    another. When the connection is lost, everyone who waits is told at once: they would wait as long for the same.
+    `work` does all of its items or raises, and stores results in the items. If the error is about an item (its values,
+    or a lock that it waited for), `work` is called with each item alone: no item fails because of another. If the
+    connection is lost, all waiting callers get the error at once instead of waiting for it in turn.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Batcher(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """How many wait for the next call."""
+        """How many callers wait for the next call."""
         return len(self._waiting)
 
     def do(self, item: Item) -> None:
-        """Have `work` done for this item, perhaps together with those of others. Raises what that raised."""
+        """Call `work` with this item, perhaps together with those of other callers. Raises what `work` raised."""
         entry = _Entry(item)
         with self._lock:
             self._waiting.append(entry)
@@ -76,7 +76,7 @@ class Batcher(Generic[Item]):
             raise entry.error
 
     def _lead(self) -> None:
-        """Do a group's work, the leader's own first; then have the next one lead, if anyone waits."""
+        """Do a group's work, the leader's own item first; then make the next waiting caller the leader."""
         group: list[_Entry[Item]] = []
         try:
             with self._lock:
@@ -107,14 +107,14 @@ class Batcher(Generic[Item]):
         return group
 
     def _appoint(self) -> None:
-        """Have the first of those who wait lead, if there is one."""
+        """Make the first waiting caller the leader, if there is one."""
         self._led = bool(self._waiting)
         if self._led:
             self._waiting[0].leads = True
             self._waiting[0].wake()
 
     def _leave(self, entry: "_Entry[Item]") -> None:
-        """Give up a place among those who wait, and the lead with it. What is under way already cannot be given up."""
+        """Leave the waiting callers, and give up the lead. A call of `work` that has begun cannot be withdrawn."""
         with self._lock, suppress(ValueError):
             self._waiting.remove(entry)
             if entry.leads:
@@ -144,11 +144,11 @@ class Batcher(Generic[Item]):
 
 
 class _Ended(InterfaceError):
-    """Whoever follows does not know what became of its item; those who wait for the next call are not concerned."""
+    """A follower does not know what became of its item; callers that wait for the next call are not affected."""
 
 
 class _Entry(Generic[Item]):
-    """What one caller wants done, and what became of it."""
+    """The item of one caller, and what became of it."""
 
     def __init__(self, item: Item) -> None:
         self.item = item

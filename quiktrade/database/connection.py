@@ -7,7 +7,7 @@ for nobody knows what the server did with the statement, or will do.
 
 A server may also answer that it cannot work, here or now: it is a standby, was made read-only, is shutting down, its
 disk is full. Such a connection is closed, too, so that the next one may lead to a server that can; and the error is
-an OperationalError, whatever class it has in psycopg. So whoever asks whether the database is away asks for
+an OperationalError, whatever class it has in psycopg. So code that asks whether the database is away checks for
 OperationalError and InterfaceError, and need not know the states.
 """
 
@@ -38,16 +38,16 @@ _CANNOT_WORK = (
 @dataclass(frozen=True)
 class Bounds:
     server: Mapping[str, str]
-    """PostgreSQL's own, by the names of its settings."""
+    """PostgreSQL's time-outs, by the names of its settings."""
     answer_seconds: float
     """Longer than `statement_timeout`, so that an answer of the server's, the better one, comes first."""
 
 
 WEB = Bounds({"statement_timeout": "3s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "5s"}, 4.0)
-"""A client waits no longer: it gets a 503 and sends its order again, under the same id."""
+"""A client waits at most this long: then it gets a 503 and sends its order again, under the same id."""
 
 WORKER = Bounds({"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "15s"}, 20.0)
-"""A job has more patience, but less than the lease of the orders that it holds."""
+"""A job waits longer, but less than the lease of the orders that it holds."""
 
 OPTIONS = {
     "connect_timeout": "3",
@@ -86,7 +86,7 @@ class Connection(psycopg.Connection[Any]):
         seconds = self.answer_seconds
         if timeout is not None or seconds is None:
             return super().wait(gen, interval, timeout)
-        try:  # without psycopg's care for Ctrl-C, which costs as much as all of this, and reaches no bounded process
+        try:  # without psycopg's handling of Ctrl-C, which costs as much as all of this, and reaches no bounded process
             return waiting.wait(gen, self.pgconn.socket, interval, seconds)
         except _WaitTimeout:
             self.pgconn.finish()

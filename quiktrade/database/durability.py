@@ -1,7 +1,7 @@
 """A commit whose wait for the synchronous standby was cut short is no promise.
 
 PostgreSQL then commits locally, says so in a warning, and reports success. If the primary is lost before the
-standby has caught up, that row never was: whoever was told of it must not have been.
+standby has caught up, the row is lost, so nobody must have been told about it.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _ADMIN_SHUTDOWN = "57P01"
 
 
 class NotDurable(Exception):
-    """It is committed on this server, and perhaps on no other. Ask the client to send it again, under its id."""
+    """The commit is on this server, and perhaps on no other. Ask the client to send the order again under its id."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def confirm() -> None:
 
 
 def watch_connections() -> None:
-    """Have every new connection listen for that warning."""
+    """Make every new connection listen for that warning."""
     connection_created.connect(_watch, dispatch_uid="quiktrade.database.durability")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection, connections
 
 TIMEOUT_SECONDS = 3.0
-"""For a connection to become free. Then the answer is 503, as it is when the database does not answer."""
+"""How long a request waits for a free connection. Then the answer is 503, as when the database does not answer."""
 
 
 def use_pool(most: int) -> None:
@@ -29,7 +29,7 @@ def use_pool(most: int) -> None:
 
 
 def give_back() -> None:
-    """Let others have this request's pooled connection while it waits for something else."""
+    """Give this request's pooled connection back while it waits for something else."""
     wrapper: Any = connection
     if wrapper.pool is not None and wrapper.connection is not None and not wrapper.in_atomic_block:
         wrapper.close()

@@ -35,7 +35,7 @@ from quiktrade.jobs.work import Demand
 logger = logging.getLogger(__name__)
 
 DEMANDED = "demanded"
-"""Acknowledgement id of a job without a row: nothing must be deleted when it is done."""
+"""The acknowledgement id of a job without a row: there is no row to delete when it is done."""
 
 OUTAGE_SECONDS = 0.5
 
@@ -54,7 +54,7 @@ Package = tuple[int | str, str]
 
 
 class PostgresBroker(ORM):  # type: ignore[misc]
-    """Used in three processes: whoever enqueues, the pusher, and the monitor, which acknowledges."""
+    """Used in the process that enqueues, in the pusher, and in the monitor, which acknowledges."""
 
     def __init__(self, list_key: str | None = None) -> None:
         super().__init__(list_key=list_key)
@@ -78,7 +78,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
         return key
 
     def dequeue(self) -> list[Package] | None:
-        """What to run now; None after a wait in which nothing came up. Survives an outage of the database."""
+        """The job to run now; None if none became due while it waited. Survives an outage of the database."""
         packages: list[Package] = []
         if time.monotonic() - self._beat_at >= settings.JOBS_HEARTBEAT_SECONDS:
             self._beat_at = time.monotonic()
@@ -110,7 +110,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
                 connection.close()
 
     def fail(self, task_id: int | str) -> None:
-        """A package that cannot be read: django-q2 would hand it out again for ever."""
+        """Handle a package that cannot be read: django-q2 would hand it out again for ever."""
         self.acknowledge(task_id)
 
     def _rows(self) -> list[Package]:
@@ -140,7 +140,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
 
 
 def _package(job: str, acknowledgement: str) -> Package:
-    """A task as django-q2's `async_task` makes it, without a row."""
+    """Make a task as django-q2's `async_task` does, but without a row."""
     name, identifier = task_id()
     task = {
         "id": identifier,

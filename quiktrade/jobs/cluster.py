@@ -35,7 +35,7 @@ from quiktrade.jobs import work
 logger = logging.getLogger(__name__)
 
 FINISH_SECONDS = 10.0
-"""Longer than a venue's deadline and the writing of its outcomes."""
+"""This is longer than a venue's deadline and the writing of its outcomes."""
 
 _BUSY = 0.0  # a worker's timer counts down from its time-out while it runs a job, and is negative otherwise
 _RECYCLED = -2
@@ -45,7 +45,7 @@ _stop = RawValue(c_bool, False)
 
 
 class _Stop:
-    """As django-q2's guard asks for it; it is set by a signal's handler, which may hold no lock."""
+    """A flag with the interface that django-q2's guard uses. A signal handler sets it, and must hold no lock."""
 
     @staticmethod
     def is_set() -> bool:
@@ -62,7 +62,7 @@ class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
         super().__init__(_Stop, threading.Event(), uuid.uuid4(), start=False)
 
     def reincarnate(self, process: Any) -> None:
-        """Replace a process that ended; end the whole tree where its death may have left a queue locked."""
+        """Replace a process that ended; end the whole tree if its death may have left a queue locked."""
         is_worker = process not in (self.monitor, self.pusher)
         timer = process.timer.value if is_worker else 0.0
         if process is self.pusher or (is_worker and (timer >= _BUSY or int(timer) == _RECYCLED)):
@@ -90,22 +90,22 @@ def run() -> int:
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
-    with contextlib.suppress(DatabaseError):  # the database is away: that costs memory, no more
+    with contextlib.suppress(DatabaseError):  # the database is away: that only costs memory
         import_string(settings.JOBS_PRELOAD)()
     connection.close()
     sentinel = SafeSentinel()
-    # A sentinel makes signals its own.
+    # A sentinel installs its own signal handlers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _request_stop)
     memory.settle()
-    # A job process that comes to take more memory than this one, which has imported all there is, is replaced after its
-    # job: what a thousand requests in flight once took (20 to 35 MB), Python does not give back.
+    # This process has imported everything. A job process that uses more memory is replaced after its job: Python does
+    # not return the memory that a thousand requests in flight once used (20 to 35 MB).
     django_q.conf.Conf.MAX_RSS = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         sentinel.start()
     except Exception:
         logger.critical("The guard failed: ending this cluster", exc_info=True)
-        os._exit(1)  # unguarded, it would limp on
+        os._exit(1)  # without a guard it would continue half broken
     return 0
 
 
@@ -121,14 +121,14 @@ def _child() -> None:
 
 
 def _die_with_parent() -> None:
-    """On Linux the kernel does it, whatever ended the parent. Elsewhere the watchdog ends the group."""
+    """Have this process end with its parent. On Linux the kernel does it; elsewhere the watchdog ends the group."""
     if sys.platform == "linux":
         parent_death_signal = 1
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
 
 
 def _open_files_enough() -> None:
-    """A venue's 1,024 connections do not fit under the usual soft limit of as many files."""
+    """Raise the soft limit on open files: the usual 1,024 leaves no room for a venue's 1,024 connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65_536, most) if most > 0 else 65_536, most))
 

@@ -1,4 +1,4 @@
-"""The proof that a job cluster works, not merely lives: see `broker` for the way it takes."""
+"""The proof that a job cluster works and does not merely run. `broker` describes the way of a heartbeat."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from quiktrade.jobs.watchdog import HEARTBEAT_FILE
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 4.0
-"""The pusher and the monitor wait no longer for the database: the heartbeat passes through both of them."""
+"""The pusher and the monitor wait at most this long for the database, because heartbeats pass through both."""
 
 JOB = "quiktrade.jobs.heartbeat.beat"
 ACKNOWLEDGEMENT = "heartbeat"
@@ -33,11 +33,11 @@ DELETE FROM quiktrade_workernode WHERE heartbeat_at < statement_timestamp() - in
 
 
 def beat() -> None:
-    """Runs in a worker: that it was taken from the queue and its result put into the other is the point."""
+    """Runs in a worker and does nothing: it proves that tasks leave one queue and results reach the other."""
 
 
 def record() -> None:
-    """Runs in the monitor: tell the watchdog, by a file, and everyone else, by a row."""
+    """Runs in the monitor. Reports the heartbeat to the watchdog in a file, and to everyone else in a row."""
     if path := os.environ.get(HEARTBEAT_FILE):
         Path(path).touch()
     try:
@@ -45,7 +45,7 @@ def record() -> None:
         answer_within(ANSWER_SECONDS)
         with connection.cursor() as cursor:
             cursor.execute(_RECORD, {"node": settings.NODE_NAME, "stale": settings.JOBS_STALE_SECONDS})
-            if cursor.fetchone() == (True,):  # a node that has just started clears up after those that are gone
+            if cursor.fetchone() == (True,):  # a node that has just started deletes the rows of nodes that are gone
                 cursor.execute(_FORGET)
     except DatabaseError as error:
         logger.error("Heartbeat not recorded", extra={"error": str(error).strip()})

@@ -1,4 +1,4 @@
-"""One job of a kind at a time on one machine, without asking anybody: a file lock, which dies with its process."""
+"""One job of a kind at a time on one machine, by a file lock, which the kernel drops with its process."""
 
 import fcntl
 import hashlib
@@ -18,7 +18,7 @@ class Slot:
         self._file = file
 
     def release(self) -> None:
-        """Let another process have it. Doing so twice is harmless."""
+        """Release the slot. Releasing it twice is harmless."""
         self._file.close()
 
 
@@ -40,7 +40,7 @@ def taken(job: str) -> bool:
 
 
 def _path(job: str) -> Path:
-    """In a folder of this user alone; named for the checkout, the database and the node that it serves."""
+    """The lock file, in a folder of this user alone. Its name depends on the checkout, the database and the node."""
     folder = Path(tempfile.gettempdir()) / f"quiktrade-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():

@@ -1,7 +1,7 @@
 """Keeps a working job cluster: starts one, and replaces it when it ends or when its heartbeat stops.
 
-A program of its own, without Django: it is there to be alive when nothing else is, and shares no memory with the
-cluster that it starts (measured: 12 MB instead of 67).
+It is a separate program without Django: it must survive when nothing else does, and shares no memory with the cluster
+that it starts (measured: 12 MB instead of 67).
 """
 
 import logging
@@ -19,8 +19,8 @@ from quiktrade.logs import FieldFormatter
 logger = logging.getLogger("quiktrade.jobs.watchdog")
 
 HEARTBEAT_FILE = "QUIKTRADE_HEARTBEAT_FILE"
-"""In the cluster's environment: the file that it touches with every heartbeat. Not a row of the database, of which
-an outage is no reason to restart."""
+"""The environment variable with the file that the cluster touches at every heartbeat. It is not a row, because an
+outage of the database is no reason to restart."""
 
 STOP_SECONDS = 12.0
 """For a cluster that was asked to end: its FINISH_SECONDS and a little. `up` waits 15 s."""
@@ -28,7 +28,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 
 def become(*, node: str, stale_seconds: float, log_level: str) -> NoReturn:
-    """Have this process go on as a watchdog."""
+    """Replace this process by a watchdog."""
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = ["run_worker", sys.argv[0], node, str(stale_seconds), log_level]

@@ -1,4 +1,4 @@
-"""What the job cluster and the jobs of the application tell each other. Settings name the application's side."""
+"""The interface between the job cluster and the application's jobs. Settings name the application's functions."""
 
 from collections.abc import Callable
 from typing import NamedTuple

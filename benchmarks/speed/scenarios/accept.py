@@ -15,7 +15,7 @@ from benchmarks.speed.session import SINGLE, Session
 SHIPPED_CONNECTIONS = 4
 """Enough to keep it busy: it answers two orders a second from each process."""
 COUNTING_SECONDS = 0.5
-"""The server's log of statements is kept small, and begun anew where it grows large."""
+"""Statements are counted for this long, because the server's log of them must stay small."""
 
 
 def measure(session: Session) -> None:

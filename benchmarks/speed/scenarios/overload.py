@@ -1,7 +1,7 @@
 """9: three times as many orders as can be accepted: those that are admitted are answered soon, and none is lost.
 
 Sustainable is what 32 connections that never rest get answered. Lightly loaded is a quarter of that, paced. The
-first second of the flood is not measured: until the processes have seen what comes, their house is full.
+first second of the flood is not measured: until the processes have measured the load, they admit too many requests.
 """
 
 from dataclasses import dataclass

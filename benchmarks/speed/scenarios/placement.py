@@ -58,7 +58,7 @@ SELECT count(*) FILTER (WHERE status = 'placed'), extract(epoch FROM max(placed_
 
 
 class NotPlaced(Exception):
-    """Orders were left, or something went wrong on the way: what was measured is not what was to be."""
+    """Orders were left or something went wrong, so the measurement is not valid."""
 
 
 @dataclass(frozen=True, slots=True)

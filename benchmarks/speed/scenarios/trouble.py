@@ -1,8 +1,8 @@
 """5: whether the API is as quick with its venue dead, or 30 s slow, as with a healthy one. A worker runs.
 
-Each state begins anew: no orders, a closed circuit, a fresh worker. Twice it is asked: at half of what a healthy
-system takes, for the p99; and by 32 connections that never rest, for the throughput. With a healthy venue the machine
-has the placing to do as well, so the comparison is with the dearer case.
+Each state starts from the beginning: no orders, a closed circuit, a fresh worker. Twice it is asked: at half of what a
+healthy system takes, for the p99; and by 32 connections that never rest, for the throughput. With a healthy venue the
+machine has the placing to do as well, so the comparison is with the dearer case.
 """
 
 from dataclasses import dataclass

@@ -86,13 +86,13 @@ async def _drain(seconds: float, recorded: Callable[[list[MovedOrder]], None]) -
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Counter[str]], None]]:
-    """A bar on standard error, where that is a terminal; the figures come after it in any case."""
+    """A progress bar on standard error, if that is a terminal. The figures follow it in any case."""
     if not sys.stderr.isatty():
         yield lambda outcomes: None
         return
     notes = TextColumn("{task.fields[notes]}")
     columns = (TextColumn("Placing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), notes)
-    logging.getLogger("orders").setLevel(logging.ERROR)  # the figures tell what did not work; lines would tear the bar
+    logging.getLogger("orders").setLevel(logging.ERROR)  # the figures report failures; log lines would break the bar
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=due_orders().count(), notes="")
 

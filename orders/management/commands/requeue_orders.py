@@ -24,7 +24,7 @@ from quiktrade.outcomes import Outcome
 from quiktrade.texts import storable
 
 BATCH = 1000
-"""Orders moved in one transaction: a long one would hold the venues' placement up."""
+"""Orders moved in one transaction: a long transaction would delay placement."""
 
 SHOWN = 20
 
