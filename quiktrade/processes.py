@@ -72,6 +72,39 @@ def how_it_ended(returncode: int) -> str:
         return f"signal {-returncode}"
 
 
+def wait_for(
+    condition: Callable[[], object],
+    seconds: float,
+    *,
+    unless: Callable[[], object] = lambda: False,
+    pause: float = 0.02,
+) -> bool:
+    """Wait until something is so. False if it is not in time, or if `unless` is so before it."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if unless() or time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+class Lifeline:
+    """The pipe by which the children of this process see that it is gone. Its descriptor is their standard input.
+
+    Nobody writes to it. Its other end is held here alone, so it ends when this process does, or closes it.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self._held = os.pipe()
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._held)
+
+
 class Child:
     """A program in a session of its own, which ends when nobody holds the other end of its lifeline any more.
 
@@ -80,20 +113,27 @@ class Child:
     """
 
     def __init__(
-        self, command: Sequence[str | Path], lifeline: int, environment: Mapping[str, str], **popen: Any
+        self, command: Sequence[str | Path], lifeline: int | None, environment: Mapping[str, str], **popen: Any
     ) -> None:
-        """Raises: OSError, where the program cannot be started."""
-        added = {**environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
-            command, stdin=lifeline, env={**os.environ, **added}, start_new_session=True, **popen
-        )
-        self.pid = self._process.pid
-        self.output = self._process.stdout
+        """Start it with `environment` added to that of this process.
+
+        A program that is not ours has no use for a lifeline: without one, `environment` is all that it gets to see.
+
+        Raises: OSError, where the program cannot be started.
+        """
+        if lifeline is None:
+            lifeline = subprocess.DEVNULL
+        else:
+            environment = {**os.environ, **environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
+        # For who asks what subprocess knows beyond this.
+        self.process = subprocess.Popen(command, stdin=lifeline, env=environment, start_new_session=True, **popen)
+        self.pid = self.process.pid
+        self.output = self.process.stdout
 
     @property
     def status(self) -> int | None:
         """Its exit status, or the negative number of the signal that ended it; None while it runs."""
-        return self._process.poll()
+        return self.process.poll()
 
     @property
     def alive(self) -> bool:
@@ -101,16 +141,16 @@ class Child:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the program alone. It knows how to stop its own children."""
-        self._process.send_signal(number)
+        self.process.send_signal(number)
 
-    def ask_to_end(self) -> None:
+    def ask_to_end(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.send(signal.SIGCONT)  # one that was stopped would not hear the next one
-        self.send(signal.SIGTERM)
+        self.send(number)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for its end. Says whether it came in time."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
+            self.process.wait(seconds)
         return not self.alive
 
     def signal_group(self, number: signal.Signals) -> bool:
@@ -124,7 +164,20 @@ class Child:
     def end_group(self) -> None:
         """Kill what is left of it and of what it has started."""
         self.signal_group(signal.SIGKILL)
-        self._process.wait()
+        self.process.wait()
+
+    def end(self, *ways: tuple[signal.Signals, float]) -> bool:
+        """Ask it to end with one signal after the other, each with the seconds it has; then kill what is left.
+
+        Says whether asking was enough.
+        """
+        for number, seconds in ways:
+            self.ask_to_end(number)
+            if self.wait(seconds):
+                break
+        in_time = not self.alive
+        self.end_group()
+        return in_time
 
 
 class KeptRunning:
@@ -147,13 +200,14 @@ class KeptRunning:
     ) -> None:
         """`say` is told how the program ended, or why it did not start, and when it is started again."""
         self.starts = 0
+        self.quick_ends = 0
+        """How often in a row it has ended soon after its start, counting from the last end that was not so soon."""
         self._start_child = start
         self._longest_pause = longest_pause
         self._say = say
         self._child: Child | None = None
         self._started_at = 0.0
         self._start_at: float | None = None
-        self._quick_ends = 0
 
     @property
     def pid(self) -> int | None:
@@ -192,13 +246,17 @@ class KeptRunning:
             self._child.wait(seconds)
             self._child.end_group()
 
+    def end(self, *ways: tuple[signal.Signals, float]) -> bool:
+        """Ask the program to end in these ways, then kill it, as `Child.end` does. Says whether asking was enough."""
+        return self._child is None or self._child.end(*ways)
+
     def kill(self) -> None:
         if self._child is not None:
             self._child.end_group()
 
     def _pause(self, what: str) -> None:
         now = time.monotonic()
-        self._quick_ends = 1 if now - self._started_at > self.LIVED_SECONDS else self._quick_ends + 1
-        seconds = min(self._longest_pause, self.PAUSE_SECONDS * 2 ** min(self._quick_ends - 1, 10))
+        self.quick_ends = 1 if now - self._started_at > self.LIVED_SECONDS else self.quick_ends + 1
+        seconds = min(self._longest_pause, self.PAUSE_SECONDS * 2 ** min(self.quick_ends - 1, 10))
         self._say(f"{what}; starting it again in {seconds:g} s")
         self._start_at = now + seconds

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from exchanges.models import Venue
 from quiktrade.asking import answer_of, ask
 from quiktrade.local.postgres import lease
 from quiktrade.local.venv import ROOT
+from quiktrade.processes import Lifeline, wait_for
 
 LEASE_SECONDS = 8.0
 VENUE_TIMEOUT_SECONDS = 2.0
@@ -59,8 +59,7 @@ class System:
         self.passwords: dict[str, str] = {}
         self.proxy = FaultProxy(self.ports.proxy, self.ports.exchange)
         self._database: lease.LocalDatabase | None = None
-        # Nobody writes to it. Its other end is held here alone, so it ends when this process does.
-        self._lifeline, self._held = os.pipe()
+        self._lifeline = Lifeline()
         self._tending = threading.Event()
         self._tender = threading.Thread(target=self._tend, name="tender", daemon=True)
         self.web = self._part("api", *_gunicorn(self.ports.web), QUIKTRADE_SERVICE="api")
@@ -101,10 +100,9 @@ class System:
             (self.console, self.console_ready),
             *((node, self.workers_ready) for node in self.nodes),
         ]:
-            while not ready():
-                if part.pid is None or time.monotonic() > deadline:
-                    raise DidNotStart(f"{part.name} did not start; its log is {part.log}")
-                time.sleep(0.1)
+            seconds = deadline - time.monotonic()
+            if not wait_for(ready, seconds, unless=lambda part=part: part.pid is None):  # type: ignore[misc]
+                raise DidNotStart(f"{part.name} did not start; its log is {part.log}")
         self._tender.start()
 
     def stop(self) -> None:
@@ -117,8 +115,7 @@ class System:
         for part in self.parts:
             part.wait(max(0.1, deadline - time.monotonic()))
         self.proxy.stop()
-        os.close(self._lifeline)
-        os.close(self._held)
+        self._lifeline.close()
         connections.close_all()
         if self._database is not None:
             self._database.release()
@@ -155,18 +152,8 @@ class System:
 
     def wait_until_whole(self, seconds: float) -> bool:
         """Wait until everything runs again. Says whether it does."""
-        deadline = time.monotonic() + seconds
-        waiting: list[Callable[[], bool]] = [
-            self.exchange_ready,
-            self.web_ready,
-            self.console_ready,
-            self.workers_ready,
-        ]
-        while waiting := [ready for ready in waiting if not ready()]:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.2)
-        return True
+        checks = (self.exchange_ready, self.web_ready, self.console_ready, self.workers_ready)
+        return wait_for(lambda: all(ready() for ready in checks), seconds, pause=0.2)
 
     # ---- Its parts ----
 

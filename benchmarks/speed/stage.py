@@ -3,7 +3,6 @@
 All references share the product's server, in databases of their own, so that none has another disk or other settings.
 """
 
-import os
 import re
 import shutil
 import signal
@@ -32,6 +31,7 @@ from quiktrade.asking import answer_of, ask
 from quiktrade.local.postgres import lease
 from quiktrade.local.postgres.server import NAME, PORT
 from quiktrade.local.venv import ROOT
+from quiktrade.processes import Lifeline, wait_for
 
 CLIENT = demo.CLIENTS[0]
 DATABASES = ("inline", "naive", "pgbench")
@@ -72,8 +72,7 @@ class Stage:
         self._environment = environment
         self._passwords: dict[str, str] = {}
         self._database: lease.LocalDatabase | None = None
-        # Nobody writes to it. Its other end is held here alone, so the parts end when this process does.
-        self._lifeline, self._held = os.pipe()
+        self._lifeline = Lifeline()
 
     # ---- PostgreSQL ----
 
@@ -98,8 +97,7 @@ class Stage:
 
     def stop(self) -> None:
         connections.close_all()
-        os.close(self._lifeline)
-        os.close(self._held)
+        self._lifeline.close()
         if self._database is None:
             return
         server = self._database.server
@@ -309,16 +307,12 @@ class Stage:
         part = Part(name, list(map(str, command)), log, self._lifeline, **{**self._environment, **environment})
         part.start()
         try:
-            deadline = time.monotonic() + START_SECONDS
-            while not ready():
-                if part.pid is None or time.monotonic() > deadline:
-                    end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                    raise DidNotStart(f"{name} did not start. {log} ends with:\n{end}")
-                time.sleep(0.05)
+            if not wait_for(ready, START_SECONDS, unless=lambda: part.pid is None):
+                end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise DidNotStart(f"{name} did not start. {log} ends with:\n{end}")
             yield part
         finally:
-            part.ask_to_end()
-            part.wait(STOP_SECONDS)
+            part.end((signal.SIGTERM, STOP_SECONDS))
 
 
 def interrupt_as_keyboard() -> None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quiktrade.local.venv import ROOT
-from quiktrade.processes import Child, KeptRunning
+from quiktrade.processes import Child, KeptRunning, Lifeline
 
 
 class Part(KeptRunning):
     """A program of the system under test. Its output goes to a log."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, lifeline: int, **environment: str) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path, lifeline: Lifeline, **environment: str) -> None:
         super().__init__(self._spawn)
         self.name = name
         self.log = log
@@ -27,7 +27,8 @@ class Part(KeptRunning):
 
     def _spawn(self) -> Child:
         with open(self.log, "ab") as log:
-            return Child(self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log)
+            lifeline = self._lifeline.fileno()
+            return Child(self._command, lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log)
 
 
 def freeze(pid: int, seconds: float) -> None:

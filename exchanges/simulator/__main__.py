@@ -5,6 +5,7 @@ import sys
 
 from exchanges.simulator.options import DESCRIPTION, EPILOG, add_arguments, read_options
 from exchanges.simulator.process import CannotRun, run
+from quiktrade import processes
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     )
     add_arguments(parser)
     arguments = parser.parse_args()
+    processes.end_with_parent()
     try:
         options = read_options(arguments)
     except ValueError as error:

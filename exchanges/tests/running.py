@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).resolve().parents[2]
+from quiktrade.local.venv import ROOT
+from quiktrade.processes import Child, Lifeline
+
 START_SECONDS = 30
 STOP_SECONDS = 10
 
@@ -33,6 +35,9 @@ ORDER: dict[str, Any] = {
 }
 
 
+_lifeline = Lifeline()
+
+
 class RunningExchange:
     """One exchange, in `directory`; started again, it has the same ports and the same journal."""
 
@@ -47,17 +52,13 @@ class RunningExchange:
     def start(self) -> None:
         port, admin_port = self._ports
         command = [sys.executable, "-m", "exchanges.simulator", "--port", port, "--admin-port", admin_port]
-        self.process = subprocess.Popen(
-            [*command, "--journal", str(self.journal), *self._arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
+        command += ["--journal", str(self.journal), *self._arguments]
+        self._child = Child(command, _lifeline.fileno(), {}, cwd=ROOT, stdout=subprocess.PIPE)
+        self.process = self._child.process
+        assert self._child.output is not None
         too_late = threading.Timer(START_SECONDS, self.process.kill)
         too_late.start()
-        first_line = self.process.stdout.readline()
+        first_line = self._child.output.readline().decode()
         too_late.cancel()
         ready = READY.match(first_line)
         assert ready, f"the exchange said {first_line!r}"
@@ -73,18 +74,17 @@ class RunningExchange:
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
         try:
-            return self.process.wait(STOP_SECONDS)
+            assert self._child.end((number, STOP_SECONDS)), "the exchange did not end"
+            return self.process.returncode
         finally:
             self.clean_up()
 
     def clean_up(self) -> None:
         """Leave nothing of the process, in whatever state it is."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._child.end_group()
+        assert self._child.output is not None
+        self._child.output.close()
 
     def set_faults(self, **faults: Any) -> None:
         """Exactly these from now on, such as `latency={"seconds": 0.5}, refuse=True`; or none."""

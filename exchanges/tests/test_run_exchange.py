@@ -23,8 +23,9 @@ from exchanges.simulator.options import add_arguments, default_journal, read_opt
 from exchanges.simulator.validation import Refusal, read_order
 from exchanges.tests.conformance import ORDER
 from exchanges.tests.running import ORDER as RUNNING_ORDER
-from exchanges.tests.running import ROOT, STOP_SECONDS, RunningExchange, running_exchange
+from exchanges.tests.running import STOP_SECONDS, RunningExchange, running_exchange
 from exchanges.venue import OutcomeUnknown, VenueError
+from quiktrade.local.venv import ROOT
 
 
 def run_to_its_end(*arguments: str) -> subprocess.CompletedProcess[str]:

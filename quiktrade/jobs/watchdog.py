@@ -37,56 +37,60 @@ def become(*, node: str, stale_seconds: float, log_level: str) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", __name__, *arguments], environment)  # noqa: S606  this program
 
 
+class _Cluster(processes.KeptRunning):
+    LIVED_SECONDS = 5.0  # a cluster that was replaced has lived as long as a heartbeat may be late
+
+
 class Watchdog:
     def __init__(self, manage: str, node: str, stale_seconds: float) -> None:
         self._manage = manage
         self._node = node
         self._stale_seconds = stale_seconds
         self._stopping = False
-        self._lifeline, self._held = os.pipe()  # ends when this process does, however early in the cluster's life
+        self._lifeline = processes.Lifeline()
+        self._file = Path()
+        self._beat = 0
+        self._heard_at = 0.0
 
     def run(self) -> None:
         """Keep a cluster running until SIGTERM or SIGINT, then let it finish what it has in flight."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        pause = 0.0
+        cluster = _Cluster(self._start, longest_pause=LONGEST_PAUSE_SECONDS, say=self._say_ended)
         with tempfile.TemporaryDirectory(prefix="quiktrade-") as folder:
-            while not self._stopping:
-                started = time.monotonic()
-                self._run_cluster(Path(folder) / "heartbeat")
-                lived = time.monotonic() - started
-                pause = 0.0 if lived > 5 else min(LONGEST_PAUSE_SECONDS, max(0.5, pause * 2))
-                end = time.monotonic() + pause
-                while not self._stopping and time.monotonic() < end:
-                    time.sleep(0.1)
+            self._file = Path(folder) / "heartbeat"
+            try:
+                while not self._stopping:
+                    cluster.tend()
+                    if cluster.pid and (silent := self._silent_seconds()) > self._stale_seconds:
+                        logger.critical("Job cluster stopped working: replacing it", extra={"silent": round(silent)})
+                        cluster.kill()
+                    time.sleep(0.25)
+                if not cluster.end((signal.SIGTERM, STOP_SECONDS)):
+                    logger.error("Job cluster did not end in time: killed", extra={"seconds": STOP_SECONDS})
+            finally:
+                cluster.kill()
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True
 
-    def _run_cluster(self, file: Path) -> None:
-        file.touch()  # it counts from its start
-        cluster = processes.Child(
-            [sys.executable, self._manage, "qcluster"], self._lifeline, {HEARTBEAT_FILE: str(file)}
-        )
+    def _start(self) -> processes.Child:
+        self._file.touch()  # it counts from its start
+        self._beat, self._heard_at = self._file.stat().st_mtime_ns, time.monotonic()
+        command = [sys.executable, self._manage, "qcluster"]
+        cluster = processes.Child(command, self._lifeline.fileno(), {HEARTBEAT_FILE: str(self._file)})
         logger.info("Job cluster started", extra={"pid": cluster.pid, "node": self._node})
-        beat, heard_at = 0, time.monotonic()
-        try:
-            while cluster.alive and not self._stopping:
-                if (latest := file.stat().st_mtime_ns) != beat:
-                    beat, heard_at = latest, time.monotonic()
-                silent = time.monotonic() - heard_at
-                if silent > self._stale_seconds:
-                    logger.critical("Job cluster stopped working: replacing it", extra={"silent": round(silent)})
-                    return
-                time.sleep(0.25)
-            if not self._stopping:
-                logger.critical("Job cluster ended: starting another", extra={"status": cluster.status})
-                return
-            cluster.ask_to_end()
-            if not cluster.wait(STOP_SECONDS):
-                logger.error("Job cluster did not end in time: killed", extra={"seconds": STOP_SECONDS})
-        finally:
-            cluster.end_group()
+        return cluster
+
+    @staticmethod
+    def _say_ended(how: str) -> None:
+        logger.critical("Job cluster does not run", extra={"cause": how})
+
+    def _silent_seconds(self) -> float:
+        """How long ago its heartbeat was, or its start. By this machine's monotonic clock: a file's time can be set."""
+        if (latest := self._file.stat().st_mtime_ns) != self._beat:
+            self._beat, self._heard_at = latest, time.monotonic()
+        return time.monotonic() - self._heard_at
 
 
 def _main(manage: str, node: str, stale_seconds: str, log_level: str) -> None:

@@ -1,6 +1,5 @@
 """Runs programs side by side: starts each again when it ends, and stops them in order."""
 
-import os
 import signal
 import subprocess
 import time
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quiktrade.local.log_stream import LogStream
-from quiktrade.processes import Child, KeptRunning
+from quiktrade.processes import Child, KeptRunning, Lifeline
 
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -38,8 +37,7 @@ class Supervisor:
         self.log = log
         self._directory = directory
         self._inherited = inherited
-        # Nobody writes to it. Its other end is held here alone, so it ends when this process does.
-        self._lifeline, self._held = os.pipe()
+        self._lifeline = Lifeline()
         self._running = [(program, self._kept(program)) for program in programs]
         self._stop_requests = 0
 
@@ -53,7 +51,7 @@ class Supervisor:
     def _spawn(self, program: Program) -> Child:
         child = Child(
             program.command,
-            self._lifeline,
+            self._lifeline.fileno(),
             program.environment,
             cwd=self._directory,
             stdout=subprocess.PIPE,
@@ -82,8 +80,7 @@ class Supervisor:
             self.log.say("Stopping. Ctrl-C again does not wait for the parts to finish.")
         finally:
             self._stop()
-            os.close(self._lifeline)
-            os.close(self._held)
+            self._lifeline.close()
 
     def _request_stop(self, number: int, frame: object) -> None:
         self._stop_requests += 1

@@ -1,9 +1,7 @@
 """Real processes for tests: what `manage.py up` runs, on the test database."""
 
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from benchmarks.stage.ports import free_ports
 from quiktrade.asking import answer_of, listens
 from quiktrade.local.venv import ROOT
 from quiktrade.models import WorkerNode
-from quiktrade.processes import Child
+from quiktrade.processes import Child, Lifeline, wait_for
 
 PATIENCE_SECONDS = 60.0
 
@@ -24,7 +22,7 @@ class Process:
     """One program. `port` is where it listens, 0 for a worker; `start()` does not change it."""
 
     def __init__(
-        self, name: str, command: Sequence[str], port: int, is_ready: Callable[[], bool], log: Path, lifeline: int
+        self, name: str, command: Sequence[str], port: int, is_ready: Callable[[], bool], log: Path, lifeline: Lifeline
     ) -> None:
         self.name = name
         self.port = port
@@ -57,7 +55,8 @@ class Process:
         if self._child is not None:
             self._child.end_group()
         with open(self._log, "ab") as log:
-            self._child = Child(self._command, self._lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log)
+            lifeline = self._lifeline.fileno()
+            self._child = Child(self._command, lifeline, self._environment, cwd=ROOT, stdout=log, stderr=log)
 
     def wait_until_ready(self) -> None:
         wait_until(self._is_ready, self)
@@ -71,9 +70,7 @@ class Process:
     def stop(self) -> int:
         """Have it end as `up` would, all of it, by force if need be. Returns its exit status."""
         child = self._running
-        child.send(signal.SIGTERM)
-        child.wait(15)
-        child.end_group()
+        child.end((signal.SIGTERM, 15))
         assert child.status is not None
         return child.status
 
@@ -91,7 +88,7 @@ class Processes:
         directory.mkdir()
         self._directory = directory
         self._started: list[Process] = []
-        self._lifeline, self._held = os.pipe()
+        self._lifeline = Lifeline()
 
     def __iter__(self) -> Iterator[Process]:
         return iter(self._started)
@@ -128,8 +125,7 @@ class Processes:
     def stop(self) -> None:
         for process in reversed(self._started):
             process.stop()
-        os.close(self._lifeline)
-        os.close(self._held)
+        self._lifeline.close()
 
     def _start(
         self, name: str, command: list[str], port: int, is_ready: Callable[[], bool], environment: dict[str, str]
@@ -151,14 +147,13 @@ class Processes:
 
 def wait_until(condition: Callable[[], object], *needed: Process, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for something to be so. Fails when it is not in good time, or when a process it needs has ended."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        ended = [process.name for process in needed if not process.alive]
-        if ended:
-            raise AssertionError(f"{', '.join(ended)} ended")
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not so after {seconds:g} s")
-        time.sleep(0.02)
+
+    def ended() -> list[str]:
+        return [process.name for process in needed if not process.alive]
+
+    if not wait_for(condition, seconds, unless=ended):
+        names = ended()
+        raise AssertionError(f"{', '.join(names)} ended" if names else f"not so after {seconds:g} s")
 
 
 def database_url_of_tests() -> str:

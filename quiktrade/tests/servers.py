@@ -12,6 +12,7 @@ import psycopg
 from django.db import connection
 
 from quiktrade.local.postgres.server import NAME, PORT, PrivateServer
+from quiktrade.processes import Child
 from quiktrade.tests.processes import wait_until
 
 _QUICK = ("fsync=off", "max_connections=30", "shared_buffers=16MB")
@@ -24,7 +25,7 @@ class Server:
         base.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.private = PrivateServer(base)
         self.options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     @property
     def host(self) -> str:
@@ -48,25 +49,17 @@ class Server:
 
     def start(self) -> None:
         binaries = self.private.set_up()
-        self._process = self.private.start(binaries.directory, *_QUICK, *self.options)
-        wait_until(self._answers)
+        self._child = self.private.start(binaries.directory, *_QUICK, *self.options)
+        wait_until(lambda: self.private.answers(binaries))
 
     def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
         """At once, unless another signal says otherwise."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(20)
+        child, self._child = self._child, None
+        if child is not None:
+            child.end((number, 20.0))
 
     def connect(self, user: str = "postgres") -> "psycopg.Connection[Any]":
         return psycopg.connect(host=self.host, port=PORT, user=user, dbname=NAME, autocommit=True)
-
-    def _answers(self) -> bool:
-        try:
-            self.connect().close()
-        except psycopg.OperationalError:
-            return False
-        return True
 
 
 @contextmanager

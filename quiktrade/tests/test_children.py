@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from quiktrade.processes import Child, KeptRunning, how_it_ended
+from quiktrade.processes import Child, KeptRunning, Lifeline, how_it_ended, wait_for
 from quiktrade.tests.processes import wait_until
 
 SLEEPS = "import time; time.sleep(60)"
@@ -104,6 +104,44 @@ def test_ending_the_group_leaves_nothing_of_what_the_child_has_started(
     child.end_group()
     assert child.status == -signal.SIGKILL
     wait_until(lambda: is_gone(int(file.read_text())))
+
+
+def test_ending_a_child_asks_in_one_way_after_the_other_and_kills_it_at_last(lifeline: int, children: Any) -> None:
+    willing, stubborn = (python(STUBBORN, lifeline, stdout=subprocess.PIPE) for _ in range(2))
+    for child in (willing, stubborn):
+        children.append(child)
+        assert child.output is not None
+        with child.output:
+            assert child.output.readline() == b"up\n"
+    assert willing.end((signal.SIGTERM, 0.1), (signal.SIGQUIT, 30.0))
+    assert willing.status == -signal.SIGQUIT
+    assert not stubborn.end((signal.SIGTERM, 0.1))
+    assert stubborn.status == -signal.SIGKILL
+
+
+def test_a_program_without_a_lifeline_sees_the_environment_that_it_is_given_and_no_more(children: Any) -> None:
+    program = "import os, sys; print(sorted(set(os.environ) - {'LC_CTYPE'}), repr(sys.stdin.read()))"
+    child = Child([sys.executable, "-c", program], None, {"GIVEN": "1"}, stdout=subprocess.PIPE)
+    children.append(child)
+    assert child.output is not None
+    with child.output:
+        assert child.output.read() == b"['GIVEN'] ''\n"
+
+
+def test_a_lifeline_ends_when_it_is_closed(children: Any) -> None:
+    lifeline = Lifeline()
+    child = python(f"from quiktrade import processes; processes.end_with_parent(); {SLEEPS}", lifeline.fileno())
+    children.append(child)
+    lifeline.close()
+    assert child.wait(30)
+
+
+def test_waiting_ends_when_what_is_waited_for_cannot_come_any_more() -> None:
+    answers = iter([False, False, True])
+    assert wait_for(lambda: next(answers), 30.0)
+    answers = iter([False, True])
+    assert not wait_for(lambda: next(answers), 30.0, unless=lambda: True)
+    assert not wait_for(lambda: False, 0.0)
 
 
 def test_signaling_a_group_says_whether_anybody_was_there(lifeline: int, children: Any) -> None:

@@ -189,6 +189,52 @@ def test_everything_killed_at_once_starts_again(place: Path, use: Use) -> None:
     user.leave()
 
 
+def test_a_frozen_server_goes_with_its_last_user(place: Path, use: Use) -> None:
+    user = use()
+    server_process().suspend()
+    user.leave()
+    wait_until(lambda: processes_of(place) == [], seconds=20.0)
+    assert "database system is shut down" in PrivateServer().server_log.read_text()  # it was asked, not killed
+
+
+def test_the_log_of_a_server_that_says_much_is_bounded(place: Path, use: Use) -> None:
+    user = use()
+    log = PrivateServer().server_log
+    with open(log, "ab") as file:
+        file.write(b"x" * 5_000_001)
+    wait_until(lambda: log.stat().st_size < 1_000)
+    assert log.with_suffix(".log.1").stat().st_size > 5_000_000
+    assert answers()
+    user.leave()
+
+
+# Starts a server as tests do, and never ends it.
+STARTER = """
+import sys, time
+from pathlib import Path
+from quiktrade.local.postgres.server import PrivateServer
+server = PrivateServer(Path(sys.argv[1]))
+binaries = server.set_up()
+server.start(binaries.directory)
+while not server.answers(binaries):
+    time.sleep(0.02)
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the next keeper stops it")
+def test_a_server_ends_when_what_has_started_it_is_killed(place: Path) -> None:
+    command = [sys.executable, "-c", STARTER, str(place / "data")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as starter:
+        assert starter.stdout
+        assert starter.stdout.readline() == b"started\n"
+        server = server_process()
+        starter.kill()
+    wait_until(lambda: not server.is_running())
+    assert "database system is shut down" in PrivateServer().server_log.read_text()
+
+
 def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_server(place: Path, use: Use) -> None:
     user = use()
     record = PrivateServer().data / "postmaster.pid"

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from quiktrade import file_lock
 from quiktrade.local.log_stream import LogStream
 from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import processes_of
@@ -36,11 +37,15 @@ if how == "parent" and os.fork() == 0:
 (place / name).write_text(str(os.getpid()))
 if how == "failing":
     sys.exit(3)
+if how == "frozen":
+    os.kill(os.getpid(), signal.SIGSTOP)
+    while True:  # the other thread may get the signal that comes next, and would not wake this one
+        time.sleep(0.1)
 time.sleep(60)
 """
 SUPERVISOR = """
 import pathlib, sys
-from quiktrade import processes
+from quiktrade import file_lock, processes
 processes.forget_inherited_signals()
 from quiktrade.local.log_stream import LogStream
 from quiktrade.local.supervisor import Program, Supervisor
@@ -49,14 +54,16 @@ program = (place / "program.py").read_text()
 programs = [
     Program(
         name=name,
-        command=[sys.executable, "-c", program, name, how, str(place)],
+        command=[sys.executable if how != "missing" else place / "missing", "-c", program, name, how, str(place)],
         patience=float(patience),
         deadline=float(deadline),
     )
     for name, how, patience, deadline in wanted
 ]
+lock = file_lock.open_lock(place / "lock")
+file_lock.wait_for_lock(lock)
 log = LogStream(sys.stdout, [program.name for program in programs], colour=False)
-Supervisor(programs, log, pathlib.Path.cwd(), []).run(lambda: None)
+Supervisor(programs, log, pathlib.Path.cwd(), [lock]).run(lambda: None)
 print("the end", flush=True)
 """
 
@@ -80,7 +87,7 @@ class Running:
 
     def __init__(self, place: Path, *programs: str, signals_off: bool = False) -> None:
         self.place = place
-        self.programs = [program.split(":")[0] for program in programs]
+        self.programs = [program.split(":")[0] for program in programs if ":missing:" not in program]
         (place / "program.py").write_text(textwrap.dedent(PROGRAM))
         self._log = open(place / "log", "w+b")  # noqa: SIM115
         before = ["-c", WITH_SIGNALS_OFF] if signals_off else []
@@ -146,6 +153,32 @@ def test_what_a_killed_program_left_behind_is_gone_before_it_is_started_again(ru
     running.kill("one")
     assert not left_behind.is_running() or left_behind.status() == psutil.STATUS_ZOMBIE
     running.stop()
+
+
+def test_a_program_that_cannot_be_started_is_tried_again_while_the_others_run(run: Run) -> None:
+    running = run("one:missing:5:5", "two:plain:5:5")
+    wait_until(lambda: "in 1 s" in running.output)
+    assert "one | did not start: No such file or directory; starting it again in 0.5 s" in running.output
+    running.stop()
+    assert running.asked == ["two"]
+    assert running.output.endswith("the end\n")
+
+
+def test_a_frozen_program_is_stopped_like_any_other(run: Run) -> None:
+    running = run("one:frozen:60:60", "two:plain:60:60")
+    program = psutil.Process(running.number("one"))
+    wait_until(lambda: program.status() == psutil.STATUS_STOPPED)
+    running.stop()
+    assert running.asked == ["one", "two"]
+
+
+def test_what_the_supervisor_passes_on_is_held_until_its_last_program_has_ended(run: Run, tmp_path: Path) -> None:
+    running = run("one:stubborn:60:60")
+    running.stop(signal.SIGKILL)
+    wait_until(lambda: running.asked)  # and it goes on
+    assert file_lock.is_locked(tmp_path / "lock")
+    os.kill(running.number("one"), signal.SIGKILL)
+    wait_until(lambda: not file_lock.is_locked(tmp_path / "lock"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -8,19 +8,18 @@ server is interrupted by the kernel (Linux) or stopped by the next keeper (elsew
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from quiktrade import file_lock, processes
+from quiktrade import file_lock
 from quiktrade.local.postgres.lease import KEEPER_GAVE_UP
 from quiktrade.local.postgres.server import PrivateServer
+from quiktrade.processes import Child, KeptRunning, wait_for
 
 _OPTIONS = (
     "max_connections=200",  # web processes of a dozen threads, job clusters, consoles, and a test run beside them
@@ -37,7 +36,12 @@ _OPTIONS = (
 )
 _LARGEST_LOG = 5_000_000
 _STARTS_IN_VAIN = 5
-_PR_SET_PDEATHSIG = 1
+
+
+class _Postmaster(KeptRunning):
+    LIVED_SECONDS = 2.0
+    PAUSE_SECONDS = 0.2
+    """Processes of a killed server may hold its shared memory for a moment more."""
 
 
 class Keeper:
@@ -46,44 +50,32 @@ class Keeper:
     def __init__(self, server: PrivateServer, binaries: Path) -> None:
         self._server = server
         self._binaries = binaries
-        self._libc = ctypes.CDLL(None)
 
     def keep(self, users: int) -> None:
         """Return when nobody uses the server any more, and it has stopped."""
         self._stop_predecessor()
-        in_vain = 0
-        started_at = time.monotonic()
-        process = self._start()
+        postmaster = _Postmaster(self._start, longest_pause=1.6, say=lambda text: _say(f"PostgreSQL {text}"))
         try:
             while not file_lock.try_lock(users):
-                if process.poll() is not None:
-                    in_vain = in_vain + 1 if time.monotonic() - started_at < 2 else 1
-                    if in_vain > _STARTS_IN_VAIN:
-                        _say(f"PostgreSQL ended {in_vain} times in a row: {KEEPER_GAVE_UP}")
-                        return
-                    _say(f"PostgreSQL ended: {processes.how_it_ended(process.returncode)}; starting it again")
-                    # Processes of a killed server may hold its shared memory for a moment more.
-                    time.sleep(0.1 * 2 ** min(in_vain, 4))
-                    self._forget_recycled_number()
-                    started_at = time.monotonic()
-                    process = self._start()
                 if not self._server.data.is_dir():
                     _say(f"{self._server.data} is gone: stopping PostgreSQL")
+                    return
+                postmaster.tend()
+                if postmaster.quick_ends > _STARTS_IN_VAIN:
+                    _say(f"PostgreSQL ended {postmaster.quick_ends} times in a row: {KEEPER_GAVE_UP}")
                     return
                 self._bound_log()
                 time.sleep(0.1)
         finally:
-            _stop(process)
+            # Fast shutdown: sessions end, what they committed stays. Then less politely.
+            postmaster.end((signal.SIGINT, 6.0), (signal.SIGQUIT, 2.0))
             if self._server.directory not in self._server.socket_directory.parents:
                 with contextlib.suppress(OSError):
                     self._server.socket_directory.rmdir()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        orphaned = self._interrupt_when_orphaned if sys.platform == "linux" else None
-        return self._server.start(self._binaries, *_OPTIONS, start_new_session=True, preexec_fn=orphaned)
-
-    def _interrupt_when_orphaned(self) -> None:
-        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    def _start(self) -> Child:
+        self._forget_recycled_number()
+        return self._server.start(self._binaries, *_OPTIONS)
 
     def _stop_predecessor(self) -> None:
         """Stop a server whose keeper was killed; PostgreSQL's own interlock sees to what this cannot."""
@@ -91,7 +83,6 @@ class Keeper:
             for order in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
                 if _ended(number, order, seconds=8):
                     break
-        self._forget_recycled_number()
 
     def _listens(self) -> bool:
         """Whether a server is at the socket: evidence that the number in postmaster.pid is a server's."""
@@ -128,28 +119,19 @@ class Keeper:
 
 def _ended(number: int, order: int, *, seconds: float) -> bool:
     """Send a process a signal, and say whether it is gone within the time given."""
-    deadline = time.monotonic() + seconds
+    return not _sent(number, order) or wait_for(lambda: not _sent(number, 0), seconds)
+
+
+def _sent(number: int, order: int) -> bool:
+    """Send a process a signal. Says whether there is such a process of ours.
+
+    Another user's is as good as none: PostgreSQL does not take it for itself.
+    """
     try:
         os.kill(number, order)
-        while time.monotonic() < deadline:
-            os.kill(number, 0)
-            time.sleep(0.02)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return True  # another user's process, which PostgreSQL does not take for itself
-    return False
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Fast shutdown: sessions end, what they committed stays. Then less politely."""
-    for order, seconds in ((signal.SIGINT, 6), (signal.SIGQUIT, 2), (signal.SIGKILL, 2)):
-        process.send_signal(order)
-        try:
-            process.wait(seconds)
-            return
-        except subprocess.TimeoutExpired:
-            pass
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _say(text: str) -> None:

@@ -14,9 +14,6 @@ import time
 
 from quiktrade import file_lock
 from quiktrade.local.postgres.server import (
-    NAME,
-    PORT,
-    SERVER_ENVIRONMENT,
     START_MEGABYTES,
     LocalDatabaseError,
     PrivateServer,
@@ -25,6 +22,7 @@ from quiktrade.local.postgres.server import (
     refuse_full_disk,
 )
 from quiktrade.local.venv import ROOT
+from quiktrade.processes import wait_for
 
 __all__ = ["LocalDatabase", "LocalDatabaseError", "configure", "is_private", "url", "use"]
 
@@ -81,16 +79,14 @@ class LocalDatabase:
         self._process = 0
         atexit.unregister(self.release)
         os.close(self.descriptor)
-        deadline = time.monotonic() + 20
-        while self.kept and not file_lock.is_shared(self.server.users_lock) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: not self.kept or file_lock.is_shared(self.server.users_lock), 20.0)
 
     def _start(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         tries = 0
         log = self.server.server_log
         logged = log.stat().st_size if log.exists() else 0
-        while not (self.kept and self._answers()):
+        while not (self.kept and self.server.answers(self.binaries)):
             if not self.kept:
                 refuse_full_disk(self.server.directory, START_MEGABYTES)
                 if tries == 2 or (tries and KEEPER_GAVE_UP in self.server.keeper_log.read_text()):
@@ -100,11 +96,6 @@ class LocalDatabase:
             if time.monotonic() > deadline:
                 raise self._does_not_start(f"PostgreSQL has not answered for {_START_SECONDS:.0f} s", logged)
             time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        program = self.binaries.directory / "pg_isready"
-        options = ["-q", "-h", str(self.server.socket_directory), "-p", str(PORT), "-U", NAME, "-d", NAME]
-        return subprocess.run([program, *options], cwd="/", env=SERVER_ENVIRONMENT).returncode == 0
 
     def _does_not_start(self, what: str, logged: int) -> LocalDatabaseError:
         """`logged` is how long the log was before: what an earlier run said there explains nothing."""

@@ -6,20 +6,22 @@ that account cannot reach the checkout (one under /root), the data is in /var/li
 are copied there.
 """
 
+import ctypes
 import hashlib
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import urllib.parse
 from pathlib import Path
-from typing import Any
 
 from quiktrade import file_lock
 from quiktrade.local.postgres.binaries import Binaries, find_binaries
 from quiktrade.local.venv import ROOT
+from quiktrade.processes import Child
 
 NAME = "quiktrade"
 PORT = 5432
@@ -34,6 +36,8 @@ START_MEGABYTES = 20
 """PostgreSQL ends when it cannot make another segment of its log."""
 
 _LONGEST_SOCKET_PATH = 100  # a socket address holds 104 bytes on macOS, 108 on Linux
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _ELSEWHERE = "set QUIKTRADE_DATA to a directory of your own, or DATABASE_URL to a PostgreSQL server"
 
 
@@ -148,25 +152,34 @@ class PrivateServer:
             whose = f"a private directory of the user {_name(owner)}"
             raise LocalDatabaseError(f"{directory} is not {whose}. Remove it and try again.")
 
-    def start(self, binaries: Path, *options: str, **popen: Any) -> subprocess.Popen[bytes]:
-        """Start the server as its account. `options` are PostgreSQL's; what it says goes to its log."""
+    def start(self, binaries: Path, *options: str) -> Child:
+        """Start the server as its account. `options` are PostgreSQL's; what it says goes to its log.
+
+        It knows no lifeline. On Linux the kernel interrupts it when the thread that has started it is gone.
+        """
         account = self.account()
         self.make_private(self.socket_directory)  # cleaners of /tmp may have taken it
         directory = str(self.socket_directory).replace('"', '""')
         options = ("listen_addresses=", f'unix_socket_directories="{directory}"', *options)
         with open(self.server_log, "ab") as log:
-            return subprocess.Popen(
+            return Child(
                 [binaries / "postgres", "-D", self.data, "-p", str(PORT), *(f"--{option}" for option in options)],
-                stdin=subprocess.DEVNULL,
+                None,
+                SERVER_ENVIRONMENT,
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=SERVER_ENVIRONMENT,
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
-                **popen,
+                preexec_fn=_interrupt_when_orphaned if sys.platform == "linux" else None,
             )
+
+    def answers(self, binaries: Binaries) -> bool:
+        """Whether the server takes connections."""
+        program = binaries.directory / "pg_isready"
+        options = ["-q", "-h", str(self.socket_directory), "-p", str(PORT), "-U", NAME, "-d", NAME]
+        return subprocess.run([program, *options], cwd="/", env=SERVER_ENVIRONMENT).returncode == 0
 
     def run(self, binaries: Binaries, program: str, *arguments: str | Path, text: str = "") -> tuple[int, str]:
         """Run a program of PostgreSQL as the server's account. Returns its exit status and what it said."""
@@ -241,6 +254,10 @@ class PrivateServer:
         if status or "ERROR:" in said:
             raise LocalDatabaseError(f"PostgreSQL could not create the database {NAME}:\n{said.strip()}")
         draft.rename(self.data)
+
+
+def _interrupt_when_orphaned() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _open_to_all(path: Path) -> bool:
