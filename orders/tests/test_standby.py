@@ -1,8 +1,10 @@
 """An order is not called stored before the standby has it: a real primary, and a real synchronous standby."""
 
+import json
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from rest_framework_simplejwt.tokens import AccessToken
 from orders.tests.factories import UserFactory, VenueFactory
 from quiktrade.api import health
 from quiktrade.database.connection import Connection
-from quiktrade.tests.processes import wait_until
+from quiktrade.tests.processes import Process, Processes, wait_until
 from quiktrade.tests.servers import Server, used_by_this_process
 
 ORDER = {"type": "market", "side": "buy", "instrument": "US0378331005", "quantity": 1, "client_order_id": "a"}
@@ -71,6 +73,26 @@ def test_a_repeat_is_a_200_only_when_the_standby_has_the_order(pair: tuple[Serve
         wait_until(lambda: reader.execute("SELECT FROM orders_order WHERE client_order_id = 'b'").rowcount == 1)
 
 
+def test_a_pooled_connection_whose_wait_was_cut_short_stores_again_when_the_standby_is_back(
+    pair: tuple[Server, Server], processes: Processes
+) -> None:
+    primary, standby = pair
+    web = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_WEB_CONNECTIONS="2")
+    token = AccessToken.for_user(UserFactory())
+    assert _post_to(web, token, "before") == 201
+
+    standby.stop()
+    with ThreadPoolExecutor(1) as client, primary.connect() as admin:
+        cut = client.submit(_post_to, web, token, "cut")
+        wait_until(lambda: admin.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'").rowcount)
+        admin.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        assert cut.result() == 503
+
+    standby.start()
+    wait_until(lambda: _synchronous(primary))
+    assert [_post_to(web, token, f"after-{n}") for n in range(4)] == [201] * 4
+
+
 def test_a_process_that_is_led_to_a_standby_says_so_and_stores_again_once_it_is_the_primary(
     pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +137,16 @@ def lead_to(server: Server) -> None:
 def _readiness() -> tuple[int, Any]:
     response = APIClient().get("/readyz")
     return response.status_code, response.json()["checks"]["database"]
+
+
+def _post_to(web: Process, token: AccessToken, client_order_id: str) -> int:
+    asked = HTTPConnection("127.0.0.1", web.port, timeout=30)
+    try:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        asked.request("POST", "/api/v1/orders", json.dumps(ORDER | {"client_order_id": client_order_id}), headers)
+        return asked.getresponse().status
+    finally:
+        asked.close()
 
 
 def _post(token: AccessToken, order: dict[str, Any] = ORDER) -> Any:

@@ -21,10 +21,11 @@ class NotDurable(Exception):
 
 @contextmanager
 def durable() -> Iterator[None]:
-    """Run statements that commit by themselves. Raises: NotDurable."""
+    """Run statements that commit by themselves. Raises: NotDurable; DatabaseError, where there is no connection."""
     wrapper: Any = connection
-    if wrapper.connection is not None:
-        wrapper.connection.synchronous_wait_was_cut = False
+    wrapper.close_if_health_check_failed()
+    wrapper.ensure_connection()  # now: one from the pool still knows of a wait that was cut short earlier
+    wrapper.connection.synchronous_wait_was_cut = False
     yield
     if wrapper.connection is not None and wrapper.connection.synchronous_wait_was_cut:
         raise NotDurable("The wait for the standby was cut short.")
