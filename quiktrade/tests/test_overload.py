@@ -87,6 +87,7 @@ def test_what_is_too_much_is_refused_at_once_and_taken_when_sent_again(processes
         problem = json.loads(refused.read())
         assert client.get("/healthz") == 200
         assert talk(web, b"HEAD /api/v1/orders HTTP/1.1\r\n" + HEAD + LAST).startswith(b"HTTP/1.1 503 ")
+        assert statuses(talk(web, *one_of_each_kind())) == [b"503"] * 4 + [b"100", b"503", b"200"]
         assert not slow.done()
         assert slow.result() == 201
         assert second.getresponse().status == 201
@@ -137,6 +138,23 @@ def talk(web: Process, *parts: bytes, pause: float = 0.0) -> bytes:
         return answer
 
 
+def statuses(answers: bytes) -> list[bytes]:
+    return [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
+
+
+def one_of_each_kind() -> list[bytes]:
+    """Requests in pieces, for one connection: where one ends is to be known although none is served but the last."""
+    post, get = b"POST /api/v1/orders HTTP/1.1\r\n" + HEAD, b"GET %b HTTP/1.1\r\n" + HEAD
+    body = b"GET / HTTP/1.1\r\n\r\n"
+    length = b"Content-Length: %d\r\n" % len(body)
+    return [
+        post + length + b"\r\n" + body + get % b"/api/v1/orders" + b"\r\n" + post + length + b"\r\n" + body[:5],
+        body[5:] + post + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + body[:3],
+        body[3:5] + b"\r\n0\r\n\r\n" + post + length + b"Expect: 100-continue\r\n\r\n",
+        body + get % b"/healthz" + LAST,
+    ]
+
+
 def test_requests_are_understood_however_they_are_cut(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="2", **ONE)
     body = b'{"username": "nobody", "password": "x"}'
@@ -158,7 +176,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(processes: Processes) -
     web = processes.web(QUIKTRADE_WEB_THREADS="4", **ONE)
     get = b"GET %b HTTP/1.1\r\n" + HEAD
     answer = talk(web, get % b"/healthz" + b"\r\n" + get % b"/nowhere" + b"\r\n" + get % b"/healthz" + LAST)
-    assert [part[:4] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200 ", b"404 ", b"200 "]
+    assert statuses(answer) == [b"200", b"404", b"200"]
 
 
 def test_a_client_that_sends_very_much_ahead_is_answered_and_keeps_nobody_waiting(processes: Processes) -> None:
@@ -168,9 +186,9 @@ def test_a_client_that_sends_very_much_ahead_is_answered_and_keeps_nobody_waitin
     with ThreadPoolExecutor(1) as crowd:
         flood = crowd.submit(talk, web, (refused + b"\r\n") * 2000 + refused + LAST)
         assert client.post("beside-it") == 201
-        statuses = [part[:3] for part in flood.result().split(b"HTTP/1.1 ")[1:]]
-    assert len(statuses) == 2001
-    assert set(statuses) <= {b"401", b"503"}
+        answered = statuses(flood.result())
+    assert len(answered) == 2001
+    assert set(answered) <= {b"401", b"503"}
 
 
 def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Processes) -> None:
@@ -189,7 +207,8 @@ def test_connections_are_shared_out_among_the_processes(processes: Processes) ->
     web = processes.web(QUIKTRADE_WEB_WORKERS="2")
     # Both take some, sooner or later: they have started.
     wait_until(lambda: all(connections_of_workers(web, 10)) and len(connections_of_workers(web, 10)) == 2, web)
-    assert min(connections_of_workers(web, 40)) >= 8
+    # On a busy machine one of them may not run for a while, and the other takes what comes then.
+    wait_until(lambda: min(connections_of_workers(web, 40)) >= 8, web)
 
 
 def connections_of_workers(web: Process, count: int) -> list[int]:

@@ -42,16 +42,22 @@ class Admission:
 
     def take(self) -> bool:
         """Admit a request, unless the limit is reached. Each one admitted ends in `done()`."""
+        if self.refuse():
+            return False
+        self.in_hand += 1
+        self._taken += 1
+        return True
+
+    def refuse(self) -> bool:
+        """Whether the limit is reached. Then the request that is asked for is refused, and counted."""
         now = self._clock()
         paused = now - self._last >= PERIOD_SECONDS  # whatever there was, it is over
         if paused or now - self._since >= (PERIOD_SECONDS if self._tried else STUCK_SECONDS):
             self._look_back(now, paused=paused)
         self._last = now
-        if self.in_hand >= self.room:
-            self._refused += 1
+        if self.in_hand < self.room:
             return False
-        self.in_hand += 1
-        self._taken += 1
+        self._refused += 1
         return True
 
     def done(self) -> None:
@@ -103,6 +109,14 @@ class Admitting:
         self._application = application
         self._admission = Admission(most)
         self._most_body = most_body
+
+    def refuses(self, path: str) -> bool:
+        """Whether a request is one too many, for a server to ask before it makes an environ.
+
+        Most requests of a flood are refused, and to make an environ costs as much as to read the request. What is
+        not refused here may be refused when it is called for.
+        """
+        return path not in PROBES and self._admission.refuse()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         receive(environ, self._most_body)

@@ -46,6 +46,13 @@ REFUSALS = {status: _refusal(status) for status in _REFUSALS}
 
 def closing(status: int) -> bytes:
     """A whole answer, after which the connection is closed."""
-    refusal = REFUSALS.get(status, REFUSALS[400])
-    head = "".join(f"{name}: {value}\r\n" for name, value in [*refusal.headers, ("Connection", "close")])
+    return _whole(REFUSALS.get(status, REFUSALS[400]), "close")
+
+
+def _whole(refusal: Refusal, connection: str) -> bytes:
+    head = "".join(f"{name}: {value}\r\n" for name, value in [*refusal.headers, ("Connection", connection)])
     return f"HTTP/1.1 {refusal.status}\r\n{head}\r\n".encode() + refusal.body
+
+
+OVERLOADED = _whole(REFUSALS[503], "keep-alive")
+"""A whole answer, after which the connection stays open."""
