@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Django's command line. Where the packages are missing it first installs them into .venv, and runs there."""
+"""Django's command line. If packages are missing, it first installs them into .venv, and runs there."""
 
 import io
 import os
@@ -10,7 +10,7 @@ WRONG_USAGE = 2
 
 
 def main() -> None:
-    # The imports wait: nothing but this file may be read by an older Python, or without the packages.
+    # These imports come late, because an older Python, or one without the packages, can read only this file.
     refuse_old_python()
     from quiktrade.local import bootstrap
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def write_whatever_it_is() -> None:
-    """Escape what the output cannot encode. A client's text, or a venue's, is to end no command."""
+    """Escape what the output cannot encode. The text of a client or a venue must not end a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None for a program whose output was closed
             stream.reconfigure(errors="backslashreplace")

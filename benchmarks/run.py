@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""`python benchmarks/run.py`: measures QuikTrade against its references. Starts all that it needs itself.
+"""`python benchmarks/run.py`: measures QuikTrade against its references. It starts all that it needs.
 
-Where the packages are missing it first installs them, the product's into .venv, the references' into
-.data/benchmarks/venv. PostgreSQL, web, workers, venues and references are of this run alone, in a directory of its
-own that is removed at the end.
+If packages are missing, it first installs them: the product's into .venv, the references' into .data/benchmarks/venv.
+PostgreSQL, web, workers, venues and references belong to this run alone, and are in a directory that is removed at
+the end.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # this folder holds modules of a package, not modules to import by name
 
 _DIRECTORY = "QUIKTRADE_BENCHMARK"
-"""In the environment of the command once it has started itself anew, with a directory and a database of its own."""
+"""The command sets this variable when it starts itself again with its own directory and database."""
 
 EPILOG = """\
   run.py                      all but the big table, 3 repeats: about 20 minutes
@@ -33,7 +33,7 @@ exit status: 0 all was measured, whatever came of it; 1 something could not be m
 
 
 def main() -> int:
-    # The imports wait: nothing but this file may be read by an older Python, or without the packages.
+    # These imports come late, because an older Python, or one without the packages, can read only this file.
     from manage import refuse_old_python
 
     refuse_old_python()
@@ -55,7 +55,7 @@ def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "quiktrade.settings")
     os.environ["DATABASE_URL"] = lease.url()
     django.setup()
-    logging.disable(logging.WARNING)  # halting a venue is the routine here; the parts have logs of their own
+    logging.disable(logging.WARNING)  # halting a venue is routine here, and the parts have their own logs
     try:
         return _measure(arguments, Path(directory))
     finally:
@@ -66,9 +66,9 @@ def main() -> int:
 
 
 def _start_anew() -> None:
-    """Start this very command again, such that whatever it asks for is in a new directory: data, database, secret.
+    """Start this command again, with its data, database and secret key in a new directory.
 
-    In the checkout: a temporary directory may be in memory, where a commit waits for no disk.
+    The directory is in the checkout: a temporary one may be in memory, where a commit waits for no disk.
     """
     base = ROOT / ".data" / "benchmarks"
     base.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def _arguments() -> argparse.Namespace:
     add("--all", action="store_true", help="every scenario, the big table too")
     add("--quick", action="store_true", help="short, once: whether it works, not how fast")
     add("--repeat", type=int, metavar="N", help="repeats of each measurement, in turns (3)")
-    add("--seconds", type=float, metavar="S", help="of each measurement under load (8)")
+    add("--seconds", type=float, metavar="S", help="length of each measurement under load (8)")
     add("--rows", type=int, metavar="N", help="orders in the big table (10,000,000)")
     add("--json", type=Path, default=here / "results.json", metavar="FILE", help="(benchmarks/results.json)")
     add("--svg", type=Path, default=here / "results.svg", metavar="FILE", help="(benchmarks/results.svg)")
@@ -171,10 +171,10 @@ def _arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="for the product's processes: to try a setting; may be repeated",
+        help="a variable for the product's processes, to try a setting; may be repeated",
     )
     add("--keep", action="store_true", help="keep the run's directory, with its logs")
-    add("--traceback", action="store_true", help="show where a scenario that failed did so")
+    add("--traceback", action="store_true", help="show the traceback of a scenario that failed")
     return parser.parse_args()
 
 

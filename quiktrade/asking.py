@@ -1,4 +1,4 @@
-"""Does a part of the system answer? Asked of its own parts, on this machine, by `up`, the laboratory and the tests."""
+"""Asks parts of the system on this machine whether they answer. `up`, the laboratory and the tests use it."""
 
 import http.client
 import json
@@ -27,7 +27,7 @@ def ask(
 
 
 def answer_of(port: int, path: str, *, host: str = "127.0.0.1") -> Any:
-    """The same, or None without such an answer."""
+    """The JSON that a part answers with, or None if it does not answer so."""
     try:
         return ask(port, path, host=host)
     except (OSError, http.client.HTTPException, ValueError):

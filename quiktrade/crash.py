@@ -1,4 +1,4 @@
-"""Named points at which a test has a real process die, as by a power cut: `QUIKTRADE_CRASH_AT=after_send`.
+"""Named points at which a test has a real process die, as in a power cut: `QUIKTRADE_CRASH_AT=after_send`.
 
 after_claim    orders are claimed, and the claim is committed; nothing is sent
 after_mark     the next thing to happen is the sending of a request

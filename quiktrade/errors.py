@@ -1,4 +1,4 @@
-"""What every refusal tells its client, whichever part of the system refuses."""
+"""The base class of every refusal of a request, whichever part of the system refuses."""
 
 from typing import Any, ClassVar
 
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 class Refusal(Exception):
     """A request that was not carried out; nothing was changed. The message says why and what to do.
 
-    `status` is HTTP's, `kind` ends the problem's `type` (see quiktrade/api/problems.py).
+    `status` is the HTTP status, and `kind` the last part of the problem's `type` (see quiktrade/api/problems.py).
     """
 
     status: ClassVar[int]
     kind: ClassVar[str]
 
     def members(self) -> dict[str, Any]:
-        """The members of the problem document: `detail`, and whatever this kind of problem has besides."""
+        """The members of the problem document: `detail`, and the further ones of this kind of problem."""
         return {"detail": str(self)}

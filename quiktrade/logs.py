@@ -30,8 +30,8 @@ class FieldFormatter(logging.Formatter):
 class Refusals(logging.Filter):
     """Logs a request that Django or gunicorn refuses as one line: the kind of refusal and nothing of the request.
 
-    They quote what they refuse, Django with a traceback: any client could fill the log with text of its own, or find
-    its own secrets there. Read for Django 5.2 (core/handlers/exception.py) and gunicorn 27 (workers/base.py).
+    They quote what they refuse, Django with a traceback: any client could fill the log with its own text, or its
+    secrets could get there. This is for Django 5.2 (core/handlers/exception.py) and gunicorn 27 (workers/base.py).
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,8 +1,8 @@
-"""Child processes: started, watched, started again and ended in this one place.
+"""The one place that starts, watches, restarts and ends child processes.
 
-A child of `manage.py up` must end when `up` is gone, however it went; a signal cannot promise that, for
-nobody sends one after kill -9. So the child's standard input is a pipe that nobody writes to and whose other
-end only `up` holds, its lifeline: it reads as finished at the moment when `up` no longer exists, on Linux and macOS.
+A child of `manage.py up` must end when `up` is gone, however `up` ended. A signal cannot promise that, because
+nobody sends one after kill -9. So the child's standard input is a pipe, its lifeline: nobody writes to it, and only
+`up` holds its other end, so the child reads its end as soon as `up` no longer exists, on Linux and macOS.
 """
 
 import os
@@ -16,42 +16,42 @@ from pathlib import Path
 from typing import Any
 
 LIFELINE = "QUIKTRADE_LIFELINE"
-"""In the environment of a child of `up`: its standard input is such a pipe."""
+"""This environment variable tells a child of `up` that its standard input is such a pipe."""
 
 _kept: dict[str, str] = {}
 
 _SECONDS_TO_END = 15.0
-"""A worker may take 12 to finish what it has in flight."""
+"""A worker may take 12 s to finish what it has in flight."""
 
 
 def forget_inherited_signals() -> None:
-    """Have signals do what they usually do, whatever the one who started this program has blocked or ignored.
+    """Unblock all signals, and no longer ignore SIGTERM and SIGCHLD, whatever this program's parent has set.
 
-    Only the hang-up stays ignored: that is what nohup is for. So does Ctrl-C: a shell has its background jobs
-    ignore it.
+    SIGHUP stays ignored, because nohup has it ignored on purpose. So does SIGINT, because a shell has its background
+    jobs ignore Ctrl-C.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in (signal.SIGTERM, signal.SIGCHLD):  # without the latter, no child's exit status is known
+    for number in (signal.SIGTERM, signal.SIGCHLD):  # while SIGCHLD is ignored, no child's exit status is known
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
 def end_with_parent() -> None:
     """In a child of `up`, watch for the end of `up` and end then; elsewhere do nothing."""
-    if value := os.environ.pop(LIFELINE, None):  # popped: for this process, not for the programs that it starts
+    if value := os.environ.pop(LIFELINE, None):  # removed: it is not for the programs that this process starts
         _kept[LIFELINE] = value
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()
 
 
 def lifeline_kept() -> dict[str, str]:
-    """For the environment of a program that this process becomes: it has the same parent."""
+    """The variables to give to a program that replaces this process (exec), because its parent is the same."""
     return _kept
 
 
 def _watch() -> None:
     while os.read(0, 1):
         pass
-    # Nobody reads our output any more; an error in writing it must not get in the way of an orderly end.
+    # Nobody reads our output any more, and an error in writing it must not prevent an orderly end.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -79,7 +79,7 @@ def wait_for(
     unless: Callable[[], object] = lambda: False,
     pause: float = 0.02,
 ) -> bool:
-    """Wait until something is so. False if it is not in time, or if `unless` is so before it."""
+    """Wait until `condition` is true. Returns False if it is not in time, or if `unless` is true before."""
     deadline = time.monotonic() + seconds
     while not condition():
         if unless() or time.monotonic() > deadline:
@@ -91,7 +91,7 @@ def wait_for(
 class Lifeline:
     """The pipe by which the children of this process see that it is gone. Its descriptor is their standard input.
 
-    Nobody writes to it. Its other end is held here alone, so it ends when this process does, or closes it.
+    Nobody writes to it. Only this process holds its other end, so it ends when this process ends or closes it.
     """
 
     def __init__(self) -> None:
@@ -106,26 +106,26 @@ class Lifeline:
 
 
 class Child:
-    """A program in a session of its own, which ends when nobody holds the other end of its lifeline any more.
+    """A program in its own session, which ends when nobody holds the other end of its lifeline any more.
 
     Ctrl-C in a terminal does not reach it: its parent stops it. The programs that it starts itself are in its process
-    group, and end with it at the latest when `end_group` is called.
+    group, and end at the latest when `end_group` is called.
     """
 
     def __init__(
         self, command: Sequence[str | Path], lifeline: int | None, environment: Mapping[str, str], **popen: Any
     ) -> None:
-        """Start it with `environment` added to that of this process.
+        """Start the program with `environment` added to that of this process.
 
-        A program that is not ours has no use for a lifeline: without one, `environment` is all that it gets to see.
+        A program that is not ours cannot use a lifeline. Without one, `environment` is all that the program sees.
 
-        Raises: OSError, where the program cannot be started.
+        Raises: OSError, if the program cannot be started.
         """
         if lifeline is None:
             lifeline = subprocess.DEVNULL
         else:
             environment = {**os.environ, **environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
-        # For who asks what subprocess knows beyond this.
+        # For callers that need more of subprocess than this class offers.
         self.process = subprocess.Popen(command, stdin=lifeline, env=environment, start_new_session=True, **popen)
         self.pid = self.process.pid
         self.output = self.process.stdout
@@ -144,32 +144,32 @@ class Child:
         self.process.send_signal(number)
 
     def ask_to_end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self.send(signal.SIGCONT)  # one that was stopped would not hear the next one
+        self.send(signal.SIGCONT)  # a process that is suspended would not handle the next signal
         self.send(number)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for its end. Says whether it came in time."""
+        """Wait for its end. Returns whether it ended in time."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return not self.alive
 
     def signal_group(self, number: signal.Signals) -> bool:
-        """Send a signal to it and to what it has started, even after its own end. Says whether anybody was there."""
+        """Send a signal to it and to what it has started, even after its own end. Returns whether any was left."""
         try:
             os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        except (ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
             return False
         return True
 
     def end_group(self) -> None:
-        """Kill what is left of it and of what it has started."""
+        """Kill the program and what it has started, as far as they still run."""
         self.signal_group(signal.SIGKILL)
         self.process.wait()
 
     def end(self, *ways: tuple[signal.Signals, float]) -> bool:
-        """Ask it to end with one signal after the other, each with the seconds it has; then kill what is left.
+        """Ask it to end by one signal after the other, each with the seconds to wait; then kill what is left.
 
-        Says whether asking was enough.
+        Returns whether asking was enough.
         """
         for number, seconds in ways:
             self.ask_to_end(number)
@@ -183,8 +183,8 @@ class Child:
 class KeptRunning:
     """A program that is started again whenever it ends.
 
-    Between its end and its next start is a pause in which what it has left behind may finish: half a second, or longer
-    each time that it ends soon after its start, up to `longest_pause`.
+    Between its end and its next start there is a pause, in which the processes that it left behind can finish: half a
+    second, or longer each time that it ends soon after its start, up to `longest_pause`.
     """
 
     LIVED_SECONDS = 30.0
@@ -198,10 +198,10 @@ class KeptRunning:
         longest_pause: float = PAUSE_SECONDS,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`say` is told how the program ended, or why it did not start, and when it is started again."""
+        """`say` is called with how the program ended, or why it did not start, and when it is started again."""
         self.starts = 0
         self.quick_ends = 0
-        """How often in a row it has ended soon after its start, counting from the last end that was not so soon."""
+        """How many times it has ended since the last end that did not come soon after a start, that one included."""
         self._start_child = start
         self._longest_pause = longest_pause
         self._say = say
@@ -211,7 +211,7 @@ class KeptRunning:
 
     @property
     def pid(self) -> int | None:
-        """Its process, while it runs."""
+        """The id of its process while it runs, otherwise None."""
         return self._child.pid if self._child is not None and self._child.alive else None
 
     def start(self) -> None:
@@ -247,7 +247,7 @@ class KeptRunning:
             self._child.end_group()
 
     def end(self, *ways: tuple[signal.Signals, float]) -> bool:
-        """Ask the program to end in these ways, then kill it, as `Child.end` does. Says whether asking was enough."""
+        """Ask the program to end in these ways, then kill it, like `Child.end`. Returns whether asking was enough."""
         return self._child is None or self._child.end(*ways)
 
     def kill(self) -> None:

@@ -1,9 +1,9 @@
 """Django settings. Everything a deployment may change is an environment variable, listed in
 docs/configuration.md.
 
-`QUIKTRADE_ENV=local`, the default, answers only on loopback host names and makes itself a secret key.
-`QUIKTRADE_ENV=production` takes nothing for granted: it refuses to start without a real secret key, host
-names and a database, or with debugging on.
+`QUIKTRADE_ENV=local`, the default, answers only on loopback host names and makes its own secret key.
+`QUIKTRADE_ENV=production` refuses to start without a real secret key, host names and a database, or with
+debugging on.
 """
 
 import os
@@ -26,7 +26,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
-# ---- Reading the environment: loud about what is wrong, and where. No value is repeated: it may be a secret. ----
+# ---- Reading the environment. An error names the variable and never repeats its value, which may be a secret. ----
 
 
 def env(name: str, default: str) -> str:
@@ -87,14 +87,14 @@ _DEVELOPMENT_SECRETS = ("django-insecure", "change-me", "changeme", "development
 
 
 def _made_secret_key(path: Path) -> str:
-    """The key this checkout made for itself; made on first use, readable by its owner only."""
+    """Return this checkout's own key. It is made at the first use, and only its owner can read it."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_urlsafe(48))
         try:
-            os.link(draft, path)  # unlike a rename, never replaces a key that another process made meanwhile
+            os.link(draft, path)  # unlike a rename, this never replaces a key that another process made meanwhile
         except FileExistsError:
             pass
         draft.unlink()
@@ -107,7 +107,7 @@ def _secret_key() -> str:
     if name := env("QUIKTRADE_SECRET_KEY_FILE", ""):
         try:
             return Path(name).read_text().strip()
-        except (OSError, ValueError) as error:  # the latter: it is no text
+        except (OSError, ValueError) as error:  # ValueError: the file is not text
             why = getattr(error, "strerror", None) or "it cannot be read"
             raise ImproperlyConfigured(f"The file that QUIKTRADE_SECRET_KEY_FILE names: {why}") from None
     if PRODUCTION:
@@ -141,7 +141,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
 if env_bool("QUIKTRADE_BEHIND_PROXY", False):  # the proxy must set this header itself and drop a client's
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-SESSION_COOKIE_AGE = 12 * 3600  # one shift on the desk
+SESSION_COOKIE_AGE = 12 * 3600  # an operator's shift
 X_FRAME_OPTIONS = "DENY"
 
 # ---- Applications ----
@@ -149,7 +149,7 @@ X_FRAME_OPTIONS = "DENY"
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin.apps.SimpleAdminConfig",  # urls.py finds the console's pages: a worker needs none of them
+    "django.contrib.admin.apps.SimpleAdminConfig",  # urls.py finds the console's pages; a worker needs none
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -159,15 +159,15 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "quiktrade",  # before django_q: its qcluster command replaces that one's
+    "quiktrade",  # before django_q, whose qcluster command it replaces
     "orders",
     "exchanges",
     "django_q",
 ]
-if find_spec("benchmarks"):  # `manage.py chaos`; an image is without it
+if find_spec("benchmarks"):  # for `manage.py chaos`; the image does not contain it
     INSTALLED_APPS.append("benchmarks")
 SERVICE = env_match("QUIKTRADE_SERVICE", "all", "api|console|all", "api or console")
-"""Which of the two web services this process is. Commands and workers are neither, and know the addresses of both."""
+"""Which of the two web services this process is. Commands and workers are neither: `all` has the URLs of both."""
 
 _CONSOLE_ONLY = [
     "quiktrade.api.middleware.no_nul_in_the_console",
@@ -182,10 +182,10 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.common.CommonMiddleware",
-    *([] if SERVICE == "api" else _CONSOLE_ONLY),  # in the API a token says who asks
+    *([] if SERVICE == "api" else _CONSOLE_ONLY),  # in the API a token identifies the client
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
-APPEND_SLASH = False  # a redirect would turn a POST into a GET; both forms of a path answer
+APPEND_SLASH = False  # a redirect would turn a POST into a GET; both forms are answered
 ROOT_URLCONF = "quiktrade.urls"
 WSGI_APPLICATION = "quiktrade.wsgi.application"
 TEMPLATES = [
@@ -209,8 +209,7 @@ FORMAT_MODULE_PATH = ["quiktrade.formats"]  # the console's times: to the second
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 STATIC_URL = "/static/"
-# Set in the image, where the files are collected and named by their content. A checkout serves them from where
-# they are.
+# Set in the image, where the files are collected and named by their content. A checkout serves them in place.
 STATIC_ROOT = env("QUIKTRADE_STATIC_ROOT", "") or None
 _STATIC_STORAGE = "whitenoise.storage.CompressedManifestStaticFilesStorage"
 STORAGES = {
@@ -231,15 +230,15 @@ _NO_DATABASE_URL = (
 
 
 def _database(url: str) -> dict[str, Any]:
-    """Django's settings for a libpq URL or connection string, every libpq option of it included."""
+    """Django's settings for a libpq URL or connection string, with every libpq option in it."""
     try:
         given = conninfo_to_dict(url)
-    except Exception:  # its words quote what it cannot read, which may be the password
+    except Exception:  # its message quotes what it cannot read, which may be the password
         raise ImproperlyConfigured(_NO_DATABASE_URL) from None
     ports, name = str(given.get("port", "")).split(","), str(given.get("dbname", ""))
     wrong_port = any(port and not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535) for port in ports)
     host = str(given.get("host", "")).rpartition("/")[2]
-    if wrong_port or "@" in host or ("://" in url and "@" in name):  # a part of the password, then
+    if wrong_port or "@" in host or ("://" in url and "@" in name):  # then part of the password was read as an address
         raise ImproperlyConfigured(_NO_DATABASE_URL)
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return {
@@ -247,7 +246,7 @@ def _database(url: str) -> dict[str, Any]:
         **{setting: str(given.pop(option, "")) for setting, option in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        # Where Django leaves the threshold at None, database/statements.py could prepare nothing.
+        # With Django's default, None, database/statements.py could prepare nothing.
         "OPTIONS": {**OPTIONS, **given, "prepare_threshold": 5},
     }
 
@@ -257,13 +256,13 @@ if PRODUCTION and not env("DATABASE_URL", ""):
 DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url())}
 
 WEB_CONNECTIONS = env_int("QUIKTRADE_WEB_CONNECTIONS", 8, minimum=2)
-"""To the database, which the requests of a process of the API share."""
+"""Connections to the database, which all requests of one API process share."""
 
 WEB_CLIENT_SECONDS = env_number("QUIKTRADE_WEB_CLIENT_SECONDS", 30, minimum=1)
 """How long a request of the API may take to arrive, and an answer to be read. A batch of 1 MiB takes 9 s to arrive on a
 line of 1 Mbit/s."""
 WEB_IN_HAND = env_int("QUIKTRADE_WEB_IN_HAND", 32, minimum=1)
-"""Requests that are being served at the same time, in one process of the API."""
+"""At most this many requests are served at the same time in one API process."""
 
 # ---- Accounts and tokens ----
 
@@ -280,13 +279,13 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 _ACCESS_TOKEN_MINUTES = env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)
-LOGIN_REDIRECT_URL = "admin:index"  # a log-in that names no page: only the console has one
+LOGIN_REDIRECT_URL = "admin:index"  # for a log-in that names no page, which only the console has
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=_ACCESS_TOKEN_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=env_number("QUIKTRADE_REFRESH_TOKEN_DAYS", 7, minimum=1)),
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
-    "UPDATE_LAST_LOGIN": False,  # a write per token for nothing we read
+    "UPDATE_LAST_LOGIN": False,  # it would cost a write per token, and nothing reads it
     "CHECK_REVOKE_TOKEN": True,  # a changed password ends the tokens that were issued before
     "LEEWAY": 5,  # seconds: a token is not refused because the node that made it has a clock that is ahead
 }
@@ -305,7 +304,7 @@ REST_FRAMEWORK = {
     "DEFAULT_METADATA_CLASS": "quiktrade.api.negotiation.NoMetadata",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "quiktrade.api.problems.exception_handler",
-    "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address: slows guessing down
+    "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address, to slow the guessing of passwords
     "NUM_PROXIES": 1 if env_bool("QUIKTRADE_BEHIND_PROXY", False) else 0,
     "COERCE_DECIMAL_TO_STRING": True,
     "URL_FORMAT_OVERRIDE": None,
@@ -314,7 +313,7 @@ REST_FRAMEWORK = {
 API_ROUTERS = ("orders.api.urls.router", "exchanges.api.urls.router")
 """What `/api/v1/` offers besides tokens and its own description."""
 API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
-API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # of 500 orders, each with every field and some space
+API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # for 500 orders, each with every field and some spaces
 SPECTACULAR_SETTINGS = {
     "TITLE": "QuikTrade",
     "VERSION": VERSION,
@@ -322,17 +321,17 @@ SPECTACULAR_SETTINGS = {
         "Submit orders for shares; QuikTrade stores each one durably and places it at its venue exactly once in effect."
         "\n\n**To begin**, get a token: `POST /api/v1/auth/token` with your name and password answers with `access`, "
         f"valid for {_ACCESS_TOKEN_MINUTES:g} minutes, and with `refresh`, which "
-        "`POST /api/v1/auth/token/refresh` takes for a new pair. Every other request carries the former in the header "
-        "`Authorization: Bearer …`. To try requests out on a page with the *Authorize* button, press it and paste the "
-        "token there.\n\n"
+        "`POST /api/v1/auth/token/refresh` exchanges for a new pair. Every other request carries the `access` token in "
+        "the header `Authorization: Bearer …`. To try requests out on a page with the *Authorize* button, press it and "
+        "paste the token there.\n\n"
         "Accounts are made by an operator, in the console. On an empty database `manage.py up` makes two to try it, "
         "`alice` and `bob`, and prints their passwords once; `docker compose up` has them in the log of `migrate`."
     ),
     "SERVERS": [{"url": "/", "description": "Where this document came from."}],
     "TAGS": [
         {"name": "auth", "description": "Tokens: the first step."},
-        {"name": "orders", "description": "Submit, list, read and cancel orders; your own alone."},
-        {"name": "venues", "description": "Where orders can go, and what is taken there."},
+        {"name": "orders", "description": "Submit, list, read and cancel your own orders."},
+        {"name": "venues", "description": "Where orders can go, and which orders each venue takes."},
     ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
@@ -359,57 +358,57 @@ SPECTACULAR_SETTINGS = {
 # ---- Orders and their placement (durations in seconds) ----
 
 ORDER_ISIN_CHECK = env_bool("QUIKTRADE_ISIN_CHECK", True)
-"""Whether an instrument must be a true ISIN. Off admits any 12 characters A-Z 0-9: a venue's own codes."""
+"""Whether an instrument must be a valid ISIN. If not, any 12 characters A-Z 0-9 will do, as a venue's own codes."""
 
 PLACEMENT_LEASE_SECONDS = env_number("QUIKTRADE_LEASE_SECONDS", 30, minimum=1)
-"""How long an attempt may take before the order counts as unconfirmed. Longer than any venue's deadline."""
+"""How long an attempt may take before the order counts as unconfirmed. It must exceed every venue's deadline."""
 
 PLACEMENT_MAX_ATTEMPTS = env_int("QUIKTRADE_MAX_ATTEMPTS", 10, minimum=1)
 PLACEMENT_BACKOFF_BASE_SECONDS = env_number("QUIKTRADE_BACKOFF_BASE_SECONDS", 0.5, minimum=0.001)
 PLACEMENT_BACKOFF_CAP_SECONDS = env_number("QUIKTRADE_BACKOFF_CAP_SECONDS", 60, minimum=0.001)
-"""Ten attempts with these wait 92 s in the mean and 183 s at most before an order is `failed`."""
+"""With these values ten attempts wait 92 s on average and 183 s at most before an order is `failed`."""
 
 PLACEMENT_DRAIN_SECONDS = 20
-"""A placement job claims for this long, then hands over: bounds what a redelivered job could repeat."""
+"""A placement job claims for this long and then hands over. That bounds what a redelivered job could repeat."""
 
 PLACEMENT_LINGER_SECONDS = 0.2
-"""An idle job stays this long for the next order: 20 orders/s keep one job busy instead of starting 20."""
+"""An idle job waits this long for the next order, so that 20 orders/s keep one job busy instead of starting 20."""
 
 # ---- Background jobs ----
 
-# django-q2 1.11: each value with what its source does with it.
+# These are for django-q2 1.11. A comment says what its source does with the value.
 Q_CLUSTER = {
     "name": "quiktrade",
     "broker_class": "quiktrade.jobs.broker.PostgresBroker",
     "orm": "default",  # the alias that the broker and the admin's queue page read
-    "workers": env_int("QUIKTRADE_WORKERS", 4, minimum=3),  # a placement job, one handing over, two for the rest
+    "workers": env_int("QUIKTRADE_WORKERS", 4, minimum=3),  # one places, one hands over, two run the other jobs
     "queue_limit": 4,  # bounds the local queue, so that a cluster that has stopped working stops claiming too
     "bulk": 4,
-    "timeout": 60,  # > PLACEMENT_DRAIN_SECONDS + the longest venue deadline: an ordinary job never sees it
+    "timeout": 60,  # > PLACEMENT_DRAIN_SECONDS + the longest venue deadline: no ordinary job reaches it
     "retry": 120,  # > timeout, or a running job would be handed out again
-    "ack_failures": True,  # a failed job is not repeated for ever: its orders come back by their own rows
+    "ack_failures": True,  # a failed job is not repeated for ever: its orders' own rows make them due again
     "max_attempts": 1,
-    "save_limit": -1,  # successes are not saved: 5 statements each for rows that nobody reads
+    "save_limit": -1,  # successes are not saved: each would cost 5 statements, for a row that nobody reads
     "catch_up": False,  # after an outage a schedule runs once, not once for each time that it missed
     "recycle": 10_000,
     "log_level": "WARNING",
     "time_zone": "UTC",
 }
 JOBS_DEMAND = "orders.tasks.demand"
-"""Says what the order rows need now; the job cluster asks it (see quiktrade/jobs/broker.py)."""
+"""This function says which jobs the order rows need now. The job cluster calls it (see quiktrade/jobs/broker.py)."""
 
 JOBS_DUE = "orders.selectors.placement_due"
-"""Says in how many seconds the next order is due; `/readyz` asks it."""
+"""This function says in how many seconds the next order is due. `/readyz` calls it."""
 
 JOBS_PRELOAD = "orders.tasks.preload"
 JOBS_WARM_UP = "orders.tasks.warm_up"
-"""Called by the job cluster before it forks, and in each worker process after that."""
+"""The job cluster calls the first before it forks, and the second in each worker process."""
 
 JOBS_CHANNEL = "quiktrade_orders"
-"""PostgreSQL's NOTIFY channel: the doorbell."""
+"""The PostgreSQL NOTIFY channel of quiktrade/jobs/doorbell.py."""
 
 NODE_NAME = env("QUIKTRADE_NODE", socket.gethostname())
-"""Names this worker node among those that share the database."""
+"""The name of this worker node among those that share the database."""
 
 JOBS_HEARTBEAT_SECONDS = 2.0
 JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
@@ -418,7 +417,7 @@ JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
 # ---- Console, and what fills an empty database ----
 
 DEMO = "exchanges.demo"
-"""Makes the venue and the accounts with which `manage.py up` begins."""
+"""This module makes the venue and the accounts with which `manage.py up` begins."""
 
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "QuikTrade",
@@ -450,7 +449,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django-q": {"level": "WARNING"},
-        "django.request": {"level": "ERROR"},  # a client's 4xx is the client's
+        "django.request": {"level": "ERROR"},  # a 4xx is the client's error
         "aiohttp.access": {"level": "WARNING"},
     },
 }

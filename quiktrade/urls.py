@@ -1,4 +1,4 @@
-"""Every address QuikTrade answers at, but for the probes: those are in health.py."""
+"""Every address at which QuikTrade answers, except the probes, which are in health.py."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ PUBLIC: dict[str, Any] = {"permission_classes": [], "authentication_classes": []
 @authentication_classes([])
 @permission_classes([])
 def index(request: Request) -> Response:
-    """Where to begin, for who has nothing but the address of the API."""
+    """Where to begin, for somebody who knows only the address of the API."""
     names = {"docs": "docs", "schema": "schema", "token": "token", "orders": "order-list", "venues": "venue-list"}
     return Response({name: request.build_absolute_uri(reverse(of)) for name, of in names.items()})
 
 
 v1: list[URLPattern | URLResolver] = [
-    # First, and not another level down: each level takes time in every request.
+    # These are first, and on this level, because each level takes time in every request.
     *(url for router in settings.API_ROUTERS for url in import_string(router).urls),
     path("auth/", include("quiktrade.auth.urls")),
     path("schema", SpectacularJSONAPIView.as_view(**PUBLIC), name="schema"),

@@ -1,13 +1,12 @@
-"""The fault laboratory: runs the whole system, breaks it in every way it knows, and judges what is left.
+"""The fault laboratory: runs the whole system, breaks it in every way it knows, and checks the result.
 
     plan.py        which faults, when: a pure function of the seed
-    system.py      the system under test: a private PostgreSQL, web, workers, exchange, all its own
-    processes.py   one part of it; and who is who among the processes that it started
-    proxy.py       what lies between the workers and the exchange, and does it harm
+    system.py      the system under test: its own PostgreSQL, web, workers and exchange
+    proxy.py       the connection between the workers and the exchange, and what disturbs it
     saboteur.py    carries the plan out
-    traffic.py     the clients, who repeat an order until it is answered, and write down what they were told
+    traffic.py     the clients, who repeat an order until it is answered, and record what they were told
     evidence.py    what the database and the exchange know
-    invariants.py  what must be so, as pure functions over those three
+    invariants.py  what must hold, as pure functions over what the clients, the database and the exchange know
     report.py      the figures
     run.py         all of it, in order
 

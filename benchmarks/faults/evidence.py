@@ -1,4 +1,4 @@
-"""What the database and the exchange know, put into plain rows."""
+"""Reads what the database and the exchange know, as plain rows."""
 
 from collections import defaultdict
 from typing import Any
@@ -27,7 +27,7 @@ SELECT count(*) FROM orders_order WHERE status IN ('pending', 'submitting')
 
 
 def under_way(system: System) -> int | None:
-    """How many orders are not finished yet; None while the database does not say."""
+    """How many orders are not finished yet; None while the database does not answer."""
     try:
         with system.connect() as connection:
             found = connection.execute(_UNDER_WAY).fetchone()
@@ -37,7 +37,7 @@ def under_way(system: System) -> int | None:
 
 
 def gather(system: System, traffic: Traffic) -> Evidence:
-    """Raises: psycopg.Error, OSError, ValueError: the system is not whole."""
+    """Raises: psycopg.Error, OSError, ValueError, if a part of the system does not work."""
     histories: dict[str, list[Step]] = defaultdict(list)
     with system.connect() as connection:
         rows = [Row._make((*row[:3], tuple(row[3:7]), *row[7:])) for row in connection.execute(_ROWS)]

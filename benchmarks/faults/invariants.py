@@ -3,10 +3,10 @@
 I1  at most one live order at the venue for each order of ours, and none that is not ours
 I2  an accepted order ends in good time: placed, refused, expired, canceled, or with an operator
 I3  what we call placed is live at the venue; what we call rejected, failed, expired or canceled is not
-I4  an order that was answered with 201 is there, as it was sent
-I5  one key, one order, for whoever repeats it
-I6  the history is the transitions: gap-free, each an edge of the table, the last one the status
-I7  nobody gets to see another's order
+I4  an order that was answered with 201 is stored as it was sent
+I5  one key is one order, however often it is sent
+I6  the history has all transitions: without a gap, each an edge of the table, the last one leading to the status
+I7  no client sees another client's order
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ from orders.lifecycle import TRANSITIONS
 from orders.models import AT_VENUE, Status
 
 WORKING = "working"
-"""What the exchange calls a live order."""
+"""The exchange's status of a live order."""
 
 NEVER_LIVE = (Status.REJECTED, Status.FAILED, Status.EXPIRED, Status.CANCELED)
 UNDER_WAY = (Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED)
@@ -79,7 +79,7 @@ class VenueEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignRead:
-    """A client asked for an order of another's."""
+    """A client asked for another client's order."""
 
     reader: str
     order_id: str
@@ -91,7 +91,7 @@ class Evidence:
     told: Sequence[Told]
     rows: Sequence[Row]
     histories: Mapping[str, Sequence[Step]]
-    """By order id, in their sequence."""
+    """The events by order id, in their sequence."""
     ledger: Sequence[VenueEntry]
     foreign_reads: Sequence[ForeignRead]
 
@@ -101,7 +101,7 @@ class Violation(NamedTuple):
     what: str
     """One of the names in `KINDS`."""
     order_id: str
-    """Or the client_order_id, where there is no order."""
+    """The order's id, or the client_order_id if there is no order."""
     note: str
 
 
@@ -208,7 +208,7 @@ def _audit(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _fault_in(history: Sequence[Step], row: Row) -> str:
-    """What is wrong with an order's history, or nothing."""
+    """What is wrong with an order's history, or an empty text."""
     if [step.sequence for step in history] != list(range(1, row.version + 1)):
         return f"version {row.version}, but sequences {[step.sequence for step in history]}"
     status, attempt = "", 0

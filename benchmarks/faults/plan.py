@@ -1,4 +1,4 @@
-"""Which faults, and when: a pure function of the seed and the length of the run."""
+"""Decides which faults occur, and when: a pure function of the seed and the length of the run."""
 
 import random
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Kind:
     what: str
     seconds: tuple[float, float] = (0.0, 0.0)
-    """How long it lasts; a blow has no duration."""
+    """How long it lasts, at least and at most; zero if it is over at once."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,7 +1,7 @@
-"""What lies between the workers and the exchange: a TCP proxy that understands just enough HTTP to do harm.
+"""A TCP proxy between the workers and the exchange, which understands just enough HTTP to do harm.
 
-It reads a request to its end before it passes it on. So it can hold one back and deliver it when its sender
-has long given it up: the late original, of which every double placement is made.
+It reads a request to its end before it passes it on. So it can hold a request back and deliver it long after its
+sender has given up: such a late original is what leads to a double placement.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What happens to a request, with this probability. `seconds` is for how long "hold" keeps it.
+    """What happens to a request, with this probability. `seconds` is how long "hold" keeps it.
 
     mode: reset_before, reset_after, stall, trickle, drop_reply, hold.
     """
@@ -35,7 +35,7 @@ class Harm:
 
 
 class FaultProxy:
-    """Listens on `port` in a thread of its own. Several harms may be set at once; the first that strikes does."""
+    """Listens on `port` in its own thread. Several harms may be set at once; a request gets the first that strikes."""
 
     def __init__(self, port: int, upstream_port: int) -> None:
         self.port = port
@@ -69,7 +69,7 @@ class FaultProxy:
         self._loop.close()
 
     def set(self, name: str, harm: Harm | None) -> None:
-        """Do this harm from now on, or no more, under a name of the caller's choice."""
+        """Begin this harm under a name that the caller chooses; with None, end the harm of that name."""
 
         async def change() -> None:
             if harm is None:
@@ -80,7 +80,7 @@ class FaultProxy:
         self._do(change())
 
     def refuse(self, refuse: bool) -> None:
-        """Refuse connections, and end those that there are; or listen again."""
+        """Refuse connections and end the open ones, or listen again."""
         self._do(self._close() if refuse else self._open())
 
     def _do(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -102,7 +102,7 @@ class FaultProxy:
             return
         self._server.close()
         self._server = None
-        self._bound = self._bind()  # not listening, so that nobody else takes the port meanwhile
+        self._bound = self._bind()  # bound without listening, so that nobody else takes the port
         for connection in list(self._connections):
             _reset(connection)
 
@@ -130,7 +130,7 @@ class FaultProxy:
             self._tasks.discard(task)
 
     async def _pass_on(self, request: bytes, upstream: "_Upstream", writer: asyncio.StreamWriter) -> bool:
-        """Deal with one request. Says whether the connection goes on."""
+        """Handle one request. Returns whether the connection stays open."""
         harm = self._strikes()
         mode = harm.mode if harm else "pass"
         if mode == "reset_before":
@@ -166,7 +166,7 @@ class FaultProxy:
 
 
 class _Upstream:
-    """The connection to the exchange for one client connection. It is made again when it broke."""
+    """The connection to the exchange for one client connection. It is made again when it is broken."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -193,7 +193,7 @@ class _Upstream:
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes | None:
-    """One HTTP message with a Content-Length or no body; None at the end of the connection. Raises: OSError,
+    """Read one HTTP message with a Content-Length or no body; None at the end of the connection. Raises: OSError,
     IncompleteReadError, LimitOverrunError, ValueError."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")

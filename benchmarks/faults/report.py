@@ -20,7 +20,7 @@ _SLOWEST = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Seconds from the 201 to the order's place at the venue."""
+    """Seconds from the 201 until the order was placed."""
 
     orders: int
     p50: float
@@ -73,11 +73,11 @@ class Report:
 
     @property
     def own_faults(self) -> int:
-        """Answers that reported an error of ours. No fault from outside justifies one."""
+        """Answers that reported an error on our side. No fault from outside justifies one."""
         return self.answers.get("500", 0)
 
     def as_json(self) -> dict[str, Any]:
-        """Every figure, by its name; `violations` by kind, the ids in `offenders`."""
+        """Every figure by its name; `violations` by kind, each single one in `offenders`."""
         view = {name: getattr(self, name) for name in self.__slots__}
         for name in ("overall", "recovery"):
             latency: Latency = view[name]
@@ -140,7 +140,7 @@ def _by_kind(violations: Sequence[Violation]) -> dict[str, int]:
 
 
 def _placements(evidence: Evidence) -> dict[str, tuple[float, float]]:
-    """When each accepted order was answered, and when it was placed, if it was; by its id."""
+    """When each accepted order that was placed was answered and placed, by its id."""
     moments = {}
     for told in evidence.told:
         if told.accepted_at is None:
@@ -153,7 +153,7 @@ def _placements(evidence: Evidence) -> dict[str, tuple[float, float]]:
 
 
 def _disturbed(took: Sequence[tuple[float, float]], done: Sequence[Done]) -> list[float]:
-    """Figures of the orders that were in flight during a fault."""
+    """The seconds from answer to placement of the orders that were in flight during a fault."""
     faults = sorted(windows(done))
     begins = [began for began, _ in faults]
     latest_end, ends = 0.0, []

@@ -1,4 +1,4 @@
-"""Carries a plan of faults out, and writes down what it did and when."""
+"""Carries out a plan of faults, and records what it did and when."""
 
 import contextlib
 import http.client
@@ -23,7 +23,7 @@ _REACH_SECONDS = 8.0
 """It tries for this long to carry a fault out: its target may be starting just now, after an earlier fault."""
 
 _LOOK_SECONDS = 1.0
-"""It checks this often which processes were replaced: sooner than two of one tree can be."""
+"""It checks at this interval which processes were replaced: two of one tree cannot be replaced within it."""
 
 _WITHIN_SETTLE = (VENUE_TIMEOUT_SECONDS, VENUE_TIMEOUT_SECONDS + SETTLE_SECONDS - 0.5)
 _PAST_SETTLE = (VENUE_TIMEOUT_SECONDS + SETTLE_SECONDS + 1.0, VENUE_TIMEOUT_SECONDS + SETTLE_SECONDS + 4.0)
@@ -94,7 +94,7 @@ class Saboteur:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no more faults, and end those under way. Frozen processes go on by themselves, soon."""
+        """Begin no more faults, and end those that last. Frozen processes soon continue by themselves."""
         self._stopping.set()
         self._thread.join()
 
@@ -138,7 +138,7 @@ class Saboteur:
                 try:
                     end()
                     break
-                except (OSError, ValueError, http.client.HTTPException):  # the exchange is down: so is its fault
+                except (OSError, ValueError, http.client.HTTPException):  # the exchange is down, and its fault with it
                     if time.monotonic() > deadline:
                         break
                     time.sleep(0.1)
@@ -229,7 +229,7 @@ def _postmaster(data: Path) -> int:
 
 
 def _lock_holders() -> set[int]:
-    """Processes that hold a file lock: of the workers, those that do a job."""
+    """Processes that hold a file lock. Among the workers these are the ones that run a job."""
     lines = Path("/proc/locks").read_text().splitlines()
     return {int(fields[4]) for fields in (line.split() for line in lines) if fields[1] == "FLOCK"}
 

@@ -1,6 +1,6 @@
-"""The system under test: PostgreSQL, the API, the console, worker nodes, the exchange and the proxy before it.
+"""The system under test: PostgreSQL, the API, the console, worker nodes, the exchange and the proxy in front of it.
 
-Everything is its own: the directory, the server, the ports. Several laboratories run side by side.
+It has its own directory, server and ports, so that several laboratories can run side by side.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ STALE_SECONDS = 8
 WORKERS = 4
 NODES = 2
 REFUSED_INSTRUMENT = "GB0002634946"
-"""The exchange refuses it, definitely."""
+"""The exchange definitely refuses orders for it."""
 START_SECONDS = 120.0
 STOP_SECONDS = 14.0
 _ADMIN_SECONDS = 10.0
 
 
 class DidNotStart(Exception):
-    """The text says what, and where its log is."""
+    """A part of the system did not start. The text says which one, and where its log is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class System:
 
     @property
     def parts(self) -> list[Part]:
-        """In the order in which they are stopped."""
+        """The parts, in the order in which they are stopped."""
         return [self.web, self.console, *self.nodes, self.exchange]
 
     @property
@@ -120,10 +120,10 @@ class System:
         if self._database is not None:
             self._database.release()
 
-    # ---- What it is asked ----
+    # ---- Asking it ----
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection of the caller's own to the database. Raises: psycopg.Error."""
+        """A new connection to the database, for the caller to close. Raises: psycopg.Error."""
         return psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, connect_timeout=3)
 
     def admin(self, method: str, path: str, content: Any = None) -> Any:
@@ -140,7 +140,7 @@ class System:
         return answer_of(self.ports.exchange_admin, "/health") is not None
 
     def workers_ready(self) -> bool:
-        """Whether every node has beaten within the last few seconds."""
+        """Whether every node had a heartbeat within the last few seconds."""
         try:
             with self.connect() as connection:
                 found = connection.execute(
@@ -151,7 +151,7 @@ class System:
         return found == (len(self.nodes),)
 
     def wait_until_whole(self, seconds: float) -> bool:
-        """Wait until everything runs again. Says whether it does."""
+        """Wait until everything runs again. Returns whether it does."""
         checks = (self.exchange_ready, self.web_ready, self.console_ready, self.workers_ready)
         return wait_for(lambda: all(ready() for ready in checks), seconds, pause=0.2)
 

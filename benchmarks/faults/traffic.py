@@ -1,4 +1,4 @@
-"""The clients: each order is sent under one id until it is answered for good, and the answers are written down."""
+"""The clients. They send each order under one id until it has a definite answer, and record the answers."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An order to be sent, and what to do with it besides."""
+    """An order to send, and what else to do with it."""
 
     body: dict[str, Any]
     cancel_after: float | None
@@ -30,7 +30,7 @@ class Draft:
 
 
 def draft(seed: int, number: int) -> Draft:
-    """The order of this number: a pure function, but for its deadline, which is made when it is first sent."""
+    """The order of this number. It is a pure function, but a deadline is fixed only when the order is first sent."""
     dice = random.Random(f"{seed}/order/{number}")  # noqa: S311 - to be repeatable is the point
     kind = dice.choices(("market", "limit", "stop", "stop_limit"), (30, 50, 10, 10))[0]
     body: dict[str, Any] = {
@@ -63,7 +63,7 @@ class Traffic:
         self.told: list[Told] = []
         self.foreign_reads: list[ForeignRead] = []
         self.answers: Counter[str] = Counter()
-        """By kind: an HTTP status, or what went wrong with the connection."""
+        """Counts by kind: an HTTP status, or what went wrong with the connection."""
         self.planned = int(rate * seconds)
         self.accepted = 0
         self.started_at = 0.0
@@ -74,7 +74,7 @@ class Traffic:
         self._rate = rate
         self._next = 0
         self._latest_ids: dict[str, str] = {}
-        """The id of an order of each user's."""
+        """The id of each user's latest order."""
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._abandon = threading.Event()
@@ -116,13 +116,13 @@ class Traffic:
             while (number := self._take()) is not None:
                 try:
                     self._submit(user, client, draft(self._seed, number))
-                except Exception as error:  # an answer of a form that nobody foresaw: for the report, not the end
+                except Exception as error:  # an answer of unforeseen form is reported, and does not end the run
                     self._count(f"an answer that is none: {error!r}"[:100])
         finally:
             client.close()
 
     def _take(self) -> int | None:
-        """The number of the next order, when its time has come."""
+        """Wait until the next order is due, and return its number; None if no more are sent."""
         with self._lock:
             if self._next >= self.planned or self._stopping.is_set():
                 return None
@@ -196,7 +196,7 @@ class Client:
         self._abandon = abandon
 
     def ask(self, method: str, path: str, content: Any) -> tuple[int, Any]:
-        """The first definite answer, 2xx or 4xx: its status and content. Status 0 if there was none in the end."""
+        """The first definite answer, 2xx or 4xx: its status and content. Status 0 if there was none until the end."""
         body = json.dumps(content) if content is not None else None
         backoff = _FIRST_BACKOFF
         while not self._abandon.is_set():

@@ -1,7 +1,7 @@
 """The load generator: HTTP/1.1 over connections kept alive, written for little processor time per request.
 
-A process of its own in the references' environment. It reads a job (see `Job`) as JSON from standard input, and
-writes what came of it as JSON to standard output. Nothing is sent twice: an answer that never came is counted.
+It is a separate process in the references' environment. It reads a job (see `Job`) as JSON from standard input, and
+writes the result as JSON to standard output. Nothing is sent twice: an answer that never came is counted.
 
 Closed loop: every connection sends its next request when it has the answer to the last. Open loop (`rate`):
 requests fall due at random times at that rate, however long the answers take; one that finds no free connection
@@ -32,7 +32,7 @@ class Job:
     """GET these, in turn. Empty: POST orders to `path`."""
     headers: dict[str, str] = field(default_factory=dict)
     prefix: str = "order"
-    """Begins every `client_order_id`; a number follows."""
+    """The beginning of every `client_order_id`; a number follows."""
     batch: int = 0
     """How many orders each request has, as {"orders": [...]}. With 0 it is one order by itself."""
     connections: int = 32
@@ -81,7 +81,7 @@ class Requests:
 
 
 class Connection(asyncio.Protocol):
-    """One at a time: a request, and its answer."""
+    """Sends one request at a time, and reads its answer."""
 
     def __init__(self, load: "Load") -> None:
         self._load = load
@@ -92,11 +92,11 @@ class Connection(asyncio.Protocol):
         self._head_length = 0
         self._closes = False
         self.number = -1
-        """Of the request under way; -1 if there is none."""
+        """The number of the request in flight; -1 if there is none."""
         self.due_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # which uvloop's is, but for the name
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one in all but its class
         self._load.free(self)
 
     def send(self, number: int, request: bytes, due_at: float) -> None:
@@ -143,7 +143,7 @@ class Load:
         self.requests = Requests(job)
         self.statuses: Counter[int] = Counter()
         self.good: list[float] = []
-        """Latencies of 2xx answers within the time measured; `bad` those of the others."""
+        """Latencies of 2xx answers within the time measured; `bad` has those of the others."""
         self.bad: list[float] = []
         self.in_time = 0
         self.stored = 0
@@ -174,7 +174,7 @@ class Load:
             await asyncio.sleep(self.job.warm_up + self.job.seconds)
         cpu_in_time = time.process_time() - cpu
         deadline = time.perf_counter() + self.job.patience
-        # Looked at now and then: an event would cost every request a little.
+        # This polls, because an event would cost every request a little.
         while (self._under_way or self._waiting) and time.perf_counter() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self.unanswered += self._under_way + len(self._waiting)
@@ -184,7 +184,7 @@ class Load:
         return self._report(time.process_time() - cpu, cpu_in_time)
 
     async def _connect_all(self) -> None:
-        # One at a time: of many at once, one of the server's processes would take all, and the others would idle.
+        # One at a time: of many at once, one of the server's processes would accept all, and the others none.
         for _ in range(self.job.connections):
             self._connect()
             await asyncio.sleep(_BETWEEN_CONNECTIONS_SECONDS)
@@ -207,7 +207,7 @@ class Load:
             await asyncio.sleep(max(_TICK_SECONDS, min(due, self._end) - time.perf_counter()))
 
     def free(self, connection: Connection) -> None:
-        """A connection that can take the next request."""
+        """Use a connection that can take the next request."""
         if not self._started:
             self._open += 1
             self._idle.append(connection)
@@ -303,7 +303,7 @@ async def _run(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    import uvloop  # here: the product's environment reads this module too
+    import uvloop  # not above, because the product's environment imports this module, too
 
     job = Job(**json.load(sys.stdin))
     json.dump(uvloop.run(_run(job)), sys.stdout)

@@ -1,6 +1,6 @@
-"""The references' packages: in an environment of their own, so that the product's stays what it ships.
+"""Installs the references' packages in their own environment, so that the product's has only what it ships with.
 
-Standard library only. The stamp says which lock file's packages are in it, and is written last.
+It uses only the standard library. The stamp says which lock file's packages are installed, and is written last.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ _STAMP = VENV / "benchmarks.txt"
 
 
 class CannotInstall(Exception):
-    """The text says why."""
+    """The references' packages cannot be installed. The text says why."""
 
 
 def ensure() -> Path:
-    """Returns the Python that has the references' packages; they are installed if need be. Raises: CannotInstall."""
+    """Return the Python that has the references' packages, and install them if necessary. Raises: CannotInstall."""
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if _STAMP.exists() and _STAMP.read_text() == wanted and PYTHON.exists():
         return PYTHON
     shutil.rmtree(VENV, ignore_errors=True)
     VENV.parent.mkdir(parents=True, exist_ok=True)
-    # pip is brought from outside: Debian's Python has none to put into an environment.
+    # A pip outside the environment is used, because Debian's Python has none to put into it.
     _run(sys.executable, "-m", "venv", "--without-pip", str(VENV))
     _run(*_pip(), "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(LOCK))
     _STAMP.write_text(wanted)
@@ -44,7 +44,7 @@ def _pip() -> list[str]:
 
 
 def _run(*command: str) -> None:
-    environment = {**os.environ, "PIP_USER": "0"}  # or a user's setting would put them into the home directory
+    environment = {**os.environ, "PIP_USER": "0"}  # otherwise a user's setting could put them into the home directory
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise CannotInstall(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

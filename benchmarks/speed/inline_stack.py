@@ -1,11 +1,11 @@
 """Reference: an order service as it is often written. FastAPI, Tortoise ORM, asyncpg; uvicorn on uvloop and httptools.
 
-POST /orders inserts the row, calls `place_order`, updates the row, answers. Nobody logs in, a repeated order is
-refused by the unique index alone, and there is no history. `INLINE_PLACES` says what `place_order` does:
+POST /orders inserts the row, calls `place_order`, updates the row, and answers. There is no log-in and no history, and
+only the unique index refuses a repeated order. `INLINE_PLACES` says what `place_order` does:
 
-    shipped  blocks for half a second, and fails one time in ten: the exercise's own
+    shipped  blocks for half a second, and fails one time in ten, as the exercise's own does
     instant  returns at once
-    store    is not called, nor is the row updated
+    store    is not called, and the row is not updated
 """
 # mypy: disable-error-code="import-not-found, misc, no-any-return, untyped-decorator"
 
@@ -32,7 +32,7 @@ from quiktrade import processes
 
 PLACES = os.environ.get("INLINE_PLACES", "instant")
 CONNECTIONS = 16
-"""Of each process: one for each client at once, of 32 and two processes."""
+"""The connections of each process: two processes have one for each of 32 clients."""
 
 
 class PlacementFailed(Exception):

@@ -13,7 +13,7 @@ from quiktrade.local.venv import ROOT
 
 
 class LoadFailed(Exception):
-    """The answers were not those that the measurement is of. The text says what came instead."""
+    """The answers were not those that should be measured. The text says what came instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Answers:
 
 
 def run_load(python: Path, job: Job, cpu_of: dict[str, int], *, allowed: tuple[int, ...] = (200, 201)) -> Answers:
-    """Raises: LoadFailed for answers of any other status than `allowed`, for none, and for what went unanswered."""
+    """Raises: LoadFailed, for an answer with a status not in `allowed`, for no answer, and for unanswered requests."""
     meter = CpuMeter(cpu_of)
     done = subprocess.run(
         [python, "-m", "benchmarks.speed.client"],

@@ -8,7 +8,7 @@ from statistics import median
 class Measure:
     """One line of the table. `ours` and `reference` hold one figure for each repeat, taken in turns.
 
-    What is judged is the ratio of the two, repeat by repeat; without a reference, the figure itself.
+    The ratio of the two is judged, repeat by repeat; without a reference, the figure itself.
     """
 
     scenario: str

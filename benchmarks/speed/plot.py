@@ -1,4 +1,4 @@
-"""The figures as one SVG: what is accepted in a second, and every measure against its target."""
+"""Draws the figures as one SVG: what is accepted in a second, and every measure against its target."""
 
 import math
 from html import escape
@@ -14,7 +14,7 @@ ROW = 24
 _INK, _FAINT, _GRID = "#1f2328", "#59636e", "#d1d9e0"
 _OURS, _THEIRS, _MET, _MISSED = "#0969da", "#a8b3bf", "#2da44e", "#cf222e"
 _LEAST, _MOST = 0.25, 16.0
-"""Of the target: what the second panel shows. More is drawn to its edge."""
+"""The second panel shows these multiples of the target. What is beyond them is drawn to its edge."""
 
 
 def draw(measures: list[Measure], machine: dict[str, object], made_at: str) -> str:
@@ -97,7 +97,7 @@ def _targets(parts: list[str], y: int, measures: list[Measure]) -> int:
 
 
 def _reached(measure: Measure, value: float) -> float:
-    """1: the target exactly; above: better, whichever way that is."""
+    """1 is exactly the target, and more is better, even if the target is an upper limit."""
     assert measure.target is not None
     if not measure.target:  # nothing is allowed, so nothing can be better
         return 1.0 if value <= 0 else _LEAST

@@ -1,4 +1,4 @@
-"""Processor time and memory of a process and all its descendants, from /proc. Linux only."""
+"""Processor time and memory of a process and all its descendants, from /proc. It needs Linux."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def family(root: int) -> list[int]:
             living.add(int(entry))
             children.setdefault(int(fields[1]), []).append(int(entry))
     found = [root] if root in living else []
-    for pid in found:  # grows as it goes
+    for pid in found:  # the list grows during the loop
         found += children.get(pid, [])
     return found
 
@@ -30,9 +30,9 @@ def cpu_seconds(root: int) -> float:
 
 
 def memory_bytes(root: int) -> list[int]:
-    """What each of the family takes of the machine's memory, the most first.
+    """The memory that each process of the family takes, the largest first.
 
-    It is PSS, which divides shared pages among those who share them, so the sum is what all of them take.
+    It is PSS, which divides shared pages among the processes that share them, so the sum is what all of them take.
     """
     each = []
     for pid in family(root):
@@ -45,7 +45,7 @@ def memory_bytes(root: int) -> list[int]:
 
 
 class CpuMeter:
-    """Counts the processor time of named families from its making on."""
+    """Counts the processor time of named families from its creation on."""
 
     def __init__(self, roots: dict[str, int]) -> None:
         self._roots = roots

@@ -18,7 +18,7 @@ from quiktrade.local.venv import ROOT
 
 
 def with_spread(values: list[float]) -> str:
-    """The middle one, and in brackets the least and the most."""
+    """The median, and in brackets the least and the greatest."""
     if not values:
         return ""
     middle = figure(median(values))
@@ -33,8 +33,8 @@ def verdict(measure: Measure) -> str:
 
 def print_report(session: Session, console: Console) -> None:
     table = Table(title="QuikTrade against its references: the median of all repeats (least–most)")
-    for name in ("", "unit", "QuikTrade", "reference", "its figure", "ratio", "to be", ""):
-        right = name in ("QuikTrade", "its figure", "ratio", "to be")
+    for name in ("", "unit", "QuikTrade", "reference", "its figure", "ratio", "target", ""):
+        right = name in ("QuikTrade", "its figure", "ratio", "target")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     before = None
     for measure in session.measures:
@@ -114,7 +114,7 @@ def _processor() -> str:
 
 
 def _file_system(path: Path) -> str:
-    """The kind that the database is on: in memory (tmpfs), a commit waits for no disk, and the figures mean little."""
+    """The kind of file system of the database. In memory (tmpfs) no commit waits for a disk, so figures mean little."""
     best, kind = "", "unknown"
     for line in Path("/proc/mounts").read_text().splitlines():
         _, mount, found, *_ = line.split()

@@ -1,4 +1,4 @@
-"""Fills tables, for what is not measured by filling them.
+"""Fills tables for measurements that do not measure the filling.
 
 `python -m benchmarks.speed.seed ROWS` fills the product's tables in `DATABASE_URL`, which have been migrated.
 """
@@ -13,7 +13,7 @@ import django
 INSTRUMENT = "US0378331005"
 CHUNK = 200_000
 BASE = 1_000
-"""Orders of the measured client that are in every table, also in the one that counts as empty."""
+"""Orders of the measured client that are in every table, even in the one that counts as empty."""
 
 _ORDERS = """
 WITH new AS (
@@ -66,8 +66,8 @@ def accept_orders(count: int, *, owner_id: int, venue: str) -> None:
 
 
 def fill(rows: int, tell: Callable[[int], None]) -> None:
-    """So many orders of the past, one event each: 1 in 100 open and due, 1 in 100 the measured client's; and `BASE`
-    orders of that client alone, of which 1 in 5 is open and due."""
+    """Store `rows` orders of the past with one event each: 1 in 100 is open and due, 1 in 100 is the measured client's.
+    Then store `BASE` orders of that client alone, of which 1 in 5 is open and due."""
     from django.contrib.auth import get_user_model
     from django.db import connection
 

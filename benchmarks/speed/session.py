@@ -26,11 +26,11 @@ SINGLE = "/api/v1/orders"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     seconds: float
-    """Of each measurement under load."""
+    """The length of each measurement under load."""
     repeats: int
     quick: bool
     rows: int
-    """In the big table."""
+    """The number of orders in the big table."""
     json: Path
     svg: Path
 
@@ -43,7 +43,7 @@ class Session:
     measures: list[Measure] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What a reader of the figures must know besides."""
+    """What else a reader of the figures must know."""
     samples: list[dict[str, Any]] = field(default_factory=list)
     """Every single measurement, for the JSON file."""
 
@@ -56,7 +56,7 @@ class Session:
     # ---- Measuring ----
 
     def load(self, server: Server, path: str = "", **job: Any) -> Answers:
-        """Make requests of a server; see `client.Job`. `allowed`: the statuses that its answers may have."""
+        """Send requests to a server; see `client.Job`. `allowed` has the statuses that its answers may have."""
         allowed = job.pop("allowed", (200, 201))
         job.setdefault("seconds", self.options.seconds)
         job.setdefault("prefix", self.prefix())
@@ -66,7 +66,7 @@ class Session:
         )  # fmt: skip
 
     def prefix(self) -> str:
-        """Of `client_order_id`s that nobody has used yet."""
+        """A prefix of `client_order_id`s that nobody has used yet."""
         self._prefixes += 1
         return f"bench-{self._prefixes}"
 
@@ -78,7 +78,7 @@ class Session:
         repeats: int | None = None,
         warm_up: bool = True,
     ) -> dict[str, list[T]]:
-        """Measure in turns, A B A B, after a short warming up of each: what drifts, drifts for all.
+        """Measure in turns, A B A B, after a short warm-up of each, so that a drift affects all of them.
 
         A contestant is called with the seconds that it must take.
         """
@@ -98,7 +98,7 @@ class Session:
         return samples
 
     def statements(self, make_requests: Callable[[], Answers]) -> float:
-        """How many statements PostgreSQL is sent for each request."""
+        """How many statements are sent to PostgreSQL for each request."""
         found: Counter[str] = Counter()
         with self.stage.statements(found):
             answers = make_requests()
@@ -111,7 +111,7 @@ class Session:
         self.measures.append(Measure(scenario=self._scenario, name=name, unit=unit, ours=ours, **more))
 
     def cost(self, contestant: str, answers: list[Answers] | list[Stored], **more: Any) -> None:
-        """The middle of a contestant's repeats, as a line of the second table."""
+        """The median of a contestant's repeats, as a line of the second table."""
         cpu = {name: median(answer.cpu[name] for answer in answers) for name in answers[0].cpu}
         latencies = [answer.latency for answer in answers if isinstance(answer, Answers) and answer.latency]
         p50, p99 = (median(each[name] for each in latencies) if latencies else None for name in ("p50", "p99"))
@@ -143,7 +143,7 @@ class Session:
             self._progress.advance(self._bar)
 
     def say(self, doing: str) -> None:
-        """What is going on: beside the bar on a terminal; elsewhere a line."""
+        """Show what is being done: beside the bar on a terminal, otherwise as a line."""
         if self.console.is_terminal and self._progress is not None:
             self._progress.update(self._bar, description=self._scenario, doing=doing)
         else:
@@ -151,5 +151,5 @@ class Session:
 
 
 def _plain(sample: Any) -> Any:
-    """As JSON takes it."""
+    """The sample as JSON can hold it."""
     return dataclasses.asdict(sample) if dataclasses.is_dataclass(sample) and not isinstance(sample, type) else sample

@@ -1,6 +1,6 @@
-"""What is measured: a PostgreSQL of its own, and on it the product's processes and the references', each on demand.
+"""Runs what is measured: its own PostgreSQL and, on demand, the processes of the product and of the references.
 
-All references share the product's server, in databases of their own, so that none has another disk or other settings.
+All references use the product's server, each with its own database, so that none has another disk or other settings.
 """
 
 import re
@@ -43,7 +43,7 @@ _STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*): *(.*)")
 
 
 class DidNotStart(Exception):
-    """The text says what, and how its log ends."""
+    """A process did not start. The text says which one, and how its log ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Stage:
             return
         server = self._database.server
         self._database.release()
-        if self.directory not in server.directory.parents:  # root's server may live elsewhere
+        if self.directory not in server.directory.parents:  # root's server may be elsewhere
             shutil.rmtree(server.directory, ignore_errors=True)
 
     def connect(self, *, user: str = NAME, database: str = NAME) -> psycopg.Connection[Any]:
@@ -118,13 +118,13 @@ class Stage:
             return connection.execute(statement, parameters).fetchone()
 
     def settle(self) -> None:
-        """Have the checkpoint now that would otherwise fall into somebody's measurement."""
+        """Have the checkpoint now that could otherwise happen during a measurement."""
         with self.connect(user="postgres", database="postgres") as connection:
             connection.execute("CHECKPOINT")
         time.sleep(0.3)
 
     def forget_orders(self) -> None:
-        """Empty the product's tables of orders, and let its venue count as well."""
+        """Empty the product's tables of orders, and have its venue count as healthy."""
         with self.connect() as connection:
             connection.execute("TRUNCATE orders_order CASCADE")
         VenueHealth.objects.all().delete()
@@ -132,9 +132,9 @@ class Stage:
 
     @contextmanager
     def statements(self, found: Counter[str]) -> Iterator[None]:
-        """Count the statements that the server is sent meanwhile, from its log, by how they begin.
+        """Count the statements that are sent to the server meanwhile, by their beginnings, from its log.
 
-        Its extension for that, pg_stat_statements, does not come with the private server.
+        PostgreSQL's extension for that, pg_stat_statements, does not come with the private server.
         """
         log = self.database.server.server_log
         self._log_statements("'all'")
@@ -147,13 +147,13 @@ class Stage:
             lines.seek(begun)
             for line in lines:
                 if (match := _STATEMENT.search(line)) and not match[1].startswith(_OWN_STATEMENTS):
-                    found[match[1].strip()[:60] or "WITH"] += 1  # the product's own begin on the next line
+                    found[match[1].strip()[:60] or "WITH"] += 1  # the text of the product's own begins on the next line
 
     def _log_statements(self, value: str) -> None:
         with self.connect(user="postgres", database="postgres") as connection:
             connection.execute(f"ALTER SYSTEM SET log_statement = {value}")
             connection.execute("SELECT pg_reload_conf()")
-        time.sleep(0.5)  # for every backend to have read it
+        time.sleep(0.5)  # until every backend has read it
 
     # ---- The product ----
 
@@ -206,7 +206,7 @@ class Stage:
 
     @contextmanager
     def exchange(self, latency: float | None = None) -> Iterator[Server]:
-        """The simulated exchange, with a journal of its own."""
+        """The simulated exchange, with its own journal."""
         port, admin_port = free_ports(2)
         command = [sys.executable, "manage.py", "run_exchange", "--port", str(port), "--admin-port", str(admin_port)]
         command += ["--journal", str(self.directory / f"journal-{port}.jsonl")]
@@ -222,13 +222,13 @@ class Stage:
         connections.close_all()
 
     def headers(self, web: Server) -> dict[str, str]:
-        """Of a client that has logged in."""
+        """The headers of a client that has logged in."""
         body = {"username": CLIENT, "password": self._passwords[CLIENT]}
         token = ask(web.port, "/api/v1/auth/token", method="POST", content=body)["access"]
         return {"Authorization": f"Bearer {token}"}
 
     def session_cookie(self) -> dict[str, str]:
-        """Of an operator who has logged in to the console."""
+        """The cookie of an operator who has logged in to the console."""
         operator = get_user_model().objects.get(username=demo.OPERATOR)
         session = SessionStore()
         session.update(
@@ -275,7 +275,7 @@ class Stage:
 
     @contextmanager
     def venue(self, latency: float) -> Iterator[Server]:
-        """The lean venue."""
+        """The lean venue (see venue.py)."""
         (port,) = free_ports(1)
         command = [self.references, "-m", "benchmarks.speed.venue", "--port", str(port), "--latency", f"{latency:g}"]
         with self._running("venue", command, lambda: answer_of(port, "/health") is not None, {}) as part:

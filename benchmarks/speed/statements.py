@@ -1,7 +1,7 @@
 """`python -m benchmarks.speed.statements`: how long the product's hot statements take in `DATABASE_URL`.
 
 Each line of the input is a number of rounds, and is answered with a line of JSON: milliseconds of each round, by
-statement. Each is called the way the product calls it, in turns with the others.
+statement. The statements are called as the product calls them, in turns.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""A venue that costs next to nothing: it speaks the simulated exchange's protocol, so far as placing needs it.
+"""A venue that costs little processor time. It speaks as much of the simulated exchange's protocol as placing needs.
 
-One process in the references' environment. It reads each order, remembers its id, refuses a second one under the
-same id with 409, and answers 201 after `--latency` seconds. No journal, no rules, no faults: what is measured
-against it is the placing, not the exchange.
+It is one process in the references' environment. It reads each order, remembers its id, refuses a second one under
+the same id with 409, and answers 201 after `--latency` seconds. It has no journal, no rules and no faults, so that
+the placing is measured and not the exchange.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Venue:
 
 
 class Member(asyncio.Protocol):
-    """One connection: requests one after the other, as long as it stays."""
+    """One connection, which is kept open and takes one request after the other."""
 
     def __init__(self, venue: Venue, loop: asyncio.AbstractEventLoop) -> None:
         self._venue = venue
@@ -50,7 +50,7 @@ class Member(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # which uvloop's is, but for the name
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one in all but its class
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

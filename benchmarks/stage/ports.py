@@ -5,11 +5,11 @@ import socket
 from contextlib import ExitStack, suppress
 
 LOWEST, HIGHEST = 20_000, 32_000
-"""Below those that the kernel gives to outgoing connections: a part that is started again has its old port."""
+"""They are below those that the kernel gives to outgoing connections: a part that is started again gets its old one."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports, one after the other."""
+    """This many free ports with consecutive numbers."""
     dice = random.SystemRandom()
     while True:
         first = dice.randrange(LOWEST, HIGHEST - count)

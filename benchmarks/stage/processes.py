@@ -1,6 +1,6 @@
-"""One part of the system under test, and who is who among the processes that it started.
+"""The parts of a system under test, and the roles of the processes that they start.
 
-Linux only: it reads /proc.
+It needs Linux, because it reads /proc.
 """
 
 import os
@@ -32,7 +32,7 @@ class Part(KeptRunning):
 
 
 def freeze(pid: int, seconds: float) -> None:
-    """Stop a process, and have it go on after this many seconds even if this one is gone by then."""
+    """Suspend a process, and have it continue after this many seconds even if this process is gone by then."""
     os.kill(pid, signal.SIGSTOP)
     subprocess.Popen(["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {pid}"], start_new_session=True)
 
@@ -46,7 +46,7 @@ class Seen:
 
 
 def look() -> dict[int, list[Seen]]:
-    """Every process that lives, by its parent, the oldest first."""
+    """All living processes by their parent, the oldest first."""
     children: dict[int, list[Seen]] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdecimal():
@@ -71,11 +71,11 @@ class Cluster:
         self._workers = workers
         self._sentinel: int | None = None
         self._roles: dict[int, str] = {}
-        """Of the sentinel's children, by pid. It starts the workers first, then the monitor, then the pusher, and
-        later puts a new one in the place of one that died."""
+        """The roles of the sentinel's children by pid. The sentinel starts the workers first, then the monitor, then
+        the pusher, and later replaces each that dies."""
 
     def refresh(self, children: Mapping[int, Sequence[Seen]]) -> None:
-        """Look who is who; often enough to see who took whose place."""
+        """Find out the roles. Call this often enough to see which process replaced which."""
         self._sentinel = self._single(children, self._watchdog.pid)
         present = [seen.pid for seen in children.get(self._sentinel or -1, ())]
         names = [*["worker"] * self._workers, "monitor", "pusher"]
@@ -89,7 +89,7 @@ class Cluster:
             self._roles[pid] = role
 
     def pids(self, role: str, children: Mapping[int, Sequence[Seen]]) -> list[int]:
-        """Those in a role now: watchdog, sentinel, worker, monitor or pusher."""
+        """The processes in a role now: watchdog, sentinel, worker, monitor or pusher."""
         self.refresh(children)
         single = {"watchdog": self._watchdog.pid, "sentinel": self._sentinel}
         if role in single:

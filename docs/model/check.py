@@ -25,7 +25,7 @@ from pathlib import Path
 
 MODEL = Path(__file__).with_name("placement.pml")
 MEMORY_MB = 2000
-"""For one variant: the largest needs a fifth of it. Running out of it is reported, never taken for a proof."""
+"""The limit for one variant; the largest needs a fifth of it. Running out of it is reported, not taken for a proof."""
 SECONDS = 600
 
 CLASSES = {
@@ -40,10 +40,10 @@ HOLDS, REACHED = "holds", "reached"
 
 @dataclass(frozen=True)
 class Variant:
-    """A class of venue and switches of the model, and what must come of it.
+    """A class of venue and switches of the model, and the result that is expected.
 
-    `world` is what is assumed, `broken` the one safeguard that is taken away from it. `expected` is HOLDS,
-    REACHED, or the property that must break. `faults` is for the full run.
+    `world` is what is assumed, and `broken` the one safeguard that is taken away. `expected` is HOLDS, REACHED, or the
+    property that must break. `faults` is for the full run.
     """
 
     name: str
@@ -195,7 +195,7 @@ def run(variants: list[Variant], *, quick: bool) -> int:
 
 
 def check(variant: Variant, quick: bool) -> Finding:
-    """Search all histories of one variant for one that must not be."""
+    """Search all histories of one variant for one that must not happen."""
     with tempfile.TemporaryDirectory(prefix="placement-") as directory:
         where, started = Path(directory), time.monotonic()
         problem = build(where, variant.switches(quick), "-DCOLLAPSE", "-O0" if quick else "-O1")

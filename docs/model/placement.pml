@@ -1,11 +1,11 @@
 /* How QuikTrade places one order, and everything that can go wrong on the way.
  *
- * Reading it: a `proctype` is a process, and processes take turns in every possible order. `a -> b` waits until
+ * How to read it: a `proctype` is a process, and processes take turns in every possible order. `a -> b` waits until
  * a is true. `if :: x :: y fi` takes one of the branches that can go on, and Spin tries each. `atomic { }` is
  * one step that nothing can come between: a database transaction, or a message arriving. An `assert` that
  * fails in any of the possible histories is a violation. `printf` tells the history of one that was found.
  *
- * Names are the code's; README.md has the map. What -D switches on is explained where it acts: a `VENUE`, an
+ * Names are the code's; README.md lists them. What -D switches on is explained where it acts: a `VENUE`, an
  * assumption about the world (PUNCTUAL, DUPLICATES, FORGETS_REJECTIONS), or a safeguard that is taken away.
  * check.py knows which belong together.
  */
@@ -23,15 +23,15 @@
 #define FAULTS 3                        /* how many things may go wrong, of any kinds, at any moments */
 #endif
 #define fault    atomic { faults < FAULTS -> faults++ }     /* only as the first thing in a step */
-#define LIMIT    (FAULTS + 3)           /* more attempts than so many faults can cause */
+#define LIMIT    (FAULTS + 3)           /* more attempts than this many faults can cause */
 
 /* ---- the order's row in PostgreSQL: each atomic step below that writes it is one committed transaction ---- */
 mtype = { none, pending, submitting, unconfirmed, failed, placed, rejected, canceled };
 mtype status = none;
 byte attempt = 0;                       /* the number of the last attempt: the fence */
 bool lease_over[LIMIT];                 /* by attempt: its lease, and so its valid_until, is over */
-bool parked = false;                    /* unconfirmed and left to an operator; the venue is asked on */
-bool doubt = false;                     /* sent again, or to be, after an attempt that proved neither way */
+bool parked = false;                    /* unconfirmed and left to an operator; the venue is still asked */
+bool doubt = false;                     /* sent again, or will be, after an attempt that may have arrived */
 bool answered = false;                  /* the client has its 201 */
 
 /* ---- the venue and the wire ---- */
@@ -89,7 +89,7 @@ inline check() {                        /* after every step that changes the row
 #define ID(n) 1
 #endif
 
-/* A look-up can prove something: orders.engine.look_up_delay, and services.sweep_orders after a lease's end. */
+/* When a look-up can prove something: orders.verdicts.look_up_delay, and placement.sweep_orders after a lease's end. */
 #if VENUE == REFUSES_STALE_REQUESTS
 #ifdef EARLY_RELEASE                    /* broken: the look-up does not wait for valid_until */
 #define SETTLED true
@@ -102,16 +102,16 @@ inline check() {                        /* after every step that changes the row
 #define SETTLED true                    /* a request may outlive the settle time, or there is none */
 #endif
 
-/* Not found: is it sent again? orders.reconciliation.conclude. */
+/* Whether an order that was not found is sent again: orders.verdicts.conclude. */
 #if VENUE == REFUSES_DUPLICATES || VENUE == REFUSES_STALE_REQUESTS || defined(RESEND)
-#define MAY_RESEND true                 /* RESEND at class B or D, broken: as if its kind made it safe */
+#define MAY_RESEND true                 /* RESEND at class B or D, broken: as if the class made it safe */
 #elif VENUE == REFUSES_RECENT_DUPLICATES
 #define MAY_RESEND (!window_over)
 #else
 #define MAY_RESEND false
 #endif
 
-/* After "not found" an earlier request may arrive yet, unless its stamp has made it void. */
+/* After "not found" an earlier request may still arrive, unless its stamp has made it void. */
 #if VENUE == REFUSES_STALE_REQUESTS
 #define DOUBTFUL false
 #else
@@ -254,7 +254,7 @@ inline answer(n, what) {
 #else
 #define REMEMBERS(n) false
 #endif
-#ifdef FORGETS_REJECTIONS               /* the venue takes an id again that it has refused */
+#ifdef FORGETS_REJECTIONS               /* the venue accepts an id that it has refused before */
 #define KNOWN(n) (REMEMBERS(n) && book[ID(n)] == live)
 #else
 #define KNOWN(n) REMEMBERS(n)
@@ -287,7 +287,7 @@ proctype request(byte n) {
     fi
 }
 
-/* ---- one attempt, by a worker of its own: orders.engine beats 2 and 3. It may stand still at any step ---- */
+/* ---- one attempt, by its own worker: orders.engine, beats 2 and 3. It may be suspended at any step ---- */
 
 #ifdef PUNCTUAL                         /* assumed: no byte leaves after the lease has ended */
 #define MAY_SEND(n) (!lease_over[n])
@@ -364,7 +364,7 @@ end:
     od
 }
 
-proctype clock() {                      /* the lease ends, services.sweep_orders follows; B's window ends */
+proctype clock() {                      /* the lease ends, placement.sweep_orders follows; B's window ends */
 end:
     do
     :: atomic { status == submitting && !lease_over[attempt] && reply[attempt] != nobody && faults < FAULTS -> faults++;
@@ -373,7 +373,7 @@ end:
                 lease_over[attempt] = true; printf("MSC: the lease of attempt %d ends\n", attempt) }
     :: atomic { status == submitting && lease_over[attempt] -> status = unconfirmed;
                 printf("MSC: the sweep makes the order unconfirmed\n"); check() }
-#if VENUE == REFUSES_RECENT_DUPLICATES  /* assumed: longer than anything can be late */
+#if VENUE == REFUSES_RECENT_DUPLICATES  /* assumed: longer than any delay */
     :: atomic { !window_over && attempt > 0 && WINDOW_MAY_END -> window_over = true;
                 printf("MSC: the venue's window is over\n") }
 #endif

@@ -1,4 +1,4 @@
-"""Venues over HTTP, to read."""
+"""Venues over HTTP, read-only."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ class VenueViewSet(viewsets.GenericViewSet[Venue]):
 
     @extend_schema(summary="Read a venue")
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        code = kwargs["code"]  # any text: PostgreSQL must not be asked for one that it cannot store
+        code = kwargs["code"]  # it may be any text, and a query with a NUL would be an error
         venue = self.get_queryset().filter(code=code).first() if "\0" not in code else None
         if venue is None:
             raise NotFound("There is no such venue. GET /api/v1/venues lists those that there are.")

@@ -106,10 +106,10 @@ class VenueConformance:
     definite_code: str
 
     content_code: str
-    """By this code it documents that it refuses any copy of the order likewise."""
+    """By this code the venue documents that it refuses any copy of the order, too."""
 
     moment_code: str
-    """By this one it refuses for good, too, but for how things stand: another copy may be accepted."""
+    """By this code it refuses for good, too, but because of the present state: another copy may be accepted."""
 
     def duplicate(self) -> bytes:
         """Its reply to a client_order_id that it knows."""
@@ -450,7 +450,7 @@ class VenueConformance:
 
     @asynchronous
     async def test_a_compressed_reply_is_unknown(self) -> None:
-        """Nobody asked for one, and a few kilobytes could unpack to gigabytes."""
+        """Nobody asked for compression, and a few kilobytes could unpack to gigabytes."""
         body = self.accepted(ORDER).partition(b"\r\n\r\n")[2]
         packed = reply(201, body=gzip.compress(body), content_encoding="gzip")
         await self._place_is_unknown(wire.send(packed))

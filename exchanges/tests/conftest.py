@@ -14,6 +14,6 @@ def shared_exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 @pytest.fixture
 def exchange(shared_exchange: RunningExchange) -> RunningExchange:
-    """A running exchange without faults. The tests of a module share its ledger: use ids of your own."""
+    """A running exchange without faults. The tests of a module share its ledger, so each needs its own ids."""
     shared_exchange.set_faults()
     return shared_exchange

@@ -11,7 +11,7 @@ BOUND_SECONDS = 30.0
 
 
 def asynchronous(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """Run a coroutine test in a loop of its own; it fails rather than hang."""
+    """Run a coroutine test in its own loop. The test fails instead of hanging."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

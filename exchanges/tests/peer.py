@@ -1,4 +1,4 @@
-"""A venue's end of the wire, scripted: it reads whole HTTP requests and does with each what a test says."""
+"""A scripted venue at the other end of the wire. It reads whole HTTP requests and does with each what a test says."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Peer:
-    """`async with Peer(script) as peer`; several scripts take a request each, the last all that follow."""
+    """`async with Peer(script) as peer`. Several scripts take one request each, and the last takes all that follow."""
 
     def __init__(self, *scripts: Script) -> None:
         self.requests: list[Request] = []
@@ -51,7 +51,7 @@ class Peer:
             await asyncio.wait(self.connections)
 
     async def arrived(self, count: int) -> None:
-        """Return when so many requests have been read."""
+        """Return when this many requests have been read."""
         while len(self.requests) < count:
             self._arrival.clear()
             await self._arrival.wait()
@@ -116,7 +116,7 @@ def send_late(data: bytes, seconds: float) -> Script:
 
 
 def send_slowly(data: bytes) -> Script:
-    """A byte at a time, for minutes, if the other side stays."""
+    """Sends a byte at a time, for minutes, if the other side stays."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for index in range(len(data)):
@@ -128,7 +128,7 @@ def send_slowly(data: bytes) -> Script:
 
 
 def send_far_too_much(head: bytes, piece: bytes, read_to_its_end: list[bool]) -> Script:
-    """64 MB, unless the other side leaves before; if it does not, that is noted in `read_to_its_end`."""
+    """Sends 64 MB, unless the other side leaves before; if it does not, that is noted in `read_to_its_end`."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -142,7 +142,7 @@ def send_far_too_much(head: bytes, piece: bytes, read_to_its_end: list[bool]) ->
 
 
 async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Nothing, until the other side leaves."""
+    """Sends nothing until the other side leaves."""
     await reader.read()
     writer.close()
 
@@ -167,7 +167,7 @@ def refusing_url() -> Iterator[str]:
 
 @contextmanager
 def unreachable_url() -> Iterator[str]:
-    """A port whose queue of connections is full, so that the kernel ignores whoever knocks."""
+    """A port whose backlog is full, so that the kernel ignores new connections."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)

@@ -87,7 +87,7 @@ class RunningExchange:
         self._child.output.close()
 
     def set_faults(self, **faults: Any) -> None:
-        """Exactly these from now on, such as `latency={"seconds": 0.5}, refuse=True`; or none."""
+        """Set exactly these faults, such as `latency={"seconds": 0.5}, refuse=True`, or none."""
         status, content = self.admin("PUT", "/admin/faults", faults)
         assert status == 200, content
 
@@ -116,7 +116,7 @@ class RunningExchange:
 
 
 def call(url: str, method: str, path: str, content: Any = None, *, raw: bytes | None = None) -> tuple[int, Any]:
-    """One request on a connection of its own; returns the status and the JSON."""
+    """One request on a separate connection; returns the status and the JSON."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
     try:

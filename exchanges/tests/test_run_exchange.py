@@ -110,7 +110,7 @@ def test_an_order_that_cannot_be_indexed_ends_the_exchange(tmp_path: Path) -> No
 
 
 async def place_until_it_dies(exchange: RunningExchange, after: int) -> dict[str, str]:
-    """Place orders, 20 at a time; SIGKILL the exchange in the midst. Returns those acknowledged."""
+    """Place orders, 20 at a time, and SIGKILL the exchange meanwhile. Returns those that were acknowledged."""
     venue = SimulatorVenue({"url": exchange.url})
     acknowledged: dict[str, str] = {}
 

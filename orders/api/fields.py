@@ -22,7 +22,7 @@ LARGEST_QUANTITY = 10**12
 
 
 class TextField(serializers.CharField):
-    """A JSON string, as it is: a number is not made into one, spaces are not cut off."""
+    """A JSON string, taken as it is: numbers are not converted, and spaces are not stripped."""
 
     default_error_messages = {"invalid": "A JSON string is required."}
 
@@ -77,7 +77,7 @@ _INSTRUMENT_PATTERN = "^[A-Z]{2}[A-Z0-9]{9}[0-9]$" if settings.ORDER_ISIN_CHECK 
 
 @extend_schema_field({"type": "string", "pattern": _INSTRUMENT_PATTERN})
 class InstrumentField(TextField):
-    """An ISIN, or a venue's own code of as many characters: `ORDER_ISIN_CHECK` says which."""
+    """An ISIN, or a venue's own code of the same length: `ORDER_ISIN_CHECK` says which."""
 
 
 @extend_schema_field({"type": "string", "pattern": "^[A-Z0-9]{4}$"})
@@ -99,7 +99,7 @@ class QuantityField(serializers.IntegerField):
         return int(data)
 
     def run_validators(self, value: int) -> None:
-        if not 1 <= value <= LARGEST_QUANTITY:  # otherwise they do not apply
+        if not 1 <= value <= LARGEST_QUANTITY:  # otherwise no validator fails
             super().run_validators(value)
 
 
@@ -151,7 +151,7 @@ def price_text(price: Decimal | None) -> str | None:
 
 
 class MomentField(serializers.DateTimeField):
-    """A time as RFC 3339 writes it. One without an offset would mean something else on every machine."""
+    """A time as in RFC 3339. One without an offset is refused: it would mean something else on every machine."""
 
     default_error_messages = {
         "invalid": "A time such as 2030-01-31T09:30:00Z is required, with Z or an offset such as +02:00."
@@ -171,12 +171,12 @@ class MomentField(serializers.DateTimeField):
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
-"""`date-time` of RFC 3339, section 5.6, whole, but for leap seconds: no clock of ours has any, and a time that only
-looks like one is a mistake. Digits beyond the microsecond are taken and do not count."""
+"""`date-time` of RFC 3339, section 5.6, without leap seconds: our clocks have none, so a time that looks like one is a
+mistake. Digits beyond the microsecond are accepted and ignored."""
 
 
 class QueryMomentField(MomentField):
-    """The same in a query, where a + that is not escaped arrives as a blank."""
+    """A time in a query, where a + that is not escaped arrives as a blank."""
 
     default_error_messages = {
         "blank_for_plus": "There is a blank where the offset's + must be. In a query a + is written %2B; or use Z."

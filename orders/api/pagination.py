@@ -1,4 +1,4 @@
-"""Pages by position, so that orders that arrive meanwhile shift no page."""
+"""Divides a list into pages by position, so that orders that arrive meanwhile shift no page."""
 
 import base64
 import binascii

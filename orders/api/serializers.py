@@ -1,4 +1,5 @@
-"""The API's shapes. Fields are written out: what a client may send and gets to see is this page."""
+"""The shapes of requests and answers. Their fields are written out, so that this file shows all that a client may
+send and sees."""
 
 from typing import Any
 
@@ -66,7 +67,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
     expires_at = MomentField(required=False, help_text="Required for gtd, forbidden otherwise; in the future.")
     place_by = MomentField(
         required=False,
-        help_text="Not sent to the venue after this time, but expired: a long outage must not end in a late order.",
+        help_text="After this time the order expires and is not sent: a long outage must not end in a late order.",
     )
     venue = VenueCodeField(required=False, help_text="Market identifier code; the default venue if absent.")
     client_order_id = ClientOrderIdField(
@@ -100,7 +101,7 @@ class NewOrderSerializer(KnownFieldsSerializer):
 
 
 class EachByItself(serializers.ListField):
-    """A list whose items are checked later, one by one: an error in one keeps no other out."""
+    """A list whose items are checked later, one by one, so that an error in one refuses no other."""
 
     default_error_messages = {
         "not_a_list": "A JSON array of orders is required.",
@@ -114,7 +115,7 @@ class EachByItself(serializers.ListField):
 
 @extend_schema_serializer(component_name="NewOrderBatch")
 class NewOrderBatchSerializer(KnownFieldsSerializer):
-    """Orders to be stored or refused each by itself."""
+    """Orders, each of which is stored or refused by itself."""
 
     default_error_messages = {"invalid": 'A JSON object is required: {{"orders": [...]}}.'}
 
@@ -122,7 +123,7 @@ class NewOrderBatchSerializer(KnownFieldsSerializer):
 
 
 class OrderSerializer(serializers.Serializer[Any]):
-    """An order as it stands."""
+    """An order in its present state."""
 
     id = serializers.UUIDField()
     client_order_id = serializers.CharField()
@@ -138,7 +139,7 @@ class OrderSerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(allow_null=True)
     place_by = serializers.DateTimeField(allow_null=True)
     venue_order_id = serializers.CharField(allow_blank=True, help_text="Empty until the venue acknowledged it.")
-    attempts = serializers.IntegerField(source="attempt", help_text="How often it was taken up to be sent.")
+    attempts = serializers.IntegerField(source="attempt", help_text="How many times it was claimed to be sent.")
     next_attempt_at = serializers.DateTimeField(allow_null=True)
     last_error = serializers.CharField(
         allow_blank=True,
@@ -150,7 +151,7 @@ class OrderSerializer(serializers.Serializer[Any]):
     placed_at = serializers.DateTimeField(allow_null=True)
 
     def to_representation(self, order: ClientOrder) -> dict[str, Any]:
-        """Written out: going through the fields one by one takes ten times as long, for every order of a page."""
+        """Written out, because iterating over the fields takes ten times as long, for every order of a page."""
         return {
             "id": order.id,
             "client_order_id": order.client_order_id,
@@ -175,9 +176,9 @@ class OrderSerializer(serializers.Serializer[Any]):
         }
 
 
-@extend_schema_serializer(many=False)  # else a list's answer counts as an array
+@extend_schema_serializer(many=False)  # otherwise a list's answer is described as an array
 class OrderPageSerializer(serializers.Serializer[Any]):
-    """Some of a client's orders, and where there are more."""
+    """A page of a client's orders, and where the next page is."""
 
     next = serializers.URLField(allow_null=True, help_text="The next page; null on the last.")
     next_cursor = serializers.CharField(allow_null=True, help_text="The same, for the parameter `cursor`.")
@@ -192,13 +193,13 @@ class ProblemField(serializers.DictField):
 class OutcomeSerializer(serializers.Serializer[Any]):
     """What became of one order of a batch."""
 
-    status = serializers.IntegerField(help_text="As of a single order: 201 stored, 200 stored before, 4xx refused.")
-    order = OrderSerializer(required=False, help_text="Where it is stored.")
-    problem = ProblemField(required=False, help_text="Where it was refused.")
+    status = serializers.IntegerField(help_text="As for a single order: 201 stored, 200 stored before, 4xx refused.")
+    order = OrderSerializer(required=False, help_text="The order, if it is stored.")
+    problem = ProblemField(required=False, help_text="The problem, if it was refused.")
 
 
 class OrderBatchSerializer(serializers.Serializer[Any]):
-    results = OutcomeSerializer(many=True, help_text="One for each order, in their order.")
+    results = OutcomeSerializer(many=True, help_text="One for each order, in the same sequence.")
 
 
 class OrderEventSerializer(serializers.Serializer[Any]):
@@ -210,12 +211,12 @@ class OrderEventSerializer(serializers.Serializer[Any]):
     to_status = serializers.ChoiceField(Status.choices)
     attempt = serializers.IntegerField()
     by = serializers.SerializerMethodField(help_text="A client, an operator or the system.")
-    reason = serializers.SerializerMethodField(help_text="A sentence; of a rejection, the venue's own code and text.")
+    reason = serializers.SerializerMethodField(help_text="A sentence; for a rejection, the venue's own code and text.")
     at = serializers.DateTimeField()
 
     @extend_schema_field({"type": "string", "enum": ["client", "operator", "system"]})
     def get_by(self, event: OrderEvent) -> str:
-        """The kind of actor: which of our people or machines it was is not the client's to know."""
+        """The kind of actor. A client does not see which of our people or machines it was."""
         return event.actor.partition(":")[0]
 
     def get_reason(self, event: OrderEvent) -> str:
@@ -229,7 +230,7 @@ class CancelSerializer(KnownFieldsSerializer):
 
 
 class OrderListQuerySerializer(KnownFieldsSerializer):
-    """What a list of orders can be narrowed by."""
+    """The parameters of a list of orders."""
 
     status = serializers.CharField(required=False)
     side = ChoiceField(Side.choices, required=False)

@@ -1,4 +1,4 @@
-"""Orders over HTTP: validate, make one call, answer."""
+"""Orders over HTTP. Each view validates, makes one call and answers."""
 
 import time
 from typing import Any, cast
@@ -124,7 +124,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     description=CLIENT_ORDER_ID_HELP + "; the same as `client_order_id` in the body.",
 )
 ORDER_ID = OpenApiParameter("id", UUID, OpenApiParameter.PATH, description="QuikTrade's id of the order: its `id`.")
-OWN = "One of your own; any other order is as good as not there."
+OWN = "One of your own orders; any other is answered as if it did not exist."
 REPLAYED = OpenApiParameter(
     "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
 )
@@ -143,7 +143,7 @@ STATUSES = OpenApiParameter(
     {"type": "array", "items": {"type": "string", "enum": Status.values}, "minItems": 1},
     style="form",
     explode=True,
-    description="Orders that stand at any of these. Several: repeat the parameter, or separate them by commas.",
+    description="Orders with any of these statuses. For several, repeat the parameter or separate them by commas.",
 )
 ORDERING = OpenApiParameter(
     "ordering",
@@ -158,13 +158,13 @@ ORDERING = OpenApiParameter(
 LISTS = {STATUSES.name}
 """The parameters of a query that may be given more than once."""
 
-# Made once: making a serializer's fields takes longer than using them, and using them does not change them.
+# These are made once: making a serializer's fields takes longer than using them, and using them does not change them.
 CLIENT_ORDER_ID, LIST_QUERY = ClientOrderIdField(), OrderListQuerySerializer()
 NEW_ORDER, NEW_ORDER_BATCH, ORDER = NewOrderSerializer(), NewOrderBatchSerializer(), OrderSerializer()
 
 
 class OrderViewSet(viewsets.GenericViewSet[Order]):
-    """A client's own orders; any other order is as good as not there."""
+    """A client's own orders; any other order is answered as if it did not exist."""
 
     serializer_class = OrderSerializer
     lookup_value_converter = "str"
@@ -194,7 +194,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         summary="Submit an order",
         description=(
             "Stores the order and answers at once: 201 means that it is durable and will be placed exactly once in "
-            "effect, whatever happens to us, to the venue or to this connection. Without an answer, send it again "
+            "effect, whatever happens to us, to the venue or to this connection. If you get no answer, send it again "
             "with the same `client_order_id`."
         ),
         request=NewOrderSerializer,
@@ -226,10 +226,10 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     @extend_schema(
         summary="Submit many orders",
         description=(
-            f"1 to {MOST_IN_A_BATCH} orders at the price of a few. Each is stored or refused by itself, as a single "
+            f"1 to {MOST_IN_A_BATCH} orders at the cost of a few. Each is stored or refused by itself, as a single "
             "one would be, and has its own result; those that are stored are durable and will be placed. Give each "
-            "its own `client_order_id`, and the whole batch can be sent again. Without an answer, or with a 503, "
-            "nothing is known of any: send it again."
+            "its own `client_order_id`, and the whole batch can be sent again. If you get no answer, or a 503, it is "
+            "not known whether any is stored: send the batch again."
         ),
         request=NewOrderBatchSerializer,
         responses=OpenApiResponse(OrderBatchSerializer, "Each order's own result."),
@@ -239,7 +239,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     def batch(self, request: Request) -> Response:
         if "HTTP_IDEMPOTENCY_KEY" in request.META:
             raise serializers.ValidationError(
-                {"header:Idempotency-Key": "Not of use for a batch: give each order its own client_order_id."}
+                {"header:Idempotency-Key": "Not used for a batch: give each order its own client_order_id."}
             )
         orders = NEW_ORDER_BATCH.run_validation(request.data)["orders"]
         wanted: dict[int, submission.NewOrderRequest] = {}
@@ -277,11 +277,12 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     @extend_schema(
         summary="List your orders",
         description=(
-            "A page of them: newest first, every order that is stored when it is read. `next` is the address of the "
-            "page after it, `next_cursor` the `cursor` of that. To follow your orders, read `ordering=created_at` from "
-            "its beginning or from a `created_from`, to the last `next`, and go on with the `created_at` of the last "
-            "order as `created_from`, which gives that order again: no order is missed. Such a page ends before an "
-            "order that is just being stored, so the newest may be on the next only."
+            "A page of your orders: newest first, with every order that is stored when the page is read. `next` is the "
+            "address of the following page, and `next_cursor` its `cursor`. To follow your orders, read "
+            "`ordering=created_at` from its beginning, or from a `created_from`, to the last `next`. Then continue "
+            "with the `created_at` of the last order as `created_from`, which gives that order again: no order is "
+            "missed. Such a page ends before an order that is just being stored, so the newest orders may only be on "
+            "a later page."
         ),
         parameters=[OrderListQuerySerializer, STATUSES, ORDERING],
         responses=OrderPageSerializer,
@@ -323,8 +324,8 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     @extend_schema(
         summary="Cancel an order that has not been sent",
         description=(
-            "409 with the reason for an order that is at the venue, may be there, or is final. An order that is "
-            "canceled already is answered as it stands: send the request again as often as you like."
+            "The answer is 409, with the reason, for an order that is at the venue, may be there, or is final. An "
+            "order that is canceled already is returned unchanged: send the request again as often as you like."
         ),
         parameters=[ORDER_ID],
         request=CancelSerializer,
@@ -354,7 +355,7 @@ def _give_way(index: int) -> None:
 
 
 def _of_order(index: int, detail: Any) -> serializers.ValidationError:
-    """What is wrong with one order of a batch, where it is in the body."""
+    """The errors of one order of a batch, with the order's position in the body."""
     return serializers.ValidationError({"orders": {str(index): detail}})
 
 

@@ -17,7 +17,7 @@ def client_of(venue: Venue) -> "ClientOf":
 
 
 class ClientOf:
-    """`client_of("alice")`: an API client that carries a true token of that user."""
+    """`client_of("alice")`: an API client that carries a valid token of that user."""
 
     def __call__(self, username: str) -> APIClient:
         client = APIClient()

@@ -27,7 +27,7 @@ UNREACHABLE = "http://127.0.0.1:9"
 
 
 def console_group(name: str) -> Group:
-    """The group as its migration makes it, also after a transactional test has emptied the tables."""
+    """The group as its migration makes it, even after a transactional test has emptied the tables."""
     group, missing = Group.objects.get_or_create(name=name)
     if missing:
         for part in import_module("quiktrade.migrations.0002_groups").GROUPS[name]:
@@ -63,7 +63,7 @@ class UserFactory(factory.django.DjangoModelFactory[User]):
 
 
 class VenueFactory(factory.django.DjangoModelFactory[Venue]):
-    """XSIM, the default venue, or the one of another `code`; the one there is if there is one already."""
+    """XSIM, the default venue, or a venue with another `code`. If there is one already, it is returned."""
 
     class Meta:
         model = Venue
@@ -81,7 +81,7 @@ class VenueFactory(factory.django.DjangoModelFactory[Venue]):
 
 
 class WorkerNodeFactory(factory.django.DjangoModelFactory[WorkerNode]):
-    """A worker node that gave a sign just now."""
+    """A worker node that had a heartbeat just now."""
 
     class Meta:
         model = WorkerNode
@@ -97,7 +97,7 @@ class WorkerNodeFactory(factory.django.DjangoModelFactory[WorkerNode]):
 
 
 def silent_venue(code: str = "XSIM", *, times: int = 7, error: str = "no answer in 5 s") -> Venue:
-    """A venue that left so many requests unanswered; from the fifth on its circuit is open."""
+    """A venue that left this many requests unanswered; from the fifth on its circuit is open."""
     venue = VenueFactory(code=code)
     circuit.permit(code, 1)
     circuit.record_silence(code, requests=times, probe=False, error=error)

@@ -1,4 +1,4 @@
-"""A venue inside the test, of any class, whose network, clock and answers the test decides on."""
+"""A venue inside the test, of any class. The test decides on its network, clock and answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ ALL = frozenset({"market", "limit", "stop", "stop_limit", "day", "gtc", "ioc", "
 
 @dataclass
 class Book:
-    """What the venue knows: by id of the order, how many are live, and whether it was refused."""
+    """What the venue knows about each order id: how many orders are live, and whether it was refused."""
 
     safety: ResendSafety
     live: dict[str, int] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Book:
 
 
 class ScriptedVenue(RequestVenue):
-    """Looks orders up in the book. Sending is the test's business."""
+    """Looks orders up in the book. The test does the sending."""
 
     def __init__(self, book: Book, settings: Mapping[str, Any]) -> None:
         self._book = book

@@ -1,4 +1,4 @@
-"""What needs a person: each kind of it is told, and nothing else is."""
+"""What needs a person: each kind of it is reported, and nothing else."""
 
 from datetime import timedelta
 from typing import Any

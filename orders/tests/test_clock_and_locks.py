@@ -25,7 +25,7 @@ HOUR = 3600
 
 @contextmanager
 def database_ahead(seconds: float) -> Iterator[None]:
-    """Have the database's clock be ahead of this process's: its functions are hidden by others of the same name."""
+    """Have the database's clock be ahead of this process's: functions of the same name hide the database's own."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA IF NOT EXISTS ahead")
         for name in ("statement_timestamp", "transaction_timestamp", "now", "clock_timestamp"):

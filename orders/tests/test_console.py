@@ -782,7 +782,7 @@ def test_an_operator_cannot_edit_a_venue(operator: Client) -> None:
 
 
 def test_the_consoles_pages_are_as_django_wants_them() -> None:
-    """`manage.py check` may come here before the pages are found: urls.py finds them."""
+    """`manage.py check` may run before the console's pages are found, because urls.py finds them."""
     import_module("quiktrade.urls")
     assert [
         error for page_of_a_model in django_admin.site._registry.values() for error in page_of_a_model.check()

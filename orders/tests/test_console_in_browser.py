@@ -49,8 +49,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(params=["light"])
 def page(request: pytest.FixtureRequest, browser: Browser, live_server: LiveServer) -> Iterator[Page]:
-    """A page that is logged in as the operator olga. Fails the test where something was asked of another host,
-    not found, or written to the console as an error."""
+    """A page that is logged in as the operator olga. The test fails if the page requested something from another host,
+    did not find something, or wrote an error to the browser's console."""
     UserFactory(username="olga", group="Operator", password=PASSWORD)
     VenueFactory()
     context = browser.new_context(

@@ -1,4 +1,4 @@
-"""What a client is told of trouble: a code and a sentence, no addresses, and no library's or person's words."""
+"""What a client is told about trouble: a code and a sentence, no addresses, and no words of libraries or people."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -41,7 +41,7 @@ from orders.tests.scripted_venue import DEADLINE_SECONDS, SETTLE_SECONDS, Book, 
 pytestmark = pytest.mark.django_db
 
 EXAMPLES = int(os.environ.get("QUIKTRADE_TEST_EXAMPLES", "20"))
-"""For each class of venue. More of them on a quiet machine: QUIKTRADE_TEST_EXAMPLES=2000."""
+"""The number of histories for each class of venue. For more of them, set QUIKTRADE_TEST_EXAMPLES=2000."""
 
 LEASE_SECONDS = 30.0
 RECOGNISE_DUPLICATES = (ResendSafety.REFUSES_DUPLICATES, ResendSafety.REFUSES_RECENT_DUPLICATES)
@@ -51,7 +51,7 @@ ENDED = ("failed", "rejected", "canceled", "expired")
 
 @dataclass
 class Attempted:
-    """One worker's hold on one order."""
+    """One worker's claim of one order."""
 
     order: MovedOrder
     permit: Any
@@ -329,7 +329,7 @@ def _let_time_pass(seconds: int) -> None:
 
 
 def _let_history_change(cursor: Any) -> None:
-    """To the end of the test, whose transaction is rolled back."""
+    """This lasts to the end of the test, whose transaction is rolled back."""
     cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     cursor.execute("ALTER TABLE orders_orderevent DISABLE TRIGGER orderevent_append_only")
 

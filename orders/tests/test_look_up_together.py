@@ -33,7 +33,7 @@ def look_up(wanted: tuple[int, UUID]) -> Any:
 
 @contextmanager
 def first_statement_held() -> Iterator[tuple[list[str], threading.Event]]:
-    """The first one waits to be let go; yields all of them."""
+    """The first look-up waits until the test releases it. Yields all look-ups."""
     asked: list[str] = []
     go = threading.Event()
 
@@ -48,7 +48,7 @@ def first_statement_held() -> Iterator[tuple[list[str], threading.Event]]:
 
 
 def look_up_together(first: tuple[int, UUID], others: Sequence[tuple[int, UUID]]) -> tuple[list[Any], int]:
-    """What the others find that come while the first one is looked up, and how many statements all that took."""
+    """What the others find that arrive while the first one is looked up, and how many statements all of it took."""
     with first_statement_held() as (asked, go), ThreadPoolExecutor(len(others) + 1) as pool:
         leading = pool.submit(look_up, first)
         wait_until(lambda: asked)
@@ -74,7 +74,7 @@ def test_each_client_finds_its_own_with_one_statement_for_all() -> None:
 
 
 def test_one_that_cannot_be_read_spoils_no_other_clients_look_up() -> None:
-    """Orders are kept readable by a constraint; what cannot be read comes in some other way, next time."""
+    """A constraint keeps orders readable. It is dropped here, for what may make a row unreadable in another way."""
     spoilt, good = OrderFactory(), OrderFactory()
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE orders_order DROP CONSTRAINT order_times_readable")

@@ -54,7 +54,7 @@ class Terminal(io.StringIO):
 
 
 def run_json(*arguments: object) -> tuple[int, Any]:
-    """Its exit code and its one document: standard output holds nothing else."""
+    """The command's exit code and its one document: standard output holds nothing else."""
     code, output, _ = run(*arguments, "--json")
     return code, json.loads(output)
 

@@ -14,7 +14,7 @@ from orders.tests.factories import LEASE_SECONDS, OrderFactory
 
 
 class Told:
-    """A log with a clock of its own, and what it has said: of each line the level, the sentence and the fields."""
+    """A log with its own clock, and what it has written: the level, the sentence and the fields of each line."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.now = 1000.0

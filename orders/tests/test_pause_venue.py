@@ -1,5 +1,5 @@
-"""A venue that takes nothing now, because there was too much or because it refuses our credentials: it is left alone,
-and its orders pay nothing for it."""
+"""A venue that takes nothing now, because there was too much or because it refuses our credentials, is sent nothing,
+and that costs its orders no attempts."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def limited(seconds: float | None) -> VenueError:
 
 
 class Line:
-    """A venue's end: when each request came, and what the n-th gets, counted from 0."""
+    """The venue's side: when each request arrived, and what the n-th gets, counted from 0."""
 
     def __init__(self, answer: Callable[[int], VenueError | None]) -> None:
         self.came: list[float] = []

@@ -48,7 +48,7 @@ def full_table(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 
 def plan(statement: str) -> list[dict[str, Any]]:
-    """All steps of the plan that serves whatever the values are."""
+    """All steps of the generic plan, which is used whatever the values are."""
     names: dict[str, str] = {}
     numbered = re.sub(r"%\((\w+)\)s", lambda name: names.setdefault(name[1], f"${len(names) + 1}"), statement)
     with connection.cursor() as cursor:

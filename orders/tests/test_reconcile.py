@@ -366,7 +366,7 @@ def stalling_url() -> Iterator[tuple[str, threading.Event]]:
 
 
 class Answering(ScriptedVenue):
-    """A venue of the test, of which only `find` matters."""
+    """A venue made by the test; only its `find` matters."""
 
     def __init__(self, find: Any) -> None:
         super().__init__(Book(ResendSafety.REFUSES_DUPLICATES), {})

@@ -1,5 +1,5 @@
-"""What attempts came to is written, whatever it is: one outcome that cannot be spoils no other, and nothing dies
-without a word."""
+"""The outcomes of attempts are written, whatever they are: one that cannot be written affects no other, and every
+failure is logged."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def too_long_for_its_column() -> Acknowledgement:
-    """As no adapter can make it: past the checks of `exchanges.venue`."""
+    """An outcome that no adapter can make, because it bypasses the checks of `exchanges.venue`."""
     acknowledgement = Acknowledgement(venue_order_id="V")
     object.__setattr__(acknowledgement, "venue_order_id", "V" * 65)
     return acknowledgement

@@ -114,7 +114,7 @@ def _send_what_is_due(story: Histories) -> None:
 
 @contextmanager
 def without_the_fence() -> Iterator[None]:
-    """Any worker's negative answer counts against whatever attempt is under way."""
+    """A negative answer to any worker counts against whatever attempt is in flight."""
     unfenced = lifecycle._ADVANCE.replace("(wanted.attempt IS NULL OR wanted.attempt = o.attempt)", "true")
     assert unfenced != lifecycle._ADVANCE
     with patch.object(lifecycle, "_ADVANCE", unfenced):
@@ -130,7 +130,7 @@ def without_the_settle_time() -> Iterator[None]:
 
 @contextmanager
 def without_the_doubt() -> Iterator[None]:
-    """What the venue did not know once may be called ended, although it may arrive there yet."""
+    """An order that the venue once did not know may be ended, although it may still arrive there."""
     with patch.object(lifecycle, "NOT_IN_DOUBT", ()):
         yield
 

@@ -1,4 +1,4 @@
-"""The database's clock was ahead for a while and is right again: what was put off by it happens in good time."""
+"""The database's clock was ahead for a while and is right again: what it delayed happens in good time."""
 
 import time
 from datetime import timedelta

@@ -129,7 +129,7 @@ def test_readiness_fails_while_no_commit_gets_to_the_standby_and_leaves_none_wai
 
 
 def lead_to(server: Server) -> None:
-    """As a name that is resolved anew does."""
+    """As a host name does when it is resolved again."""
     connection.settings_dict["HOST"] = server.host
     connection.close()
 

@@ -52,7 +52,7 @@ def row(owner_id: int, client_order_id: str = "") -> NewRow:
 
 @contextmanager
 def first_one_waits_for(others: int, accept: Accept = lifecycle.accept) -> Iterator[list[int]]:
-    """The first to store waits until so many others have come. Yields the numbers of rows that were stored at once."""
+    """The first to store waits until this many others have come. Yields the numbers of rows stored at once."""
     sizes: list[int] = []
 
     def stored(rows: Sequence[NewRow]) -> Any:

@@ -93,7 +93,7 @@ def strange_reply(dice: random.Random, request: Request) -> bytes:
 
 @contextmanager
 def strange_venue(seed: int) -> Iterator[str]:
-    """Its address. It is served by a thread of its own, for the engine and the look-ups have loops of their own."""
+    """The venue's address. Its own thread serves it, because the engine and the look-ups have their own loops."""
     dice, ready, loop = random.Random(seed), threading.Event(), asyncio.new_event_loop()
     over = asyncio.Event()
     addresses: list[str] = []
@@ -127,7 +127,7 @@ def forget_trouble() -> None:
 
 
 def check_readable(client: Client, owner: User) -> int:
-    """Every order, its history and the client's lists answer 200; says how many orders there are."""
+    """Every order, its history and the client's lists are answered 200. Returns how many orders there are."""
     headers = {"Authorization": f"Bearer {AccessToken.for_user(owner)}"}
     count, url = 0, "/api/v1/orders?limit=100"
     while url:

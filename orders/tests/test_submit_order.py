@@ -453,7 +453,7 @@ def test_two_clients_may_use_the_same_id(alice: APIClient, bob: APIClient) -> No
 
 
 def test_a_repeat_finds_no_order_of_another_client(alice: APIClient, bob: APIClient, venue: Venue) -> None:
-    """Not even where the request itself is refused by now, and the other client's order would fit."""
+    """Not even if the request itself is refused by now, and the other client's order would fit."""
     order = LIMIT | {"client_order_id": "order-1", "venue": "XSIM"}
     hers = alice.post(ORDERS, order).json()
     assert bob.post(ORDERS, order | {"quantity": 7}).status_code == 201

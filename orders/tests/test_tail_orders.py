@@ -1,4 +1,4 @@
-"""A client that reads its orders oldest first, and on from where it got to, misses none that arrive meanwhile."""
+"""A client that reads its orders oldest first, and continues from the last one, misses none that arrive meanwhile."""
 
 import threading
 import time

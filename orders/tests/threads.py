@@ -9,7 +9,7 @@ from django.db import connection
 
 
 def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Run `work(n)` for n below `count`, all at once, and return what each came to."""
+    """Run `work(n)` for n below `count`, all at once, and return the result of each."""
     start = threading.Barrier(count)
 
     def run(n: int) -> Any:

@@ -1,11 +1,11 @@
-"""Probes. `/healthz` says that this process answers; `/readyz` that orders can be accepted, and will be placed.
+"""The probes. `/healthz` says that this process answers, `/readyz` that orders can be accepted and will be placed.
 
-Only the database decides whether `/readyz` fails. Without a working job cluster orders are still accepted and
-wait, so taking this process out of service would turn trouble behind the API into trouble of the API: that
-is *degraded*, for the alarm and not for the load balancer. `/readyz?strict` fails for either.
+Only the database decides whether `/readyz` fails. Without a working job cluster the status is *degraded*, for an alarm
+and not for the load balancer: orders are still accepted and wait, and a process that is taken out of service would
+accept none. `/readyz?strict` fails for either.
 
-That the database answers says little: it may be a standby or read-only, its disk full, or the standby that a commit
-waits for away. So it is asked to do what an order needs of it, at most once a second in each process.
+An answer of the database says little: it may be a standby or read-only, its disk may be full, or the standby that a
+commit waits for may be away. So it is asked to do what an order needs, at most once a second in each process.
 """
 
 import logging
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 DUE_TOO_LONG_SECONDS = 30.0
 REMEMBER_SECONDS = 1.0
-"""The database is asked to write at most this often, however many probes there are."""
+"""The database is asked to write at most once in this time, however many probes there are."""
 WRITE_SECONDS = 1.5
-"""A write takes milliseconds. One that takes longer is cancelled: PostgreSQL itself bounds no commit."""
+"""A write takes milliseconds. One that takes longer than this is cancelled: PostgreSQL itself bounds no commit."""
 
-# More than the least memory that a query may have, so PostgreSQL writes the rest to a file, and removes it. That needs
-# room on the disk, as a table that grows does, and changes nothing.
+# The query needs more memory than it may have, so PostgreSQL writes the rest to a temporary file. That needs room on
+# the disk, as a growing table does, and changes nothing.
 _NEED_ROOM = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 8000)")
 
 
@@ -73,7 +73,7 @@ def _checks() -> dict[str, dict[str, Any]]:
         logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
         return {"database": {"ok": False, "detail": "The database cannot be reached or is read-only."}}
     finally:
-        give_back()  # the next one that probes needs it
+        give_back()  # the next probe needs it
         _asking.release()
 
 
@@ -87,18 +87,18 @@ def _database() -> dict[str, Any]:
 
 
 def _could_store() -> dict[str, Any]:
-    """Whether it could store an order."""
+    """Whether the database could store an order."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'")
             standby, read_only = cursor.fetchone()
         if standby or read_only:
-            discard()  # the next one may lead to the primary
+            discard()  # the next connection may lead to the primary
             return {"ok": False, "detail": "This is a standby." if standby else "The database is read-only."}
         _write()
     except (DatabaseError, NotDurable) as error:
         logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
-        discard()  # it may be closed already; what else is asked needs another one
+        discard()  # it may be closed already, and the other checks need another one
         full = isinstance(error.__cause__, psycopg.errors.DiskFull)
         why = "The database's disk is full." if full else "The database cannot be reached, or cannot write."
         return {"ok": False, "detail": why}
@@ -123,12 +123,12 @@ def _write() -> None:
 
 
 def _cancel(raw: Any) -> None:
-    with suppress(psycopg.Error):  # the server says nothing at all: the connection closes itself
+    with suppress(psycopg.Error):  # the server does not answer at all: the connection closes itself
         raw.cancel_safe(timeout=WRITE_SECONDS)
 
 
 def _job_cluster() -> dict[str, Any]:
-    # One of the future was written before the database's clock was set back: it says nothing of now.
+    # A heartbeat in the future was written before the database's clock was set back: it says nothing about now.
     credible = WorkerNode.objects.filter(heartbeat_at__lt=Now() + timedelta(seconds=settings.JOBS_STALE_SECONDS))
     newest = credible.aggregate(age=Now() - Max(F("heartbeat_at")))["age"]
     if newest is None:
@@ -146,4 +146,4 @@ def _oldest_due_order() -> dict[str, Any]:
 
 
 PROBES = {"/healthz": healthz, "/readyz": readyz}
-"""By path. Not among the addresses in urls.py: `middleware.probes` answers them before all else."""
+"""The probes by path. They are not in urls.py, because `middleware.probes` answers them before anything else."""

@@ -10,7 +10,7 @@ from quiktrade.api import health
 def probes(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Answer the probes before anything looks at the host's name or the transport.
 
-    A probe uses the process's address, which is no host name of the deployment, and plain HTTP.
+    A probe uses the process's address, which is not a host name of the deployment, and plain HTTP.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -18,7 +18,7 @@ def probes(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Htt
         if probe is None:
             return get_response(request)
         response = probe(request)
-        response["Content-Length"] = str(len(response.content))  # CommonMiddleware's work, and it is passed by
+        response["Content-Length"] = str(len(response.content))  # as CommonMiddleware would, which a probe skips
         return response
 
     return middleware
@@ -41,7 +41,7 @@ def optional_trailing_slash(
 def no_nul_in_the_console(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Answer 400 where the address of a page has a NUL: no text in PostgreSQL holds one, and none can be asked for."""
+    """Answer 400 if the address of a page has a NUL: PostgreSQL stores none, and a query for one is an error."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path_info.startswith("/admin/") and "\0" in request.path_info + unquote(

@@ -1,4 +1,4 @@
-"""Which form an answer takes."""
+"""Chooses the media type of an answer."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from rest_framework.request import Request
 
 
 class JSONFirst(DefaultContentNegotiation):
-    """The common case without reading media types: JSON is what there is, and what is asked for."""
+    """Chooses JSON without reading media types in the common case: the view offers JSON and the client accepts it."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None

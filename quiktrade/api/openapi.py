@@ -16,13 +16,13 @@ PROBLEM: dict[str, Any] = {
         "detail": {"type": "string", "description": "What happened, and what to do."},
         "errors": {
             "type": "array",
-            "description": "What to change.",
+            "description": "What to change in the request.",
             "items": {
                 "type": "object",
                 "required": ["code", "detail"],
                 "properties": {
-                    "pointer": {"type": "string", "description": "Into the body."},
-                    "parameter": {"type": "string", "description": "Of the query."},
+                    "pointer": {"type": "string", "description": "A JSON pointer into the body."},
+                    "parameter": {"type": "string", "description": "A parameter of the query."},
                     "header": {"type": "string"},
                     "code": {"type": "string"},
                     "detail": {"type": "string"},
@@ -38,21 +38,21 @@ MEANINGS = {
     400: "The request is wrong; `errors` says where.",
     401: "No token (type unauthorized), a bad one (invalid-token: log in), one that has run out (expired-token: "
     "refresh it), or a wrong name or password (wrong-credentials).",
-    403: "The account is one of the console's (type not-a-client).",
+    403: "The account belongs to the console (type not-a-client).",
     404: "There is no such thing, or it is not yours.",
     405: "The address does not take this method; `Allow` names those that it takes.",
-    406: "`Accept` leaves out application/json, which every answer is.",
-    409: "It contradicts what is stored.",
+    406: "`Accept` excludes application/json, the type of every answer.",
+    409: "The request contradicts what is stored.",
     413: "The body is too large.",
     415: "The body is not application/json.",
     429: "Too many requests; wait as `Retry-After` says.",
-    500: "A fault of ours; nothing is known to be stored.",
+    500: "An error on our side; nothing is known to be stored.",
     503: "The database is away, or there are too many requests; send the same request again as `Retry-After` says.",
 }
 _SECONDS = {"description": "Seconds to wait.", "schema": {"type": "integer"}, "example": RETRY_SECONDS}
 HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}}},
-    405: {"Allow": {"description": "The methods there are.", "schema": {"type": "string"}, "example": "GET, POST"}},
+    405: {"Allow": {"description": "The methods that it takes.", "schema": {"type": "string"}, "example": "GET, POST"}},
     429: {"Retry-After": _SECONDS},
     503: {"Retry-After": _SECONDS},
 }
@@ -74,7 +74,7 @@ def add_problems(result: dict[str, Any], generator: Any, request: Any, public: b
 def name_enums(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """A drf-spectacular postprocessing hook: have parameters share the enums of the bodies, as the bodies' fields do.
 
-    Else clients are generated with two types for one thing.
+    Otherwise generated clients have two types for one thing.
     """
     names = {
         tuple(schema["enum"]): name for name, schema in result["components"]["schemas"].items() if "enum" in schema

@@ -1,4 +1,4 @@
-"""JSON from clients, read without mercy: exact numbers, no repeated names, bounded size."""
+"""Reads JSON from clients strictly: exact numbers, no repeated names, bounded size."""
 
 import codecs
 import json
@@ -12,10 +12,10 @@ from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
 
 DRAIN_LIMIT = 16 * 1024 * 1024
-"""An oversized body is read to its end, up to this, so that the client gets to read the refusal."""
+"""An oversized body is read to its end, up to this many bytes, so that the client gets to read the refusal."""
 
 LONGEST_NAME = 64
-"""Of a name that is quoted from a body."""
+"""A name from a body is quoted up to this length."""
 
 
 class PayloadTooLarge(APIException):
@@ -27,14 +27,14 @@ class PayloadTooLarge(APIException):
 
 
 class _NotTaken(ValueError):
-    """It is JSON by the letter; the message says what is wrong with it."""
+    """The text is refused although Python's decoder would accept it; the message says why."""
 
 
 class StrictJSONParser(BaseParser):
     """Numbers with a point or an exponent become Decimal: no price ever passes through a float.
 
-    Refused: NaN and Infinity, a name given twice in one object, nesting too deep to read, more bytes than the view's
-    `max_body_bytes`, or `API_MAX_BODY_BYTES` where it has none.
+    It refuses NaN and Infinity, a name given twice in one object, nesting too deep to read, and more bytes than the
+    view's `max_body_bytes`, or `API_MAX_BODY_BYTES` if it has none.
     """
 
     media_type = "application/json"
@@ -65,7 +65,7 @@ class StrictJSONParser(BaseParser):
             raise ParseError("The body has a number that is too large or too small to be one.") from None
         except (json.JSONDecodeError, _NotTaken) as error:
             raise ParseError(f"The body is not valid JSON: {error}") from None
-        except ValueError:  # int()'s own limit of digits
+        except ValueError:  # from int(), which limits the number of digits
             raise ParseError("The body has a whole number of more than 4300 digits.") from None
 
 

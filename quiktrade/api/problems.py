@@ -1,11 +1,11 @@
-"""Every error that a client meets, as problem details (RFC 9457): one shape, decided in this one place.
+"""Makes problem details (RFC 9457) of every error that a client meets. Their shape is decided in this one place.
 
     {"type": "urn:quiktrade:problem:validation-error", "title": "Bad Request", "status": 400,
      "detail": "…", "errors": [{"pointer": "#/quantity", "code": "min_value", "detail": "…"}]}
 
-`type` is stable: programs branch on it. `errors` names what to change: `pointer` into the body, or
-`parameter` of the query, or `header`; their number is limited, so that a refusal stays small. A 5xx carries
-`incident`, which the log has too.
+`type` is stable: programs branch on it. `errors` names what to change, by a `pointer` into the body, a `parameter`
+of the query, or a `header`; their number is limited, so that a refusal stays small. A 500 carries `incident`, which
+the log has, too.
 """
 
 import http
@@ -38,7 +38,7 @@ RETRY_SECONDS = 2
 """A database restart or failover takes seconds; a client that asks again sooner finds it still away."""
 
 MOST_ERRORS = 50
-"""Named in one problem; fewer, where the handler's context has a lower `most_errors`."""
+"""One problem names at most this many errors, or fewer if the handler's context has a lower `most_errors`."""
 
 DATABASE_TROUBLE = (OperationalError, InterfaceError, NotDurable)
 _SEND_AGAIN = (
@@ -62,9 +62,9 @@ def problem(status: int, kind: str, detail: str, **more: Any) -> dict[str, Any]:
 
 
 def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Response:
-    """Django REST framework's handler: whatever a view raised becomes a problem."""
+    """Turn whatever a view raised into a problem. Django REST framework calls this."""
     request: Request = context["request"]
-    request.accepted_renderer, request.accepted_media_type = FastJSONRenderer(), MEDIA_TYPE  # a page's view, too
+    request.accepted_renderer, request.accepted_media_type = FastJSONRenderer(), MEDIA_TYPE  # for a page's view, too
     if isinstance(exception, SuspiciousOperation):
         return _response(_from_suspicion(exception))
     if isinstance(exception, Http404 | PermissionDenied | exceptions.APIException):
@@ -73,7 +73,7 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
         body = _from_api_exception(exception, standard.status_code, context)
         headers = {name: value for name, value in standard.items() if name in ("WWW-Authenticate", "Retry-After")}
         if "WWW-Authenticate" in headers and getattr(exception, "token_was_given", False):
-            # RFC 6750, 3.1: where no token was given, no error is named.
+            # RFC 6750, 3.1: if no token was given, no error is named.
             headers["WWW-Authenticate"] += f', error="invalid_token", error_description="{body["detail"]}"'
         return _response(body, headers)
     if isinstance(exception, Refusal):
@@ -84,12 +84,12 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
 
 
 def unavailable(exception: BaseException, detail: str = _SEND_AGAIN) -> dict[str, Any]:
-    logger.error("Database is not to be relied on", extra={"event": "api.unavailable", "error": str(exception).strip()})
+    logger.error("Database cannot be relied on", extra={"event": "api.unavailable", "error": str(exception).strip()})
     return problem(503, "unavailable", f"The database cannot be relied on at this moment, and {detail}")
 
 
 def unexpected(request: HttpRequest, exception: BaseException | None) -> dict[str, Any]:
-    """A fault of ours. The log has the traceback, the client has the number to quote."""
+    """An error on our side. The log has the traceback, and the client gets a number to quote."""
     incident = str(uuid.uuid4())
     logger.error(
         "Request failed",
@@ -149,7 +149,7 @@ def _from_api_exception(exception: Exception, status: int, context: Mapping[str,
 
 
 def _said_better(exception: exceptions.APIException, context: Mapping[str, Any]) -> str:
-    """What happened and what to do, where Django REST framework says the first alone or repeats the request."""
+    """What happened and what to do, where Django REST framework says only the former or repeats the request."""
     match exception:
         case exceptions.NotAuthenticated():
             return (
@@ -165,7 +165,7 @@ def _said_better(exception: exceptions.APIException, context: Mapping[str, Any])
         case exceptions.UnsupportedMediaType():
             return "The body must be JSON, with the header Content-Type: application/json."
         case exceptions.Throttled():
-            return "That was too often. Send it again after as many seconds as Retry-After says."
+            return "There were too many requests. Send it again after the number of seconds in Retry-After."
         case _:
             return str(exception.detail)
 
@@ -188,7 +188,7 @@ def _count(errors: int) -> str:
 
 
 def _field_errors(details: Any, pointer: str) -> Iterator[dict[str, str]]:
-    """Flatten DRF's nested details. `query:name` and `header:Name` as keys say that it is not the body's."""
+    """Flatten DRF's nested details. A key `query:name` or `header:Name` means that the error is not in the body."""
     if isinstance(details, dict) and isinstance(details.get("message"), str):
         yield {**_where(pointer), "code": str(details["code"]), "detail": str(details["message"])}
     elif isinstance(details, dict):
@@ -207,7 +207,7 @@ def _where(pointer: str) -> dict[str, str]:
 
 
 def _escape(name: object) -> str:
-    """A name as a part of a JSON pointer; of one that is longer than any of ours, the beginning."""
+    """A name as a part of a JSON pointer. A name that is longer than any of ours is cut."""
     text = str(name)
     if len(text) > LONGEST_NAME:
         text = f"{text[:LONGEST_NAME]}…"

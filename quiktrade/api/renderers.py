@@ -1,4 +1,4 @@
-"""JSON to clients."""
+"""Writes JSON to clients."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from rest_framework.renderers import BaseRenderer
 
 
 class FastJSONRenderer(BaseRenderer):
-    """Writes UUIDs and times itself: RFC 3339, UTC as Z. Decimals are strings, so that no reader rounds them."""
+    """JSON by orjson. Times are as in RFC 3339, with Z for UTC. Decimals are strings, so that no reader rounds them."""
 
     media_type = "application/json"
     format = "json"

@@ -12,9 +12,9 @@ from rest_framework.fields import empty
 
 
 class KnownFieldsSerializer(serializers.Serializer[Any]):
-    """Refuses what it does not know: a misspelt field must not be a silently ignored one.
+    """Refuses fields that it does not know: a misspelt field must not be ignored silently.
 
-    Fields that are absent and may be are passed over, not asked one by one: most of an order's are. Null means absent.
+    Optional fields that are absent are skipped without calling them, because most of an order's are. Null means absent.
     """
 
     default_error_messages = {"invalid": "A JSON object is required."}
@@ -53,7 +53,7 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
 
     @cached_property
     def _writable(self) -> list[tuple[str, Callable[[Any], Any], bool, Any, Callable[[Any], Any] | None]]:
-        """Of each field how to check its value, whether it may not be absent, and what it is then; this serializer's
+        """For each field its name, how to check a value, whether it is required, its default, and this serializer's
         own check, if any.
         """
         return [
@@ -70,7 +70,7 @@ class KnownFieldsSerializer(serializers.Serializer[Any]):
 
 
 class KnownFieldsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-    """Says in the OpenAPI document what `KnownFieldsSerializer` does with a body. Registered by being there."""
+    """Says in the OpenAPI document what `KnownFieldsSerializer` does with a body. Defining the class registers it."""
 
     target_class = KnownFieldsSerializer
     match_subclasses = True
@@ -78,12 +78,12 @@ class KnownFieldsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         mapped = auto_schema._map_serializer(self.target, direction, True)  # type: ignore[no-untyped-call]
         schema = cast(dict[str, Any], mapped)
-        if auto_schema.method == "GET":  # its fields are parameters of the query, of which none can be null
+        if auto_schema.method == "GET":  # its fields are parameters of the query, which cannot be null
             return schema
         for name in schema["properties"].keys() - set(schema.get("required", ())):
             field = schema["properties"][name]
             field["nullable"] = True
-            field.pop("default", None)  # else clients are generated that require the field
+            field.pop("default", None)  # otherwise generated clients require the field
             if "enum" in field:
                 field["enum"] = [*field["enum"], None]
         return {**schema, "additionalProperties": False}

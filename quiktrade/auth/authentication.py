@@ -28,7 +28,7 @@ _lock = Lock()
 
 
 def _digest(self: object, raw_token: bytes) -> Any:
-    return hashlib.sha256(raw_token).digest()  # not the token itself, which would be of use to others
+    return hashlib.sha256(raw_token).digest()  # not the token itself, which others could use
 
 
 def _account(self: object, validated_token: Token) -> Any:
@@ -37,10 +37,10 @@ def _account(self: object, validated_token: Token) -> Any:
 
 
 class TokenAuthentication(JWTAuthentication):
-    """Simple JWT's, with a memory."""
+    """Simple JWT's authentication, with a cache."""
 
     def get_raw_token(self, header: bytes) -> bytes | None:
-        """The token of `Bearer TOKEN`; None for another scheme. A scheme's name has no case (RFC 9110, 11.1)."""
+        """The token of `Bearer TOKEN`; None for another scheme. Case does not matter in its name (RFC 9110, 11.1)."""
         scheme, *rest = header.split() or [b""]
         if scheme.lower() != b"bearer":
             return None
@@ -71,7 +71,7 @@ class _Wanted:
 
 
 def _look_up(group: Sequence[_Wanted]) -> None:
-    """Look up each account once, however many requests of it have come."""
+    """Look up each account once, however many requests ask for it."""
     found: dict[Any, _Wanted] = {}
     for wanted in group:
         first = found.setdefault(_account(None, wanted.token), wanted)

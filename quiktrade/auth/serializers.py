@@ -1,4 +1,4 @@
-"""What the token endpoints take and answer. Simple JWT's, reading tokens as everything else here does."""
+"""What the token endpoints take and answer: Simple JWT's serializers, which read tokens by the classes in tokens.py."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ class LogOutSerializer(TokenBlacklistSerializer):
 
 @extend_schema_serializer(component_name="PasswordChange")
 class PasswordSerializer(KnownFieldsSerializer):
-    """`context["account"]` is whose password it is."""
+    """`context["account"]` is the account whose password changes."""
 
     old_password = PasswordField(trim_whitespace=False)
     new_password = PasswordField(trim_whitespace=False)

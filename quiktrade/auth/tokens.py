@@ -1,8 +1,8 @@
-"""Tokens, and whom they stand for: Simple JWT's, with each claim looked at before it is used.
+"""Tokens and the accounts that they stand for. The tokens are Simple JWT's, with each claim checked before its use.
 
-A signature says that somebody made the token who has the key. It does not say that the claims are what ours are, and
-Simple JWT hands them as they are to `datetime` and to the database. Every way to fail is one of the errors below, for
-every endpoint that reads a token.
+A signature proves that the token was made with our key. It does not prove that the claims have the form of ours, and
+Simple JWT passes them unchecked to `datetime` and to the database. For every endpoint that reads a token, each failure
+is one of the errors below.
 """
 
 import re
@@ -22,7 +22,7 @@ LOG_IN = "Log in for a new one: POST /api/v1/auth/token."
 REFRESH = "Get a new one with the refresh token: POST /api/v1/auth/token/refresh."
 
 PASSWORD_CLAIM: str = api_settings.REVOKE_TOKEN_CLAIM
-"""A digest of the password's hash: a token ends with the password that it was issued under."""
+"""A digest of the password's hash: a token is void when the password that it was issued under is changed."""
 
 _ACCOUNT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TOKEN_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -31,10 +31,10 @@ _LATEST = 253_402_300_799
 
 
 class InvalidToken(AuthenticationFailed):
-    """The token is void, and nothing but a log-in helps."""
+    """The token is void, and only a new log-in helps."""
 
     token_was_given = True
-    """Has the answer's `WWW-Authenticate` name the error."""
+    """With this, the answer's `WWW-Authenticate` names the error."""
     default_code = "invalid_token"
     default_detail = f"The token is not a valid one. {LOG_IN}"
 
@@ -46,7 +46,7 @@ class ExpiredToken(InvalidToken):
 
 
 class NotAClient(PermissionDenied):
-    """The account is the console's."""
+    """The account belongs to the console and not to a client."""
 
     default_code = "not_a_client"
     default_detail = (
@@ -99,12 +99,12 @@ class RefreshToken(_Checked, tokens.RefreshToken):  # type: ignore[misc]  # as S
 
 
 class AnyToken(RefreshToken):
-    """A token of either kind, to be told whether it is valid."""
+    """A token of either kind, whose validity is asked for."""
 
     next_step = REFRESH
 
     def verify_token_type(self) -> None:
-        """Either will do."""
+        """Accept either type."""
 
 
 def account_of(token: Token) -> AbstractBaseUser:
@@ -121,8 +121,8 @@ def account_of(token: Token) -> AbstractBaseUser:
 def require_client(account: User) -> None:
     """Raises: NotAClient, for staff without the permission.
 
-    Superusers have every permission without being given it; this one they need to be given like others. The check costs
-    a statement for staff, and none for clients.
+    Superusers have every permission without being given it, but this one must be given to them, too. The check costs a
+    statement for staff, and none for clients.
     """
     if not (account.is_staff or account.is_superuser):
         return

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class TokenScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call]
-    """How the OpenAPI document names what `TokenAuthentication` asks for. Registered by being there."""
+    """Describes `TokenAuthentication` in the OpenAPI document. Defining the class registers it."""
 
     target_class = "quiktrade.auth.authentication.TokenAuthentication"
 
@@ -45,7 +45,7 @@ class TokenThrottle(AnonRateThrottle):
 
 
 class PasswordThrottle(UserRateThrottle):
-    """The same by account, for who has a token and guesses at the password."""
+    """The same by account, against somebody who has a token and guesses the password."""
 
     scope = "token"
 
@@ -90,7 +90,7 @@ class PasswordView(APIView):
         responses={204: None},
     )
     def post(self, request: Request) -> Response:
-        # Not request.user: that one is remembered, and other requests have it in hand.
+        # Not request.user: that object is cached, and other requests use it at the same time.
         account = cast(User, account_of(cast(Token, request.auth)))
         values = PasswordSerializer(context={"account": account}).run_validation(request.data)
         before = account.password

@@ -1,1 +1,1 @@
-"""What the pages of the operators' console have in common. It lives here because imports point down to here."""
+"""What the pages of the operators' console have in common. It is here because every application may import it."""

@@ -42,7 +42,7 @@ REFUSALS_SHOWN = 20
 
 
 class ReasonField(forms.CharField):
-    """Whatever its characters and their number, as in `quiktrade.texts.kept_reason`."""
+    """A reason, accepted whatever its characters and its length, as in `quiktrade.texts.kept_reason`."""
 
     def to_python(self, value: Any) -> str:
         return storable(super().to_python(value) or "", MAX_TEXT)
@@ -80,12 +80,12 @@ class Intent:
 
 @dataclass(frozen=True)
 class Choice:
-    """The rows that an intent acts on, and how many there are of which they are the first."""
+    """The rows that an intent acts on. They are the first of the `of` rows that were chosen."""
 
     keys: Sequence[str]
     of: int
     query: str = ""
-    """The list's parameters that found them, where they were not ticked one by one."""
+    """The list's parameters that found them, if they were not ticked one by one."""
 
     @property
     def whole(self) -> str:
@@ -98,7 +98,7 @@ class IntentAdmin(ConsoleAdmin):
     intents: tuple[Intent, ...] = ()
 
     def intents_for(self, obj: Model) -> Iterable[Intent]:
-        """Those that make sense for a row as it stands. The service decides; this only spares useless buttons."""
+        """The intents that make sense for the row in its present state. The service decides; this hides buttons."""
         return self.intents
 
     def chosen_rows(self, intent: Intent, keys: Sequence[str]) -> dict[str, Any]:
@@ -106,8 +106,8 @@ class IntentAdmin(ConsoleAdmin):
         raise NotImplementedError
 
     def followed(self, entries: Sequence[LogEntry]) -> str | None:
-        """Where to see what becomes of the rows that an operator acted on, by what was logged of it; None: nowhere
-        but where the operator came from."""
+        """The page that shows what becomes of the rows in these log entries; None for the page that the operator came
+        from."""
         return None
 
     def get_urls(self) -> list[URLPattern]:
@@ -157,7 +157,7 @@ class IntentAdmin(ConsoleAdmin):
         return HttpResponseRedirect(f"{self._page_of(object_id)}#history")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Read once for each request: all parts of a page show the same moment."""
+        """Read once for each request, so that all parts of a page show the same moment."""
         read = request.__dict__.setdefault("_read", {})
         if (object_id, from_field) not in read:
             read[object_id, from_field] = super().get_object(request, object_id, from_field)
@@ -218,7 +218,7 @@ class IntentAdmin(ConsoleAdmin):
         return found
 
     def _afterwards(self, keys: Sequence[str], entries: Sequence[LogEntry], back: str) -> str:
-        """The row's own page where it was acted on from there, else the rows that were acted on."""
+        """The row's own page if the operator came from there, otherwise the rows that were acted on."""
         if len(keys) == 1 and urlsplit(back).path == self._page_of(keys[0]):
             return back
         return (self.followed(entries) if entries else None) or back
@@ -244,7 +244,7 @@ class IntentAdmin(ConsoleAdmin):
     def _page(
         self, request: HttpRequest, intent: Intent, choice: Choice, form: forms.Form, *, back: str
     ) -> HttpResponse | None:
-        """The page that asks for the reason; None, with a message, where there is nothing to ask about."""
+        """The page that asks for the reason; None, with a message, if nothing is chosen."""
         keys = choice.keys
         if not keys:
             messages.warning(request, "Nothing is chosen.")

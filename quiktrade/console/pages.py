@@ -21,9 +21,9 @@ else:
 
 
 class ConsoleList(StyledList):
-    """A list that can be asked for what its filters offer, and for nothing else.
+    """A list that accepts the parameters of its filters, and no others.
 
-    Django's own lets the address name any column, in any way: by a regular expression, a year that there is not,
+    Django's own list lets the address filter by any column in any way: by a regular expression, by an impossible year,
     without an index.
     """
 
@@ -102,5 +102,5 @@ def lines(first: SafeString | str, *others: SafeString | str) -> SafeString:
 
 
 def clipped(text: str) -> SafeString:
-    """A long text on one line, whole when pointed at."""
+    """A long text, cut to one line. Pointing at it shows the whole text."""
     return format_html('<span class="console-clipped" title="{}">{}</span>', text, text)

@@ -1,4 +1,4 @@
-"""What every page of the console has around it. Named in settings.UNFOLD."""
+"""The frame of every page of the console. settings.UNFOLD names these functions."""
 
 from django.conf import settings
 from django.http import HttpRequest

@@ -39,7 +39,7 @@ admin.site.index_title = "Overview"
 LEGIBLE = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """None of these characters is mistaken for another when it is read out or typed."""
 PASSWORD_LENGTH = 20
-"""115 bits."""
+"""It gives a password 115 bits of entropy."""
 
 
 def node_state(node: WorkerNode) -> SafeString:

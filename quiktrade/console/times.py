@@ -35,7 +35,7 @@ def ahead(at: datetime) -> str:
 
 
 def exact(text: str, at: datetime) -> SafeString:
-    """A relative time that tells the exact one when pointed at."""
+    """A relative time. Pointing at it shows the exact one."""
     return format_html(
         '<time datetime="{}" title="{}" class="whitespace-nowrap">{}</time>', at.isoformat(), stamp(at), text
     )

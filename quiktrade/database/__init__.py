@@ -1,1 +1,1 @@
-"""Django's database backend for PostgreSQL, with what this project asks of it besides."""
+"""Django's database backend for PostgreSQL, with what this project needs in addition."""

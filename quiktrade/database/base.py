@@ -1,4 +1,4 @@
-"""Named by Django's convention: `DATABASES["default"]["ENGINE"]` is the package."""
+"""The database backend. Django requires this module name in the package that `DATABASES["default"]["ENGINE"]` names."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +12,8 @@ from quiktrade.database.connection import Connection
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    # Django connects with this, and takes the classes of error from it. The bound must hold from the start: the first
-    # statement, which sets the time zone, may have to wait too.
+    # Django connects with this, and takes the error classes from it. The bound must hold from the start: the first
+    # statement, which sets the time zone, may have to wait, too.
     Database: Any = SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
 
     _connection_pools: dict[str, ConnectionPool[Any]]

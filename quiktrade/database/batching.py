@@ -167,7 +167,7 @@ class _Entry(Generic[Item]):
 
 
 def _is_of_one(error: Exception) -> bool:
-    """Whether it was about one of the items: its values, or a lock that it had to wait for."""
+    """Whether the error is about one of the items: its values, or a lock that it had to wait for."""
     if isinstance(error, OperationalError):
         return getattr(error.__cause__, "sqlstate", None) in _HELD_UP
     return isinstance(error, DatabaseError) and not isinstance(error, InterfaceError)

@@ -1,12 +1,12 @@
 """Bounds on how long the database may keep a process waiting.
 
-The server gives a statement up after `statement_timeout`. But a server that is frozen, or behind a network that
-swallows packets, gives nothing up and says nothing; and no commit is under that limit, however long its standby
+The server cancels a statement after `statement_timeout`. But a server that is frozen, or behind a network that drops
+packets, cancels nothing and answers nothing; and that limit does not apply to a commit, however long its standby
 takes. So every wait for an answer has a bound on this side as well, a little longer. The connection is then closed,
-for nobody knows what the server did with the statement, or will do.
+because nobody knows what the server did with the statement, or will do.
 
-A server may also answer that it cannot work, here or now: it is a standby, was made read-only, is shutting down, its
-disk is full. Such a connection is closed, too, so that the next one may lead to a server that can; and the error is
+A server may also answer that it cannot work: it is a standby, was made read-only, is shutting down, or its disk is
+full. Such a connection is closed, too, so that the next one may lead to a server that can; and the error is
 an OperationalError, whatever class it has in psycopg. So code that asks whether the database is away checks for
 OperationalError and InterfaceError, and need not know the states.
 """
@@ -40,7 +40,7 @@ class Bounds:
     server: Mapping[str, str]
     """PostgreSQL's time-outs, by the names of its settings."""
     answer_seconds: float
-    """Longer than `statement_timeout`, so that an answer of the server's, the better one, comes first."""
+    """Longer than `statement_timeout`, so that the server's own error, which says more, comes first."""
 
 
 WEB = Bounds({"statement_timeout": "3s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "5s"}, 4.0)
@@ -51,23 +51,23 @@ WORKER = Bounds({"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_tran
 
 OPTIONS = {
     "connect_timeout": "3",
-    # Who only listens sends nothing that could go unanswered. Half a minute is for TCP, else two hours; no more than
-    # a slower doorbell until then.
+    # A connection that only listens sends nothing that could stay unanswered, so TCP must find out that the server is
+    # gone: within half a minute, instead of two hours. Until then only the doorbell is missing.
     "keepalives_idle": "15",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
-"""Of libpq. Those about TCP do nothing on a Unix socket."""
+"""Options of libpq. Those about TCP do nothing on a Unix socket."""
 
 
 class Connection(psycopg.Connection[Any]):
     """Closes itself, and raises OperationalError, when an answer takes too long or the server cannot work."""
 
     answer_seconds: float | None = None
-    """Of the class: for this process. Of a connection: for that one."""
+    """The class's attribute is for this process; a connection's own attribute is for that connection."""
     bounds: Bounds | None = None
-    """Those that the server was told of."""
+    """The bounds that were set on the server for this connection."""
     synchronous_wait_was_cut: bool | None = None
     """See durability.py; None until it listens for that."""
 
@@ -86,7 +86,7 @@ class Connection(psycopg.Connection[Any]):
         seconds = self.answer_seconds
         if timeout is not None or seconds is None:
             return super().wait(gen, interval, timeout)
-        try:  # without psycopg's handling of Ctrl-C, which costs as much as all of this, and reaches no bounded process
+        try:  # without psycopg's handling of Ctrl-C, which costs as much as this; no bounded process gets a Ctrl-C
             return waiting.wait(gen, self.pgconn.socket, interval, seconds)
         except _WaitTimeout:
             self.pgconn.finish()

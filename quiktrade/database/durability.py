@@ -24,7 +24,7 @@ def durable() -> Iterator[None]:
     """Run statements that commit by themselves. Raises: NotDurable; DatabaseError, where there is no connection."""
     wrapper: Any = connection
     wrapper.close_if_health_check_failed()
-    wrapper.ensure_connection()  # now: one from the pool still knows of a wait that was cut short earlier
+    wrapper.ensure_connection()  # first, because one from the pool may still know of an earlier cut wait
     wrapper.connection.synchronous_wait_was_cut = False
     yield
     if wrapper.connection is not None and wrapper.connection.synchronous_wait_was_cut:
@@ -32,9 +32,9 @@ def durable() -> Iterator[None]:
 
 
 def confirm() -> None:
-    """Wait until all that this connection can see is where `synchronous_commit` wants it, standbys included.
+    """Wait until all that this connection can see is as durable as `synchronous_commit` demands, on standbys, too.
 
-    Nothing is written but a mark in the log, which comes after it.
+    Only a mark is written, in the write-ahead log, where it comes after all of that.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_logical_emit_message(true, 'quiktrade', '')")

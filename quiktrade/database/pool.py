@@ -1,9 +1,9 @@
 """The connections of the process that serves the API, which its requests share.
 
-There each request is a greenlet, and Django gives each greenlet a connection of its own: thousands of clients would
-take thousands. So they share psycopg's pool: a request takes a connection out with its first statement and gives it
-back at its end, or before it waits for anything else. No other process has a pool: it does not survive a fork, which
-the job cluster lives by, and a thread that lasts can keep its connection.
+In that process each request is a greenlet, and Django gives each greenlet its own connection: thousands of clients
+would take thousands. So they share psycopg's pool: a request takes a connection with its first statement and gives it
+back at its end, or before it waits for anything else. No other process has a pool: a pool does not survive a fork,
+which the job cluster needs, and a thread that lasts can keep its connection.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ TIMEOUT_SECONDS = 3.0
 
 
 def use_pool(most: int) -> None:
-    """Have this process's requests share up to `most` connections. Before the first one is made."""
+    """Have this process's requests share up to `most` connections. Call this before the first one is made."""
     for settings in connections.settings.values():
         settings["CONN_MAX_AGE"] = 0  # given back at the end of each request
         settings["OPTIONS"]["pool"] = {
             "min_size": 1,
             "max_size": most,
             "timeout": TIMEOUT_SECONDS,
-            # While the database is away an attempt to connect is not repeated for long: the next request makes a new
-            # one, at once, where the pool's own would come later and later.
+            # While the database is away, the pool repeats an attempt to connect only for this long. The next request
+            # makes a new attempt at once, while the pool's own would come at longer and longer intervals.
             "reconnect_timeout": 1.0,
         }
 

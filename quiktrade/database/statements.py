@@ -1,4 +1,4 @@
-"""The statements of the hot path, as PostgreSQL likes them best."""
+"""Runs the statements of the hot path in the form that costs PostgreSQL least."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from django.db import connection
 def fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Run a statement and return its rows. The server keeps it, and soon its plan, as long as the connection lasts.
 
-    Django's own cursor sends the text with the values in it, to be read and planned every time. The status an
-    order must have belongs into the text: the plan for a value yet unknown could not use a partial index.
+    Django's own cursor sends the text with the values in it, to be parsed and planned every time. A status that an
+    order must have belongs in the text, because a plan for an unknown value could not use a partial index.
 
-    Values come in PostgreSQL's binary form: a page of orders takes a fifth of the time that their text takes to read.
+    Values come in PostgreSQL's binary form: reading a page of orders takes a fifth of the time that their text takes.
     """
     connection.close_if_health_check_failed()
     connection.ensure_connection()

@@ -1,12 +1,12 @@
-"""django-q2's broker on PostgreSQL: no polling, and nothing that a lost or doubled row could break.
+"""django-q2's broker on PostgreSQL. It does not poll, and a lost or doubled row breaks nothing.
 
 What to run comes from three places, in this order:
 
 1. demand: the order rows themselves say which jobs they need (`JOBS_DEMAND`). Such a job has no row of its
    own. A doorbell (NOTIFY) makes the pusher ask at once; without one it asks once a second;
 2. django-q2's own queue table, for schedules and whatever else is enqueued;
-3. a heartbeat every two seconds, which passes through the pusher, a worker and the monitor, and so proves all
-   three, and the queues between them, to be working.
+3. a heartbeat every two seconds, which passes through the pusher, a worker and the monitor, and so proves that
+   all three, and the queues between them, work.
 
 It extends the ORM broker, so the admin's pages, `qinfo` and `qmonitor` keep working.
 """

@@ -1,4 +1,4 @@
-"""One job of a kind at a time on one machine, by a file lock, which the kernel drops with its process."""
+"""Allows one job of a kind at a time on one machine, by a file lock, which the kernel drops with its process."""
 
 import fcntl
 import hashlib
@@ -24,7 +24,7 @@ class Slot:
 
 @contextmanager
 def take(job: str) -> Iterator[Slot | None]:
-    """The slot of this job, held to the end of the block or its release; None if a process has it."""
+    """The slot of this job, held to the end of the block or its release; None if another process has it."""
     with open(_path(job), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ HEARTBEAT_FILE = "QUIKTRADE_HEARTBEAT_FILE"
 outage of the database is no reason to restart."""
 
 STOP_SECONDS = 12.0
-"""For a cluster that was asked to end: its FINISH_SECONDS and a little. `up` waits 15 s."""
+"""How long a cluster that was asked to end may take: a little more than its FINISH_SECONDS. `up` waits 15 s."""
 LONGEST_PAUSE_SECONDS = 10.0
 
 
@@ -75,7 +75,7 @@ class Watchdog:
         self._stopping = True
 
     def _start(self) -> processes.Child:
-        self._file.touch()  # it counts from its start
+        self._file.touch()  # its silence is counted from its start
         self._beat, self._heard_at = self._file.stat().st_mtime_ns, time.monotonic()
         command = [sys.executable, self._manage, "qcluster"]
         cluster = processes.Child(command, self._lifeline.fileno(), {HEARTBEAT_FILE: str(self._file)})
@@ -87,7 +87,7 @@ class Watchdog:
         logger.critical("Job cluster does not run", extra={"cause": how})
 
     def _silent_seconds(self) -> float:
-        """How long ago its heartbeat was, or its start. By this machine's monotonic clock: a file's time can be set."""
+        """The seconds since its heartbeat or its start, by the monotonic clock, because a file's time can be set."""
         if (latest := self._file.stat().st_mtime_ns) != self._beat:
             self._beat, self._heard_at = latest, time.monotonic()
         return time.monotonic() - self._heard_at

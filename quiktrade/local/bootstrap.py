@@ -1,9 +1,9 @@
-"""Makes sure that the packages can be imported, for who has nothing but Python. Standard library only.
+"""Makes sure that the packages can be imported, even if only Python is installed. Uses only the standard library.
 
-An environment of the user's own, in which the packages can be imported, is used as it is: an active virtual
-environment, a Docker image. Else they are installed into `.venv` (see `installation.py`), and the command
-starts again there. `.venv/quiktrade.txt` says which lock files' packages are in it; it is there and empty
-while they are being installed, so an installation that was cut short is known for what it is and made again.
+An environment of the user's own in which the packages can be imported, such as an active virtual environment or a
+Docker image, is used as it is. Otherwise they are installed into `.venv` (see `installation.py`), and the command
+starts again there. `.venv/quiktrade.txt` says which lock files' packages are in it. During an installation the file
+is empty, so an installation that was interrupted is noticed and repeated.
 
 Every command comes through here, so this module imports little.
 """
@@ -20,7 +20,7 @@ _INSTALLED_JUST_NOW = "QUIKTRADE_INSTALLED_JUST_NOW"
 
 
 def ensure_packages(arguments: list[str]) -> None:
-    """Return where the packages can be imported; elsewhere install them, and start the command again."""
+    """Return if the packages can be imported; otherwise install them and start the command again."""
     just_now = os.environ.pop(_INSTALLED_JUST_NOW, None)
     tests = arguments[1:2] == ["test"] and arguments[2:3] not in (["-h"], ["--help"])
     lock = TESTING_LOCK if tests else EVERYDAY_LOCK

@@ -1,4 +1,4 @@
-"""Waits until orders are accepted and placed; says then where everything is, with an order to try it with."""
+"""Waits until orders are accepted and placed, and then shows the addresses of everything and an order to try."""
 
 import json
 import secrets
@@ -21,7 +21,7 @@ _ORDER = {
 
 
 _WITHOUT = {
-    "api": "there is no API here. Orders of another one's clients are placed.",
+    "api": "there is no API here. Orders from another API's clients are placed.",
     "console": "there is no console here.",
     "worker": "orders are accepted, and wait as pending. To have them placed: python3 manage.py run_worker",
     "exchange": "the simulated exchange is not started. Unless another one is at {}, orders for it wait.",
@@ -64,12 +64,12 @@ class Addresses:
 
 
 def announce(addresses: Addresses, log: LogStream, words: str) -> None:
-    """Write `words` to the log when every part is ready. Returns at once: a thread waits for that."""
+    """Write `words` to the log when every part is ready. Returns at once, because a thread does the waiting."""
     threading.Thread(target=_announce, args=(addresses, log, words), name="readiness", daemon=True).start()
 
 
 def greeting(addresses: Addresses, passwords: Mapping[str, str], *, operator: str, client: str | None) -> str:
-    """What to say when everything is ready: `operator` is who opens the console, `client` who uses the API, if any."""
+    """The text for when everything is ready. The account `operator` opens the console, and `client` uses the API."""
     api = addresses.api
     missing = [part for part in _WITHOUT if part not in addresses.parts]
     lines = ["", f"Ready, without {' and '.join(missing)}." if missing else "Ready.", ""]
@@ -106,7 +106,7 @@ def _first_order(addresses: Addresses, client: str, password: str | None) -> lis
     json_type = "-H 'Content-Type: application/json'"
     cut_out = """sed -n 's/.*"access": *"\\([^"]*\\)".*/\\1/p'"""
     bearer = '-H "Authorization: Bearer $TOKEN"'
-    order = {**_ORDER, "client_order_id": f"first-{secrets.token_hex(3)}"}  # a new one with every start
+    order = {**_ORDER, "client_order_id": f"first-{secrets.token_hex(3)}"}  # a new id at every start
     return [
         *lines,
         "",
@@ -147,13 +147,13 @@ def _missing(addresses: Addresses, begun: float) -> str:
     if not checks.get("database", {}).get("ok"):
         return "database"
     heartbeat_age = checks.get("job_cluster", {}).get("heartbeat_age_seconds")
-    # Its latest heartbeat may be that of the worker before it.
+    # The latest heartbeat may be that of an earlier worker.
     beats = isinstance(heartbeat_age, float) and heartbeat_age < time.monotonic() - begun
     return "worker" if "worker" in addresses.parts and not beats else ""
 
 
 def _checks(addresses: Addresses) -> dict[str, dict[str, object]] | None:
-    """What the API's `/readyz` says, or None without an answer."""
+    """What the API's `/readyz` says, or None if it does not answer."""
     answer = answer_of(addresses.port, "/readyz", host=addresses.local_host)
     checks = answer.get("checks") if isinstance(answer, dict) else None
     return checks if isinstance(checks, dict) else None

@@ -1,4 +1,4 @@
-"""Makes `.venv` and installs the packages of a lock file, checked by their hashes. Standard library only."""
+"""Makes `.venv` and installs the packages of a lock file, checked by their hashes. Uses only the standard library."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from quiktrade.local.venv import EVERYDAY_LOCK, PYTHON, ROOT, STAMP, TESTING_LOC
 _FIRST_PYTHON_WITHOUT_PACKAGES = (3, 15)
 _DEBIAN = "On Debian and Ubuntu: apt-get install python3-venv"
 
-# A lock file names every package, so pip need not look for more. Ready-made packages only: building one would
-# run its code and need a compiler.
+# A lock file names every package, so pip need not look for more. Only ready-made packages are taken, because building
+# one would run its code and need a compiler.
 _PIP_OPTIONS = (
     "--disable-pip-version-check",
     "--no-input",
@@ -35,9 +35,9 @@ _UNREACHABLE = (
 
 
 def install(lock: str, *, afresh: bool) -> None:
-    """Have the packages of the lock file in `.venv`; `afresh` if what is there is known to be broken.
+    """Install the packages of the lock file in `.venv`; `afresh` if what is there is known to be broken.
 
-    Ends the program with a message where it cannot be done.
+    Ends the program with a message if that is not possible.
     """
     checkout = os.open(ROOT, os.O_RDONLY | os.O_CLOEXEC)  # a directory can be locked like a file
     try:
@@ -73,7 +73,7 @@ def _make_environment(*, afresh: bool) -> None:
     if PYTHON.exists():
         return
     make = [_base(), "-m", "venv", str(VENV)]
-    # Debian without python3-venv has no pip to put into it, but perhaps one of its own to install there with.
+    # Debian without python3-venv cannot put a pip into the environment, but its own pip can install packages there.
     if not _works(*make) and not _works(*make, "--without-pip"):
         _give_up(f"{_base()} cannot make a virtual environment.", _DEBIAN)
 
@@ -82,13 +82,13 @@ def _install_packages(lock: str, checkout: int) -> None:
     pip = _pip()
     done = subprocess.run(
         [*pip, "install", *_PIP_OPTIONS, "-r", ROOT / lock],
-        env={**os.environ, "PIP_USER": "0"},  # or a user's setting would put them into the home directory
+        env={**os.environ, "PIP_USER": "0"},  # otherwise a user's setting could put them into the home directory
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        pass_fds=[checkout],  # a pip that outlives this process must not meet the next one
+        pass_fds=[checkout],  # a pip that outlives this process keeps the lock, so that no other runs beside it
     )
     if done.returncode:
         _explain(lock, done.stdout)
@@ -106,7 +106,7 @@ def _pip() -> list[str]:
 
 
 def _base() -> str:
-    """The Python that this one's virtual environment, if it is in one, was made with."""
+    """The Python that this one's virtual environment was made with, or this one if it is in none."""
     return str(getattr(sys, "_base_executable", sys.executable))
 
 

@@ -1,4 +1,4 @@
-"""One stream of log lines from many processes, each line with the name of its process before it."""
+"""Merges the log lines of several processes into one stream, each line after the name of its process."""
 
 import os
 import select
@@ -15,7 +15,7 @@ TAB = "\t"
 
 
 class LogStream:
-    """Writes whole lines, from any thread: of the processes named, and of this one."""
+    """Writes whole lines of the named processes and of this one. Any thread may call it."""
 
     def __init__(self, out: TextIO, names: Iterable[str], *, colour: bool) -> None:
         self._out = out
@@ -31,7 +31,7 @@ class LogStream:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody can read it any more: the terminal is gone, or the program at the pipe's other end."""
+        """Whether nobody can read it any more, because the terminal or the program at the pipe's other end is gone."""
         if not self._failed:
             try:
                 descriptor = self._out.fileno()
@@ -53,13 +53,13 @@ class LogStream:
         self._write(text)
 
     def relay(self, name: str, source: IO[bytes]) -> None:
-        """Pass lines on until the source ends, in a thread of its own."""
+        """Pass lines on until the source ends, in a separate thread."""
         relay = threading.Thread(target=self._relay, args=(name, source), name=f"log of {name}", daemon=True)
         relay.start()
         self._relays = [*(thread for thread in self._relays if thread.is_alive()), relay]
 
     def drain(self, seconds: float) -> None:
-        """Wait for the sources to end, so that their last words are not lost; not for ever."""
+        """Wait for the sources to end, so that their last lines are not lost, but at most this long."""
         deadline = time.monotonic() + seconds
         for relay in self._relays:
             relay.join(max(0.0, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Runs programs side by side: starts each again when it ends, and stops them in order."""
+"""Runs several programs, starts each again when it ends, and stops them in order."""
 
 import signal
 import subprocess
@@ -16,10 +16,10 @@ _LONGEST_PAUSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run, and how it is stopped; the seconds count from when the stopping of all began.
+    """What to run, and how it is stopped. `patience` and `deadline` are seconds since the stopping of all began.
 
-    It is asked to end when the programs before it have ended, or have had their `patience`; it is killed at
-    its `deadline`.
+    A program is asked to end when each program before it has ended or its `patience` is over. It is killed at its
+    `deadline`.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Program:
 
 
 class Supervisor:
-    """Runs programs, named in the order in which they are stopped."""
+    """Runs programs, which are given in the order in which they are stopped."""
 
     def __init__(self, programs: Sequence[Program], log: LogStream, directory: Path, inherited: Sequence[int]) -> None:
         """Run `programs` in `directory`. They inherit the descriptors `inherited`, and may pass them on."""
@@ -68,7 +68,7 @@ class Supervisor:
         A second signal while it stops kills what is still there. `tend_others` is called ten times a second.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Started by nohup, it has SIGHUP ignored, and goes on without its terminal.
+            # Under nohup SIGHUP is ignored, and this program continues without its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._request_stop)
         try:
@@ -107,7 +107,7 @@ class Supervisor:
         self.log.drain(0.5)
 
     def _next_to_stop(self, elapsed: float) -> Iterator[tuple[Program, KeptRunning]]:
-        """The first that still runs; and the one after it, when the first has had its patience; and so on."""
+        """The first program that still runs; the one after it, too, if the first's patience is over; and so on."""
         for program, running in self._running:
             if running.pid:
                 yield program, running

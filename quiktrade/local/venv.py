@@ -1,4 +1,4 @@
-"""`.venv`: where it is, and whether it holds what a lock file says. Standard library only."""
+"""`.venv`: where it is, and whether it holds what a lock file says. Uses only the standard library."""
 
 import hashlib
 from pathlib import Path
@@ -9,11 +9,11 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "quiktrade.txt"
 EVERYDAY_LOCK = "requirements-local.lock"
 TESTING_LOCK = "requirements-dev.lock"
-"""Holds all of the everyday one."""
+"""It includes every package of EVERYDAY_LOCK."""
 
 
 def fit_for_use(lock: str) -> bool:
-    """Whether `.venv` holds what the lock file says, or is somebody's own work, for which they answer."""
+    """Whether `.venv` holds what the lock file says. One without a stamp is the user's own, and is taken as it is."""
     if not PYTHON.exists():
         return False
     try:

@@ -26,7 +26,7 @@ The history names the actor "operator:NAME (command)", NAME being the user of th
 
 
 DJANGOS_OPTIONS = {"--version", "-v", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color"}
-"""Taken by every command. Its --help is about its own: `suppressed_base_arguments` leaves these out of it."""
+"""Every command takes these. Its --help shows only its own options: `suppressed_base_arguments` leaves these out."""
 
 
 class OperatorCommand(BaseCommand):
@@ -58,14 +58,14 @@ class OperatorCommand(BaseCommand):
         parser.add_argument("--json", action="store_true", help="answer with one JSON document on standard output")
 
     def tell(self, options: Mapping[str, Any], document: Mapping[str, Any], text: str) -> None:
-        """Answer: with the document where --json asked for it, else with the text."""
+        """Answer with the document if --json asked for it, otherwise with the text."""
         if options["json"]:
             self.stdout.write(json.dumps(document, indent=2, cls=DjangoJSONEncoder))
         else:
             self.stdout.write(shown(text, but="\n"))
 
     def show(self, *things: RenderableType) -> None:
-        """Write tables and text: coloured and fitted to a terminal, plain and wide elsewhere."""
+        """Write tables and text: coloured and fitted on a terminal, otherwise plain and wide."""
         terminal = self.stdout.isatty()
         console = Console(force_terminal=terminal, width=None if terminal else PLAIN_WIDTH, highlight=False)
         with console.capture() as capture:
@@ -77,7 +77,7 @@ class OperatorCommand(BaseCommand):
 
 
 def actor() -> str:
-    """Who acts, marked as acting by command: a name at the console and one on this machine may be two people."""
+    """Who acts, marked as acting by command: the same name in the console and on this machine may be two people."""
     try:
         name = os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container's numeric user has no name
@@ -86,7 +86,7 @@ def actor() -> str:
 
 
 def reason(text: str) -> str:
-    """An argparse type: what the history keeps must say something."""
+    """An argparse type for a reason, which must not be empty because the history keeps it."""
     try:
         return kept_reason(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Places to test in that the server's account can reach: pytest's own directories are closed to it under root."""
+"""Directories for tests that the server's account can reach: it cannot enter pytest's own if root runs the tests."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def open_place() -> Iterator[Path]:
 
 
 def processes_of(place: Path) -> list[psutil.Process]:
-    """Every process that names the place on its command line, works in it, or was told of it.
+    """Every process that names the place on its command line or in its environment, or works in it.
 
     Their `info` has what was true a moment ago: `cmdline` and `ppid`.
     """

@@ -24,10 +24,11 @@ from quiktrade.tests.processes import Processes
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no test depend on who started this run: nohup, a script in the background, a service.
+    """Let no test depend on what started this run: nohup, a script in the background, or a service.
 
-    What this process ignores, the programs that a test starts would ignore, too; a handler is not passed on to them.
-    Coverage is measured in the processes that run tests and not in the programs that those start: it slows them down.
+    The programs that a test starts would also ignore the signals that this process ignores; they do not inherit a
+    handler. Coverage is measured in the processes that run tests, not in the programs that those start, because it
+    slows them down.
     """
     if hasattr(config, "workerinput") or not config.getoption("numprocesses"):
         os.environ.pop("COVERAGE_PROCESS_START", None)
@@ -59,16 +60,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_settings() -> None:
-    """What costs tests much time and proves nothing in them."""
+    """Switch off what takes much time in tests and proves nothing."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.WHITENOISE_AUTOREFRESH = True  # look for a static file when it is asked for, not for all at the start
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_emptying() -> None:
-    """After a test whose rows were committed, Django truncates every table and makes the permissions again: a second.
+    """Delete only the rows that a test committed. Django would truncate every table and make the permissions again.
 
-    Deleting the few rows that there are takes a fiftieth of that. What Django would make again is kept.
+    Django's way takes a second, and deleting the few rows a fiftieth of that. What Django would make again is kept.
     """
     TransactionTestCase._fixture_teardown = _delete_all_rows  # type: ignore[attr-defined]
 
@@ -91,9 +92,9 @@ def _delete_all_rows(case: TransactionTestCase) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a process keeps for a second would outlive the rows of a test; its connections, its database.
+    """Forget what a process keeps for a second, because it would outlive the rows of a test.
 
-    So would the count of log-ins from one address.
+    Its connections would outlive the database, and its count of log-ins from one address the test.
     """
     from exchanges import directory
     from quiktrade.auth import authentication
@@ -115,8 +116,8 @@ def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def processes(transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
     """Starts the web part, workers and simulated exchanges on the test database, and ends them.
 
-    What migrations put into the tables may be gone: a test whose rows are committed empties them all at its end.
-    `orders.tests.factories` makes the console's groups anew.
+    The rows that migrations made may be gone, because a test whose rows are committed empties all tables at its end.
+    `orders.tests.factories` makes the console's groups again.
     """
     processes = Processes(tmp_path / "processes")
     try:
@@ -127,7 +128,7 @@ def processes(transactional_db: None, tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show what the processes of a test that failed have said."""
+    """Show the output of the processes of a test that failed."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
     used = getattr(item, "funcargs", {}).get("processes")
     if report.failed and isinstance(used, Processes):

@@ -50,7 +50,7 @@ class Process:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def start(self, **environment: str) -> None:
-        """Start it, or start it again, on the same port. `environment` is for this time and those after it."""
+        """Start it, or start it again, on the same port. `environment` is for this start and later ones."""
         self._environment |= environment
         if self._child is not None:
             self._child.end_group()
@@ -62,13 +62,13 @@ class Process:
         wait_until(self._is_ready, self)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send it a signal, and nobody else; wait for its end if it is the last one."""
+        """Send a signal to this process alone; wait for its end if the signal is SIGKILL."""
         self._running.send(number)
         if number == signal.SIGKILL:
             self._running.wait()
 
     def stop(self) -> int:
-        """Have it end as `up` would, all of it, by force if need be. Returns its exit status."""
+        """End the whole program as `up` would, by force if necessary. Returns its exit status."""
         child = self._running
         child.end((signal.SIGTERM, 15))
         assert child.status is not None
@@ -110,7 +110,7 @@ class Processes:
         return self._start(name, command, port, lambda: answer_of(port, "/healthz") is not None, environment)
 
     def worker(self, **environment: str) -> Process:
-        """A worker node. Each has a name of its own, for one machine's name stands for one node."""
+        """A worker node. Each gets its own name, because the name of a machine is that of one node."""
         node = f"node-{len(self._started)}"
         command = ["manage.py", "run_worker"]
         reported = WorkerNode.objects.filter(name=node)
@@ -146,7 +146,7 @@ class Processes:
 
 
 def wait_until(condition: Callable[[], object], *needed: Process, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for something to be so. Fails when it is not in good time, or when a process it needs has ended."""
+    """Wait until a condition is true. Fails if that takes too long, or if a process that it needs has ended."""
 
     def ended() -> list[str]:
         return [process.name for process in needed if not process.alive]
@@ -157,7 +157,7 @@ def wait_until(condition: Callable[[], object], *needed: Process, seconds: float
 
 
 def database_url_of_tests() -> str:
-    """Where other processes find the test database; only while a test has it."""
+    """Where other processes find the test database, while a test uses it."""
     given = connection.settings_dict
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return make_conninfo(**{option: given[name] for name, option in names.items() if given[name]})

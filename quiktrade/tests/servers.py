@@ -1,4 +1,4 @@
-"""PostgreSQL servers of a test's own, of the programs that the private one is made of: a primary, and its standby."""
+"""PostgreSQL servers for a single test, from the programs of the private one: a primary and its standby."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ _QUICK = ("fsync=off", "max_connections=30", "shared_buffers=16MB")
 
 
 class Server:
-    """A server in a folder of its own. Its socket is beside its data; `options` read like `fsync=off`."""
+    """A server in its own folder. Its socket is beside its data; `options` are written like `fsync=off`."""
 
     def __init__(self, base: Path, *options: str) -> None:
         base.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Server:
         wait_until(lambda: self.private.answers(binaries))
 
     def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
-        """At once, unless another signal says otherwise."""
+        """Stop it: at once, unless another signal says otherwise."""
         child, self._child = self._child, None
         if child is not None:
             child.end((number, 20.0))
@@ -64,7 +64,7 @@ class Server:
 
 @contextmanager
 def used_by_this_process(server: Server) -> Iterator[None]:
-    """Have Django's connection lead to this server, whose tables are then those of the test database."""
+    """Connect Django to this server, which gets the tables of the test database."""
     binaries = server.private.set_up()
     given = connection.settings_dict
     schema = subprocess.run(
@@ -77,7 +77,7 @@ def used_by_this_process(server: Server) -> Iterator[None]:
         text=True,
         check=True,
     ).stdout
-    # Its meta-commands are psql's own.
+    # The dump's meta-commands are for psql alone.
     statements = "\n".join(line for line in schema.splitlines() if not line.startswith("\\"))
     with server.connect(user=NAME) as made:
         made.execute(statements.encode())

@@ -1,4 +1,4 @@
-"""Accounts in the console: who may make them, and that nobody gives more than he has."""
+"""Accounts in the console: who may make them, and that nobody grants more than they have."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def access(group: str) -> str:
 
 
 def changed(client: Client, user: User, **fields: Any) -> User:
-    """Send the account's page; the account as it is then."""
+    """Send the account's page, and return the account as it is then."""
     sent = {"is_active": "on", "is_staff": "on", "email": user.email, **fields}
     assert client.post(f"{USERS}{user.pk}/change/", sent).status_code == 302
     return User.objects.get(pk=user.pk)

@@ -1,4 +1,4 @@
-"""Does a part answer? Asked of servers on real sockets that answer in all the ways there are."""
+"""How parts are asked whether they answer: servers on real sockets answer in every way."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ from quiktrade.asking import answer_of, ask, listens
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Answers with what it was asked; at some paths with something else."""
+    """Answers with the request; at some paths it answers something else."""
 
     def do_GET(self) -> None:
         status, text = {

@@ -1,4 +1,4 @@
-"""Who a token stands for, and for how long that is believed."""
+"""Whose token it is, and for how long that is remembered."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One leader and its followers: who waits is served by the next call, and nothing strands anybody."""
+"""One leader and its followers: the next call serves those who wait, and nobody waits for ever."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def connections() -> "object":
 
 
 class Work:
-    """Does what it is given, a call at a time; the first call waits until it may go on."""
+    """Does what it is given, one call at a time. The first call waits until it may continue."""
 
     def __init__(self, do: Callable[[Sequence[str]], None] = lambda items: None) -> None:
         self.calls: list[list[str]] = []
@@ -39,7 +39,7 @@ class Work:
         self._do(items)
 
     def submit(self, item: str) -> Future[None]:
-        """Have it done by a thread that keeps no test run from ending when it is stranded."""
+        """Have it done by a thread that does not keep the test run from ending if it waits for ever."""
         call: Future[None] = Future()
 
         def run() -> None:
@@ -54,7 +54,7 @@ class Work:
         return call
 
     def begin(self, *items: str) -> list[Future[None]]:
-        """Have these done by a thread each, one after the other; the first leads."""
+        """Have each of these done by its own thread, started one after the other; the first leads."""
         begun = []
         for number, item in enumerate(items):
             begun.append(self.submit(item))
@@ -144,7 +144,7 @@ def test_who_follows_gives_its_connection_back_before_it_waits_and_who_leads_aft
 
 
 class Ended(BaseException):
-    """As gevent ends a greenlet."""
+    """This is how gevent ends a greenlet."""
 
 
 def test_a_leader_that_is_ended_within_its_call_strands_no_follower() -> None:

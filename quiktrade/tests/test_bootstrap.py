@@ -1,4 +1,4 @@
-"""The first command on a machine with nothing but Python: real environments and a real pip, with one small package.
+"""The first command on a machine with only Python: real environments and a real pip, with one small package.
 
 The package stands for all that the lock files name. It comes from a directory, so no network is needed.
 """
@@ -28,7 +28,7 @@ def execute_from_command_line(arguments):
 
 
 class Checkout:
-    """A copy of what comes before Django, with lock files of its own."""
+    """A copy of the code that runs before Django, with its own lock files."""
 
     def __init__(self, place: Path) -> None:
         self.root = place / "a checkout"
@@ -64,7 +64,7 @@ class Checkout:
         (self.root / name).write_text(f"standin=={version} --hash=sha256:{digest}\n")
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        # -S: this Python shall not see the packages that are installed with it.
+        # -S: this Python must not see the packages that are installed with it.
         base: str = getattr(sys, "_base_executable", sys.executable)
         return subprocess.Popen(
             [base, "-S", "manage.py", *arguments],
@@ -138,7 +138,7 @@ def test_an_installation_that_was_killed_is_made_anew(checkout: Checkout) -> Non
         first.communicate(timeout=10)
         second = checkout.start("second")
         assert second.stderr
-        # The pip of the first command is still at it.
+        # The pip of the first command is still running.
         assert second.stderr.readline() == "Another command is installing the packages; waiting for it\n"
         for process in processes_of(checkout.root):
             if "pip" in process.info["cmdline"]:

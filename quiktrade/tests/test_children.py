@@ -37,7 +37,7 @@ def lifeline() -> Iterator[int]:
 
 @pytest.fixture
 def children() -> Iterator[list[Child]]:
-    """Those that the test started; all of them are gone after it."""
+    """The children that the test starts; all of them are killed after it."""
     started: list[Child] = []
     yield started
     for child in started:
@@ -202,7 +202,7 @@ def tend_until(running: KeptRunning, condition: Callable[[], bool]) -> None:
 
 
 class Kept:
-    """A program that is started again, and what was said of it."""
+    """A program that is started again, and the messages about it."""
 
     def __init__(self, lifeline: int, program: str, *arguments: str, longest_pause: float = 0.5) -> None:
         self.said: list[str] = []
@@ -296,7 +296,7 @@ def test_what_an_ended_program_left_behind_is_gone_before_the_next_one_starts(li
 def test_waiting_for_one_that_does_not_end_kills_it(lifeline: int) -> None:
     kept = Kept(lifeline, STUBBORN)
     kept.tend_until_started(1)
-    time.sleep(0.2)  # it may not have begun to ignore the signal; then it ends by it, which is as well
+    time.sleep(0.2)  # it may not ignore the signal yet; if the signal ends it, that is fine, too
     kept.running.ask_to_end()
     kept.running.wait(0.1)
     assert is_gone(kept.pids[0])

@@ -34,7 +34,7 @@ from quiktrade.tests.servers import Server, used_by_this_process
 
 @contextmanager
 def bounded(*, answer_seconds: float = WEB.answer_seconds, **server: str) -> Iterator[Any]:
-    """A cursor on a connection of its own with the bounds of the web, but for these."""
+    """A cursor on a separate connection with the bounds of the web, except for these."""
     bound_waits(Bounds({**WEB.server, **server}, answer_seconds))
     try:
         connection.close()
@@ -101,7 +101,7 @@ def test_a_commit_whose_standby_was_not_waited_for_is_no_201(alice: APIClient) -
 
 @contextmanager
 def new_connections_read_only() -> Iterator[None]:
-    """As hosted servers make a database whose disk fills."""
+    """Make new connections read-only, as hosted servers do with a database whose disk fills."""
     with psycopg.connect(**doorbell.connection_parameters(), autocommit=True) as admin:
         name = sql.Identifier(connection.settings_dict["NAME"])
         admin.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))

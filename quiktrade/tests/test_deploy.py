@@ -1,4 +1,4 @@
-"""A new version goes in under load: no client sees more of it than a connection that was closed."""
+"""A new version is deployed under load: clients notice no more than a closed connection."""
 
 import http.client
 import json
@@ -22,12 +22,12 @@ TRIES = 100
 
 
 class Client(threading.Thread):
-    """Submits one order after another over one connection, and each of them again, elsewhere, while that is cut."""
+    """Submits one order after another over one connection, and again over another one while the first is cut."""
 
     def __init__(self, name: str, token: AccessToken, ports: list[int], enough: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
         self.answers: set[int] = set()
-        """Their statuses; 0 for an order that no try brought an answer for."""
+        """The statuses of the answers; 0 for an order that was never answered."""
         self.accepted: list[str] = []
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._ports = ports

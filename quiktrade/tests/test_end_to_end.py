@@ -1,4 +1,4 @@
-"""The whole of it as processes: what a client sees, and what a crash at every named point leads to."""
+"""The whole system as processes: what a client sees, and what happens after a crash at every named point."""
 
 import http.client
 import json

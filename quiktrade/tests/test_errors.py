@@ -12,7 +12,7 @@ from quiktrade.errors import Refusal
 
 
 class Closed(Refusal):
-    """One of no application."""
+    """A refusal that belongs to no application."""
 
     status: ClassVar[int] = 409
     kind: ClassVar[str] = "closed-for-today"

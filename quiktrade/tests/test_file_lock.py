@@ -1,4 +1,4 @@
-"""Locks on files, between real processes: a lock is free when its last holder is gone, however it went."""
+"""Locks on files, between real processes: a lock is free when its last holder is gone, however it ended."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ sys.stdin.read()
 
 
 class Holder:
-    """A process that has a lock until it is told to go, or killed."""
+    """A process that has a lock until it is told to end, or killed."""
 
     def __init__(self, path: Path, how: str) -> None:
         command = [sys.executable, "-c", HOLDS, str(path), how]

@@ -1,4 +1,4 @@
-"""The OpenAPI document as those use it who generate a client from it: what that cannot do is a fault."""
+"""The OpenAPI document as a source of generated clients: whatever such a client cannot do is a fault."""
 
 import importlib
 import subprocess
@@ -23,7 +23,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
-    """Imports the modules of a Python client that was made of the document without a warning."""
+    """Imports the modules of a Python client that was generated from the document without a warning."""
     place = tmp_path_factory.mktemp("client")
     (place / "schema.json").write_bytes(APIClient().get("/api/v1/schema").content)
     (place / "config.yml").write_text("post_hooks: []")  # nobody reads it

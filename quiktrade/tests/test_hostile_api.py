@@ -152,7 +152,7 @@ HEADERS = {
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "X" * 100]
 
 NOT_DECLARED = {"Accept": {406}}
-"""By header, what every operation may answer beyond what the document says of it."""
+"""What every operation may answer to a wrong header, beyond what the document says about it."""
 
 
 class Operation(NamedTuple):
@@ -162,7 +162,7 @@ class Operation(NamedTuple):
     queries: list[str]
     in_path: list[str]
     shape: dict[str, Any] | None
-    """The schema of the body, resolved; None, where it takes none."""
+    """The schema of the body, resolved; None if the operation takes none."""
     body: Any
 
     def url(self, **changed: str) -> str:
@@ -173,7 +173,7 @@ class Operation(NamedTuple):
 
 
 class Api:
-    """Asks, as alice, and undoes what came of it."""
+    """Sends requests as alice, and undoes their effects."""
 
     def __init__(self) -> None:
         self.document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
@@ -190,7 +190,7 @@ class Api:
             "token": refresh,
             "refresh": refresh,
         }
-        """A right value for whatever cannot do without, and has no example."""
+        """A right value for each name that needs one and has no example."""
         self.client = APIClient(raise_request_exception=False)
         self.client.credentials(HTTP_AUTHORIZATION=f"Bearer {AccessToken.for_user(self.alice)}")
         self.asked = 0
@@ -289,7 +289,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
 
 
 def test_what_is_right_is_answered_as_declared(api: Api) -> None:
-    """The other tests change a right request in one place: it must be right, or they try little."""
+    """The other tests change a right request in one place. If it were not right, they would test little."""
     for operation in api.operations():
         before = len(api.faults)
         right = Operation(**{**operation._asdict(), "declared": frozenset({200, 201, 204})})

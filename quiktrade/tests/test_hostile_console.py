@@ -1,7 +1,7 @@
-"""Whatever a browser, or somebody with one, sends to any page of the console, no page of it fails.
+"""Whatever is sent to any page of the console, no page fails.
 
 The pages are those of the admin's URL patterns, the parameters those of the lists' filters and of Django's own, the
-fields those of the forms that the pages show: what is added to the console is attacked without being named here.
+fields those of the forms that the pages show. So whatever is added to the console is tried without being named here.
 """
 
 from collections import defaultdict
@@ -84,7 +84,7 @@ class Forms(HTMLParser):
 
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Client:
-    """A superuser's, who comes to every page; each list has a row, so that every cell is shown."""
+    """The console of a superuser, who may open every page. Each list has a row, so that every cell is shown."""
     monkeypatch.setattr("orders.admin.overview.PAGES", {})  # the sidebar is the same on all of them
     client = Client(raise_request_exception=False)
     client.force_login(UserFactory(username="root", is_superuser=True, is_staff=True, group="Administrator"))
@@ -98,7 +98,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 class Attack:
-    """Sends requests, undoes what they did, and collects those that the console failed at."""
+    """Sends requests, undoes their effects, and collects those for which the console failed."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -132,7 +132,7 @@ def patterns(resolver: Any, route: str = "") -> Iterator[tuple[str, URLPattern]]
 
 
 def pages(identifier: str | bytes | None = None) -> list[str]:
-    """The paths of the console; each identifier in them is that of a row there is, or the one given."""
+    """The paths of the console; each identifier in them is that of an existing row, or the given one."""
     rows = {model._meta.label_lower: model._default_manager.last() for model in admin.site._registry}
     paths = []
     for route, pattern in patterns(get_resolver()):

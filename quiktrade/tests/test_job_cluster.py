@@ -42,7 +42,7 @@ class Node:
 
     @property
     def whole_tree(self) -> dict[str, psutil.Process] | None:
-        """The same, once every one of them is there."""
+        """The processes by role, once all of them are there."""
         try:
             return self.tree
         except (psutil.NoSuchProcess, ValueError, IndexError):

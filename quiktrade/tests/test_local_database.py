@@ -1,4 +1,4 @@
-"""Private servers in directories of their own, used by processes that come, go and are killed."""
+"""Private servers in their own directories, used by processes that start, end and are killed."""
 
 import io
 import os
@@ -55,7 +55,7 @@ class User:
         assert self.process.stdout.readline() == "in use\n", self.leave()
 
     def leave(self) -> str:
-        """Returns what it said to be wrong."""
+        """Returns its error output."""
         return self.process.communicate(timeout=90)[1]
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""The one stream that `up` writes: whole lines of many processes, each with the name of its own."""
+"""The one stream that `up` writes: whole lines of several processes, each with the name of its process."""
 
 import io
 import os
@@ -109,7 +109,7 @@ def test_when_nobody_reads_any_more_it_says_so_and_fails_nobody() -> None:
 
 
 def test_a_program_whose_lines_nobody_reads_is_not_held_up() -> None:
-    """A pipe that is full would stop it."""
+    """A full pipe would stop the process."""
     reading, writing = os.pipe()
     with suppress(BrokenPipeError), open(writing, "w") as out:  # what was not written cannot be written at its end, too
         log = LogStream(out, NAMES, colour=False)

@@ -21,7 +21,7 @@ JSON = "application/json"
 
 
 class Said(NamedTuple):
-    """A request, and what is to be found in its answer. `at` is the pointer, parameter or header of its error."""
+    """A request, and what its answer must contain. `at` is the pointer, parameter or header of its error."""
 
     request: str
     body: Any

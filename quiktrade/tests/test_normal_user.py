@@ -1,4 +1,4 @@
-"""What a normal user has: for root, the commands run as nobody; for anybody else, as whoever runs the tests."""
+"""The commands for a normal user. If root runs the tests, they run as nobody, otherwise as the tests' user."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ STATE = {".venv", ".data", ".git", "staticfiles"}
 
 
 class Checkout:
-    """A copy of this checkout that everybody can read, and only the one who runs the tests can write."""
+    """A copy of this checkout that everybody can read and only the tests' user can write."""
 
     def __init__(self, place: Path) -> None:
         self.directory = place / "checkout"
@@ -55,7 +55,7 @@ class Checkout:
             )
 
     def _find_python(self) -> str:
-        """The Python of the tests; or the system's, where root's own is closed to others."""
+        """The Python of the tests, or the system's if other users cannot run root's."""
         for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
             try:
                 subprocess.run([python, "-c", "import django, psycopg"], env=self._environment, check=True, **CHANGE)

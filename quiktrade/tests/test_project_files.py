@@ -1,4 +1,4 @@
-"""Files for people and for other tools say the same as those that they follow."""
+"""Files for people and for other tools agree with the files that they follow."""
 
 import configparser
 import re

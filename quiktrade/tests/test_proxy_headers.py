@@ -1,4 +1,4 @@
-"""Headers that a proxy sets are believed where QUIKTRADE_BEHIND_PROXY says that there is one, and of nobody else."""
+"""Headers that a proxy sets are trusted if QUIKTRADE_BEHIND_PROXY says that there is one, and never otherwise."""
 
 import http.client
 import json
@@ -44,6 +44,6 @@ def test_behind_a_proxy_its_own_word_is_believed_and_no_more(processes: Processe
         ask(web, "GET", "/api/v1", {"X-Forwarded-Proto": "http", "X-Forwarded-Ssl": "on"})[1]
         == (ask(web, "GET", "/api/v1", {})[1])
     )
-    # The proxy adds the address that it saw at the end; what stands before it is the client's word.
+    # The proxy adds the address that it saw at the end; what stands before it comes from the client.
     assert [guess(web, "192.0.2.1"), guess(web, "192.0.2.2")] == [401, 401]
     assert guess(web, "192.0.2.3, 192.0.2.1") == 429

@@ -1,4 +1,4 @@
-"""No message quotes a secret: it says where something is wrong, and not what is there."""
+"""No message quotes a secret: it says where something is wrong, and not what the value is."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Settings are read once, when a process starts; so every case here is a process of its own."""
+"""Settings are read once, when a process starts; so every case here is a separate process."""
 
 import json
 import os
@@ -32,7 +32,7 @@ print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}))
 
 
 def run(environment: dict[str, str], *names: str) -> subprocess.CompletedProcess[str]:
-    """Read the settings in an environment that has these variables and no other of ours."""
+    """Read the settings in an environment that has these variables and no others of ours."""
     return start(["-c", SHOW, *names], environment)
 
 
@@ -55,7 +55,7 @@ def read(environment: dict[str, str], *names: str) -> dict[str, Any]:
 
 
 def refusal(environment: dict[str, str]) -> str:
-    """The last line of what a process says that does not start."""
+    """The last line of the output of a process that does not start."""
     done = run(environment)
     assert done.returncode != 0
     kind, _, text = done.stderr.strip().splitlines()[-1].partition(": ")
@@ -142,7 +142,7 @@ def test_a_command_says_it_in_one_line(variable: str, value: str, command: str, 
 @pytest.mark.parametrize("variable", ["QUIKTRADE_WEB_WORKERS", "QUIKTRADE_LEASE_SECONDS"])
 def test_gunicorn_ends_and_says_it_without_a_traceback(variable: str, tmp_path: Path) -> None:
     command = ["-m", "gunicorn", "--config", "quiktrade/web/gunicorn.py", "--bind", f"127.0.0.1:{free_ports(1)[0]}"]
-    # One worker: of two that end at once gunicorn's master takes the second for an error of its own.
+    # One worker, because gunicorn's master mistakes the second of two that end at once for its own error.
     done = start(command, {"QUIKTRADE_DATA": str(tmp_path), "QUIKTRADE_WEB_WORKERS": "1", variable: "abc"})
     assert done.returncode != 0
     assert f"{variable} must be" in done.stderr
@@ -175,7 +175,7 @@ BROKEN_URLS = (
     f"host=127.0.0.1 port=9 password={MARK}",
 )
 NO_SECRETS = {"QUIKTRADE_DATA", "QUIKTRADE_STATIC_ROOT"}
-"""Folders, which are named where they cannot be used."""
+"""These are folders, which an error names if they cannot be used."""
 
 
 def variables() -> list[str]:

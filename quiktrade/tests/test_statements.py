@@ -15,7 +15,7 @@ def test_a_statement_is_prepared_once_and_used_again() -> None:
     assert [fetch(statement, {"number": number}) for number in (1, 2, 3)] == [[(1,)], [(2,)], [(3,)]]
     with connection.cursor() as cursor:
         cursor.execute(PREPARED)
-        # The question is not prepared, or it would find itself.
+        # This query is not prepared, otherwise it would find itself.
         assert cursor.fetchone() == (1,)
 
 

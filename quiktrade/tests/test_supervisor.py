@@ -1,4 +1,4 @@
-"""The supervisor in a process of its own, with small programs in the places of the real ones."""
+"""The supervisor in a separate process, with small programs in place of the real ones."""
 
 import io
 import os
@@ -124,7 +124,7 @@ Run = Callable[..., Running]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Runs programs under a supervisor, and sees to it that nothing of it is left after the test."""
+    """Runs programs under a supervisor, and makes sure that nothing of them is left after the test."""
     yield lambda *programs, **options: Running(tmp_path, *programs, **options)
     for process in processes_of(tmp_path):
         process.kill()

@@ -27,7 +27,7 @@ def alice() -> User:
 
 
 def signed(token: Token, **claims: Any) -> str:
-    """The token with other claims, rightly signed."""
+    """The token with other claims, with a valid signature."""
     changed = {**token.payload, **claims}
     payload = {name: value for name, value in changed.items() if value is not ABSENT}
     return jwt.encode(payload, settings.SECRET_KEY, algorithm="HS256")

@@ -65,7 +65,7 @@ class Up:
         return self._log.read_text()
 
     def says(self, text: str) -> None:
-        """Wait until it has said so."""
+        """Wait until its output contains this."""
         wait_until(lambda: text in self.output or self.process.poll() is not None)
         assert text in self.output, self.output
 
@@ -99,7 +99,7 @@ def checkout() -> Iterator[Path]:
 
 
 def pasted(output: str) -> str:
-    """The shell's lines of what `up` says."""
+    """The lines for the shell in the output of `up`."""
     return "\n".join(line for line in output.splitlines() if line.startswith(("API=", "ANSWER=", "TOKEN=", "curl ")))
 
 
@@ -108,7 +108,7 @@ Start = Callable[..., Up]
 
 @pytest.fixture
 def start(checkout: Path) -> Iterator[Start]:
-    """Starts `up` in the checkout, and sees to it that nothing of it is left after the test."""
+    """Starts `up` in the checkout, and makes sure that nothing of it is left after the test."""
     with ExitStack() as started:
 
         def start(*options: str, **environment: str) -> Up:
@@ -122,7 +122,7 @@ def start(checkout: Path) -> Iterator[Start]:
 
 @contextmanager
 def frozen(server: psutil.Process) -> Iterator[None]:
-    """A PostgreSQL that stands still, all of it. Its kernel goes on taking connections and bytes."""
+    """A PostgreSQL whose processes are all suspended. The kernel still accepts connections and bytes for it."""
     server.suspend()
     processes = [server, *server.children()]
     try:
@@ -153,14 +153,14 @@ def test_a_frozen_database_is_a_503_and_all_goes_on_when_it_is_back(start: Start
 
     assert submit("before")[0] == 201
     with frozen(server):
-        # The connection that there is gives no answer; nor does the server, to a new one.
+        # The open connection gives no answer, and the server gives none to a new one.
         for _ in range(2):
             began = time.monotonic()
             status, (retry_after, problem) = submit("meanwhile")
             assert (status, problem["type"]) == (503, "urn:quiktrade:problem:unavailable")
             assert int(retry_after) > 0
             assert time.monotonic() - began < 10
-    # The server has done since what it was told before its client gave up, if it was told anything.
+    # The server has since carried out what it received before its client gave up, if it received anything.
     assert submit("meanwhile")[0] in (200, 201)
 
     def all_are_placed() -> bool:

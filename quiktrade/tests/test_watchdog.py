@@ -1,4 +1,4 @@
-"""The watchdog in a process of its own, with a small program in the place of the job cluster."""
+"""The watchdog in a separate process, with a small program in place of the job cluster."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import processes_of
 from quiktrade.tests.processes import wait_until
 
-# Every run writes a line with its number; `how` says what it does then. It never beats.
+# Every run writes a line with its number; `how` says what it does then. It never sends a heartbeat.
 CLUSTER = """
 import os, pathlib, signal, sys, time
 place, how = pathlib.Path(__file__).parent, "{how}"

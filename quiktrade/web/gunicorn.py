@@ -1,9 +1,9 @@
 """gunicorn's settings, for `up`, Docker and everyone else. The command line says where to listen: --bind.
 
 There are two web services of one code base, and QUIKTRADE_SERVICE says which one this is. `api` (the default) serves
-the clients, with greenlets. `console` serves the operators, with threads: what a page costs keeps no client waiting.
+the clients, with greenlets. `console` serves the operators, with threads: no client has to wait for the work of a page.
 
-Read for gunicorn 27: arbiter.py and glogging.py.
+This is written for gunicorn 27 (its arbiter.py and glogging.py).
 """
 
 import logging
@@ -38,23 +38,23 @@ wsgi_app = "quiktrade.wsgi:application"
 if _service == "api":
     worker_class = "quiktrade.web.worker.Worker"
     workers = _count("QUIKTRADE_WEB_WORKERS", 2)
-    # In each process; a client that sends or reads slowly has one for half a minute. If there are more, those that have
-    # been idle longest are closed.
+    # The connections of each process. A client that sends or reads slowly keeps one for half a minute. If there are
+    # more, those that have been idle longest are closed.
     worker_connections = 4000
 else:
     worker_class = "gthread"
     workers = 1
     threads = _count("QUIKTRADE_WEB_THREADS", 4)
 # Seconds an idle connection stays open: longer than clients and proxies keep one (a minute or two as a rule, ten in
-# some clouds), so that it is they who close it, and no close of ours crosses a request.
+# some clouds), so that they close it, and we never close a connection on which a request is just arriving.
 keepalive = 620
-graceful_timeout = 10  # seconds for the requests under way when it is told to stop
-sendfile = False  # it would wait for a slow reader of a static file without a bound
-# gunicorn would believe these headers of whoever connects from this machine, or by a Unix socket. What a proxy says is
-# for Django to believe, where QUIKTRADE_BEHIND_PROXY is on.
+graceful_timeout = 10  # seconds for the requests in flight when it is told to stop
+sendfile = False  # it would wait for a slow reader of a static file without a limit
+# gunicorn would trust these headers from anybody who connects from this machine or by a Unix socket. Only Django may
+# trust the headers of a proxy, if QUIKTRADE_BEHIND_PROXY is on.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-control_socket_disable = True  # else gunicorn makes one in the home directory
+control_socket_disable = True  # otherwise gunicorn makes one in the home directory
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a slow disk gets a healthy worker killed
 
@@ -67,14 +67,14 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Import now what the first request would."""
+    """Import now what the first request would import."""
     import quiktrade.urls  # noqa: F401
 
     memory.settle()
 
 
 class logger_class(GunicornLogger):  # type: ignore[misc]
-    """gunicorn's log, in our form. gunicorn finds it by its name."""
+    """gunicorn's logger, with our format. gunicorn finds this class by its name."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -86,7 +86,8 @@ class logger_class(GunicornLogger):  # type: ignore[misc]
 
 def _without_needless_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    # By name: this process stays while its workers are replaced, so it imports nothing that they must read again.
+    # It is compared by name: this process stays while its workers are replaced, so it must import nothing that they
+    # have to read again.
     if type(error).__name__ == "ImproperlyConfigured":
         record.msg, record.args, record.exc_info = str(error), (), None
     return True

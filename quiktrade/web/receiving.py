@@ -1,4 +1,4 @@
-"""A request is received in full before it takes a place, or is refused: what is half sent keeps nobody out."""
+"""Receives a request in full before it takes a place, or refuses it, so that half-sent requests keep nobody out."""
 
 import errno
 import io
@@ -6,12 +6,13 @@ from typing import Any
 
 SMALL_BODY = 64 * 1024
 MOST_RECEIVED = 64 * 1024 * 1024
-"""Bytes in one process of bodies under way, beyond the first `SMALL_BODY` of each: an order is never refused for it."""
+"""At most this many bytes of unfinished bodies in one process, beyond the first `SMALL_BODY` of each: so an order is
+never refused because of it."""
 _PIECE = 64 * 1024
 
 
 class NotReceived(Exception):
-    """The request is refused before all of it has come, and its connection is closed. `status` says why."""
+    """The request is refused before all of it has arrived, and its connection is closed. `status` says why."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -26,7 +27,7 @@ _received = 0
 
 
 def receive(environ: dict[str, Any], most: int) -> None:
-    """Read the body into memory. Raises: NotReceived; OSError, where the client is gone."""
+    """Read the body into memory. Raises: NotReceived; OSError, if the client is gone."""
     length = environ.get("CONTENT_LENGTH")
     if not length and "HTTP_TRANSFER_ENCODING" not in environ:
         return

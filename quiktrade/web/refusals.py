@@ -1,4 +1,4 @@
-"""The problem documents of requests that do not get as far as a view."""
+"""The problem documents of requests that do not reach a view."""
 
 from http import HTTPStatus
 from typing import NamedTuple
@@ -41,11 +41,11 @@ def _refusal(status: int) -> Refusal:
 
 
 REFUSALS = {status: _refusal(status) for status in _REFUSALS}
-"""By status. They are made once: a refusal that costs much would be load itself."""
+"""The refusals by status. They are made once, because an expensive refusal would add to the load."""
 
 
 def closing(status: int) -> bytes:
-    """A whole answer, after which the connection is closed."""
+    """The whole answer with this refusal, after which the connection is closed."""
     return _whole(REFUSALS.get(status, REFUSALS[400]), "close")
 
 

@@ -18,12 +18,12 @@ from quiktrade.local.postgres.server import LocalDatabaseError
 from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 _DIRECTORY = "QUIKTRADE_LABORATORY"
-"""In the environment of the command once it has started itself anew, with a directory and a database of its own."""
+"""The command sets this variable when it starts itself again with its own directory and database."""
 
 EPILOG = """\
-It runs a system of its own, with its own database and ports, beside whatever else runs here. Orders are
-submitted through the API while processes are killed and frozen, the database crashes, and the connection to
-the exchange fails in every way. At the end the clients' ledger, the database and the exchange's are compared.
+It runs its own system, with its own database and ports, beside whatever else runs here. Orders are submitted
+through the API while processes are killed and frozen, the database crashes, and the connection to the exchange
+fails in every way. At the end the records of the clients, the database and the exchange are compared.
 
 exit status: 0 all is well; 1 an order was lost, doubled or misreported, or the system did not come to rest;
 2 wrong usage; 3 the run could not be made
@@ -46,11 +46,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--minutes", type=_above_zero, default=3.0, metavar="N", help="how long orders come (%(default)g)")
-        add(
-            "--seed", type=int, default=1, metavar="S", help="of the plan: the same seed, the same faults (%(default)s)"
-        )
+        add("--seed", type=int, default=1, metavar="S", help="the same seed gives the same faults (%(default)s)")
         add("--rate", type=_above_zero, default=50.0, metavar="N", help="orders a second (%(default)g)")
-        add("--clients", type=_clients, default=8, metavar="N", help="that submit them at once (%(default)s)")
+        add("--clients", type=_clients, default=8, metavar="N", help="how many submit them at once (%(default)s)")
         add("--faults-per-minute", type=_not_negative, default=16.0, metavar="N", help="how many (%(default)g)")
         add("--keep", type=Path, metavar="DIR", help="keep journal, database and logs, in this new directory")
         add("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -112,7 +110,7 @@ def _make_directory(keep: Path | None) -> Path:
 
 
 def _start_anew(directory: Path) -> None:
-    """Start this very command again, such that whatever it asks for is in the directory: data, database, secret."""
+    """Start this command again, with its data, database and secret key in the directory."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("QUIKTRADE_", "PG"))}
     environment.pop("DATABASE_URL", None)
     environment |= {_DIRECTORY: str(directory), "QUIKTRADE_DATA": str(directory)}

@@ -1,5 +1,5 @@
-"""Reference: one django-q2 task for each order, on django-q2's own ORM broker, each task placing its order.
+"""Reference: one django-q2 task for each order, on django-q2's own ORM broker. Each task places its order.
 
-Same Django, same PostgreSQL, same venue; what it leaves out is what the product adds: leases, fences, events,
+It uses the same Django, PostgreSQL and venue, and leaves out what the product adds: leases, fences, events and
 reconciliation. django-q2 is set up for speed as far as its settings allow (see `settings.py`).
 """

@@ -1,4 +1,4 @@
-"""The naive peer's Django settings: what it needs, and nothing else."""
+"""The Django settings of this reference: what it needs, and nothing else."""
 
 import os
 
@@ -13,7 +13,7 @@ DATABASES = {
         "HOST": os.environ["NAIVE_HOST"],
         "PORT": "5432",
         "USER": os.environ["NAIVE_USER"],
-        "CONN_MAX_AGE": 600,  # without it a connection per task
+        "CONN_MAX_AGE": 600,  # otherwise each task would make a connection
     }
 }
 Q_CLUSTER = {

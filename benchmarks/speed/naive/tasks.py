@@ -1,4 +1,4 @@
-"""The task, and how orders get one each."""
+"""The task that places an order, and what stores orders with one task each."""
 # mypy: disable-error-code="attr-defined, misc"
 
 import http.client

@@ -1,4 +1,4 @@
-"""What is measured: by name, in the order in which it is measured."""
+"""The scenarios by name, in the order in which they are measured."""
 
 from collections.abc import Callable
 
@@ -18,6 +18,6 @@ SCENARIOS: dict[str, Callable[[Session], None]] = {
     "big": big.measure,
 }
 LONG = frozenset({"big"})
-"""Left out unless they are asked for: minutes, and gigabytes of disk."""
+"""These are left out unless they are asked for: they take minutes, and gigabytes of disk."""
 SLOW_TO_START = LONG | {"trouble", "nodes"}
-"""Left out of a quick run: most of their time is the starting and stopping of workers."""
+"""These are left out of a quick run: most of their time is the starting and stopping of workers."""

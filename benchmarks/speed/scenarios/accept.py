@@ -1,7 +1,7 @@
-"""1: how many single orders are accepted in a second. No worker runs: what is measured is the accepting.
+"""1: how many single orders are accepted in a second. No worker runs, so that only the accepting is measured.
 
-QuikTrade knows its client by a token, its order by the client's id, and writes the order's history; the inline stack
-does none of it. Both have two processes and 32 connections.
+QuikTrade verifies the client's token, recognises a repeated order by the client's id, and writes the order's history;
+the inline stack does none of this. Both have two processes and 32 connections.
 """
 
 from contextlib import ExitStack
@@ -75,7 +75,7 @@ def _compare(session: Session, found: dict[str, list[Any]], shipped: dict[int, A
 
 
 def _shipped(session: Session) -> dict[int, Answers]:
-    """By number of processes. Once: its half seconds leave nothing to chance."""
+    """The answers by number of processes. They are measured once: waits of half a second vary little."""
     found = {}
     for workers in (1, 2):
         with session.stage.inline("shipped", workers) as server:

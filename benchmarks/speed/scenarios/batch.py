@@ -46,7 +46,7 @@ def measure(session: Session) -> None:
 
 
 def _batches(session: Session, web: Server, headers: dict[str, str], seconds: float) -> Answers:
-    """In orders, not in requests: rate and cost. The latency is the whole batch's."""
+    """Rate and cost are those of orders and not of requests. The latency is that of the whole batch."""
     prefix = session.prefix()
     answers = session.load(
         web, f"{SINGLE}/batch", headers=headers, seconds=seconds, batch=BATCH, connections=CONNECTIONS, prefix=prefix

@@ -1,8 +1,8 @@
 """6: the product's hot statements with millions of orders in the table, and with a thousand.
 
 The orders are loaded with one event each; 1 in 100 is open. In both tables there are a thousand orders of the
-measured client alone, for its page and its look-ups to have something to find. The two are asked in turns of a tenth
-of a second: a machine is at times a quarter faster than at others, by more than what is looked for.
+measured client alone, so that its page and its look-ups find something. The two are measured in turns of a tenth of a
+second: the speed of a machine varies by up to a quarter, which is more than the difference that is looked for.
 """
 
 import json
@@ -62,7 +62,7 @@ def _fill(session: Session, database: str, rows: int) -> None:
 
 
 def _times(session: Session, turns: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Milliseconds by database and statement, the median of all rounds. It takes what it takes."""
+    """Milliseconds by database and statement, the median of all rounds. `seconds` does not limit it."""
     with ExitStack() as stack:
         asked = {database: stack.enter_context(_statements(session, database)) for database in (EMPTY, LARGE)}
         for process in asked.values():  # the first few prepare the statements and fill caches
@@ -76,7 +76,7 @@ def _times(session: Session, turns: int, seconds: float) -> dict[str, dict[str, 
 
 
 def _statements(session: Session, database: str) -> subprocess.Popen[str]:
-    """It ends when its input does."""
+    """The program that times the statements. It ends when its input ends."""
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.speed.statements"],
         cwd=ROOT, env=_environment(session, database), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -1,7 +1,7 @@
-"""10: single orders beside whatever else clients and operators do: how much longer the slowest of them take.
+"""10: how much longer the slowest single orders take beside whatever else clients and operators do.
 
-Eight connections post without a rest. Beside them come, each second, a batch of 500 orders, a log-in, whose password
-is hashed, and two pages of the console.
+Eight connections post without a pause. Beside them there are, each second, a batch of 500 orders, a log-in, whose
+password is hashed, and two pages of the console.
 """
 
 import threading
@@ -46,7 +46,7 @@ def measure(session: Session) -> None:
 
 @contextmanager
 def _others(session: Session, web: Server, console: Server, headers: dict[str, str], seconds: float) -> Iterator[None]:
-    """Whatever else there is, for as long as the posts last. What fails of it fails the measurement."""
+    """Do everything else as long as the posts last. If any of it fails, the measurement fails."""
     stop = threading.Event()
     cookie = session.stage.session_cookie()
     others: list[Callable[[], object]] = [

@@ -1,7 +1,7 @@
-"""8: two worker nodes against one, where the venue is what limits them.
+"""8: two worker nodes against one, when the venue limits them.
 
-Each node may have `IN_FLIGHT` requests under way at the venue (the adapter's `in_flight`), and the venue admits as
-many as both together (`max_in_flight`). Little enough for two cores to have time left.
+Each node may have `IN_FLIGHT` requests in flight at the venue (the adapter's `in_flight`), and the venue admits as
+many as both together (`max_in_flight`). They are few enough to leave two cores some time.
 """
 
 from contextlib import ExitStack

@@ -1,6 +1,6 @@
-"""9: three times as many orders as can be accepted: those that are admitted are answered soon, and none is lost.
+"""9: three times as many orders as can be accepted. Those that are admitted must be answered soon, and none be lost.
 
-Sustainable is what 32 connections that never rest get answered. Lightly loaded is a quarter of that, paced. The
+The sustainable rate is that of 32 connections that never pause. A light load is a quarter of it, sent at that rate. The
 first second of the flood is not measured: until the processes have measured the load, they admit too many requests.
 """
 
@@ -25,7 +25,7 @@ WHERE NOT EXISTS (SELECT 1 FROM orders_order o WHERE o.client_order_id = told.cl
 class Flood:
     answers: Answers
     lost: int
-    """Answered 201, and not in the database."""
+    """How many orders were answered 201 and are not in the database."""
 
 
 def measure(session: Session) -> None:

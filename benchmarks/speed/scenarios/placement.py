@@ -1,8 +1,8 @@
 """3: how many waiting orders one worker node places in a second.
 
-A slow venue (0.5 s) shows how much of the room for requests under way is kept filled: the limit is Little's law,
-requests under way divided by the venue's time. A quick one (2 ms) shows what an order costs: there the reference is
-one django-q2 task for each order.
+A slow venue (0.5 s) shows how many of the allowed requests are kept in flight: the limit is Little's law, requests in
+flight divided by the venue's time. A quick venue (2 ms) shows what an order costs; the reference is then one django-q2
+task for each order.
 """
 
 import os
@@ -43,7 +43,7 @@ _STEADY = """
 SELECT extract(epoch FROM percentile_disc(0.9) WITHIN GROUP (ORDER BY at) - percentile_disc(0.1) WITHIN GROUP
     (ORDER BY at)) FROM orders_orderevent WHERE event = 'acknowledged'
 """
-# One look into an index each.
+# Each of these is one look-up in an index.
 _LEFT = """
 SELECT EXISTS (SELECT 1 FROM orders_order WHERE status = 'pending')
     OR EXISTS (SELECT 1 FROM orders_order WHERE status = 'submitting')
@@ -66,18 +66,18 @@ class Drained:
     rate: float
     """From the first claim to the last acknowledgement on record."""
     steady_rate: float
-    """Of the middle four fifths."""
+    """The rate of the middle four fifths."""
     memory: list[int]
-    """Of each of the worker's processes when they were seen to take the most, in bytes."""
+    """The memory of each of the worker's processes, in bytes, at the moment when they were seen to take the most."""
     cpu: dict[str, float]
 
 
 class Peak:
-    """Waits, looking now and then at how much memory process families take. Raises: NotPlaced, in the end."""
+    """Waits, and measures now and then how much memory process families take. Raises: NotPlaced, after too long."""
 
     def __init__(self, roots: list[int]) -> None:
         self.memory: list[int] = []
-        """Of each process, when all of them took the most; in bytes."""
+        """The memory of each process, in bytes, at the moment when all of them took the most."""
         self._roots = roots
         self._deadline = time.monotonic() + _PATIENCE_SECONDS
         self._look_at = 0.0
@@ -86,7 +86,7 @@ class Peak:
         now = time.monotonic()
         if now > self._deadline:
             raise NotPlaced(f"orders were left after {_PATIENCE_SECONDS:g} s")
-        if now >= self._look_at:  # seldom: the kernel walks all their pages for it
+        if now >= self._look_at:  # seldom, because the kernel has to visit all their pages
             self._look_at = now + 1.5
             self.memory = max(self.memory, [size for root in self._roots for size in memory_bytes(root)], key=sum)
         time.sleep(0.2)
@@ -165,7 +165,7 @@ def _worker(session: Session, venue: Server) -> Iterator[Part]:
 
 
 def drain(session: Session, parts: dict[str, Part], count: int) -> Drained:
-    """Have `count` orders wait at a halted venue, let it resume, and see how long until all are placed.
+    """Have `count` orders wait at a halted venue, resume it, and measure how long it takes until all are placed.
 
     Raises: NotPlaced.
     """

@@ -1,7 +1,7 @@
-"""4: how soon an order is at its venue when there is little to do, and what the whole system takes doing nothing.
+"""4: how soon an order is at its venue when there is little to do, and how much processor time the idle system takes.
 
-The client's clock and the exchange's are the same machine's. Counted from the last byte of the answer to the client
-until the exchange has the order on record: below zero where the exchange was the quicker.
+The client and the exchange have the same machine's clock. The time is counted from the last byte of the answer to the
+client until the exchange has recorded the order; it is below zero if the exchange was quicker.
 """
 
 import time
@@ -20,7 +20,7 @@ _COME_TO_REST_SECONDS = 5.0
 
 
 class NotSeen(Exception):
-    """Orders were accepted and did not come to the exchange."""
+    """Orders were accepted and did not reach the exchange."""
 
 
 @dataclass(frozen=True, slots=True)

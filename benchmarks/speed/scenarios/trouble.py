@@ -1,8 +1,8 @@
 """5: whether the API is as quick with its venue dead, or 30 s slow, as with a healthy one. A worker runs.
 
-Each state starts from the beginning: no orders, a closed circuit, a fresh worker. Twice it is asked: at half of what a
-healthy system takes, for the p99; and by 32 connections that never rest, for the throughput. With a healthy venue the
-machine has the placing to do as well, so the comparison is with the dearer case.
+Each state starts from the beginning: no orders, a closed circuit, a new worker. It is measured twice: at half of the
+rate that a healthy system takes, for the p99; and by 32 connections that never pause, for the throughput. With a
+healthy venue the machine places the orders as well, so the comparison is with the more expensive case.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def measure(session: Session) -> None:
             stage.forget_orders()
             ask(exchange.admin_port, "/admin/faults", method="PUT", content=STATES[state])
             with stage.worker():
-                post(seconds=2.0, rate=WARM_UP_RATE)  # also for the circuit of a dead venue to open
+                post(seconds=2.0, rate=WARM_UP_RATE)  # this also opens the circuit of a dead venue
                 return Pair(post(seconds=seconds, rate=rate, connections=64), post(seconds=seconds))
 
         found = session.interleave(

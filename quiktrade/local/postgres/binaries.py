@@ -1,7 +1,7 @@
-"""Finds a PostgreSQL on this machine: the one in our wheel, else an installed one.
+"""Finds a PostgreSQL on this machine: the one in our wheel, otherwise an installed one.
 
-Of the wheel only its files are used: its Python functions add an OS user and open up directory modes when run
-as root.
+Only the files of the wheel are used, because its Python functions add a user to the system and widen the modes of
+directories when root runs them.
 """
 
 import glob
@@ -39,9 +39,9 @@ class Binaries:
         return self.version.split(".")[0]
 
     def copy_to(self, base: Path) -> "Binaries":
-        """Copy them to where any user can run them, with the libraries that they find by relative path.
+        """Copy the programs to where any user can run them, with the libraries that they find by relative path.
 
-        Cheap after the first time. For the wheel's only: an installed PostgreSQL is open to every user.
+        After the first time nothing is copied. Only the wheel's need this: every user can run an installed PostgreSQL.
         """
         install, package = self.directory.parent, self.directory.parent.parent
         copy = base / f"postgresql-{self.version}"

@@ -1,9 +1,9 @@
 """The keeper of a private PostgreSQL server (see `lease.py`): a process that outlives any command.
 
-    users.lock    held shared by everyone who uses the server; when the keeper gets it whole, nobody is left
-    keeper.lock   held by the keeper: there is only one
+    users.lock    every user of the server holds it shared; when the keeper gets it exclusively, no user is left
+    keeper.lock   the keeper holds it, so that there is only one
 
-Whatever is killed, nothing stays behind: without users the keeper stops the server; without its keeper the
+Whatever is killed, no process stays behind: without users the keeper stops the server; without its keeper the
 server is interrupted by the kernel (Linux) or stopped by the next keeper (elsewhere).
 """
 
@@ -22,7 +22,7 @@ from quiktrade.local.postgres.server import PrivateServer
 from quiktrade.processes import Child, KeptRunning, wait_for
 
 _OPTIONS = (
-    "max_connections=200",  # web processes of a dozen threads, job clusters, consoles, and a test run beside them
+    "max_connections=200",  # for web processes of a dozen threads, job clusters, consoles, and tests beside them
     "shared_buffers=128MB",
     "max_wal_size=512MB",
     "fsync=on",
@@ -45,14 +45,14 @@ class _Postmaster(KeptRunning):
 
 
 class Keeper:
-    """Runs one server. What it says goes to keeper.log; what PostgreSQL says, to server.log."""
+    """Runs one server. Its own messages go to keeper.log, and PostgreSQL's to server.log."""
 
     def __init__(self, server: PrivateServer, binaries: Path) -> None:
         self._server = server
         self._binaries = binaries
 
     def keep(self, users: int) -> None:
-        """Return when nobody uses the server any more, and it has stopped."""
+        """Keep the server running until nobody uses it any more. Returns when it has stopped."""
         self._stop_predecessor()
         postmaster = _Postmaster(self._start, longest_pause=1.6, say=lambda text: _say(f"PostgreSQL {text}"))
         try:
@@ -67,7 +67,8 @@ class Keeper:
                 self._bound_log()
                 time.sleep(0.1)
         finally:
-            # Fast shutdown: sessions end, what they committed stays. Then less politely.
+            # The first signal means a fast shutdown: sessions end, and what they committed stays. The second means an
+            # immediate one.
             postmaster.end((signal.SIGINT, 6.0), (signal.SIGQUIT, 2.0))
             if self._server.directory not in self._server.socket_directory.parents:
                 with contextlib.suppress(OSError):
@@ -78,14 +79,14 @@ class Keeper:
         return self._server.start(self._binaries, *_OPTIONS)
 
     def _stop_predecessor(self) -> None:
-        """Stop a server whose keeper was killed; PostgreSQL's own interlock sees to what this cannot."""
+        """Stop a server whose keeper was killed. If that fails, PostgreSQL's own interlock prevents a second server."""
         if self._listens() and (number := self._recorded_number()):
             for order in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
                 if _ended(number, order, seconds=8):
                     break
 
     def _listens(self) -> bool:
-        """Whether a server is at the socket: evidence that the number in postmaster.pid is a server's."""
+        """Whether a server listens at the socket, so that the process number in postmaster.pid is a server's."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(2)
             try:
@@ -101,9 +102,9 @@ class Keeper:
             return None
 
     def _forget_recycled_number(self) -> None:
-        """Remove a postmaster.pid whose number is another program's by now, after a reboot for example.
+        """Remove a postmaster.pid whose process number now belongs to another program, after a reboot for example.
 
-        PostgreSQL would take that program for itself, and never start.
+        PostgreSQL would take that program for a running server, and never start.
         """
         number = self._recorded_number()
         if number and not self._listens() and not _ended(number, 0, seconds=2):
@@ -114,18 +115,18 @@ class Keeper:
         log = self._server.server_log
         if log.exists() and log.stat().st_size > _LARGEST_LOG:
             shutil.copyfile(log, log.with_suffix(".log.1"))
-            os.truncate(log, 0)  # PostgreSQL has it open for appending, so it goes on at the new end
+            os.truncate(log, 0)  # PostgreSQL appends to it, so it continues at the new end
 
 
 def _ended(number: int, order: int, *, seconds: float) -> bool:
-    """Send a process a signal, and say whether it is gone within the time given."""
+    """Send a process a signal, and return whether it is gone within this time."""
     return not _sent(number, order) or wait_for(lambda: not _sent(number, 0), seconds)
 
 
 def _sent(number: int, order: int) -> bool:
-    """Send a process a signal. Says whether there is such a process of ours.
+    """Send a process a signal. Returns whether there is such a process of ours.
 
-    Another user's is as good as none: PostgreSQL does not take it for itself.
+    Another user's process does not count: PostgreSQL does not take it for a running server.
     """
     try:
         os.kill(number, order)
@@ -142,7 +143,7 @@ def _say(text: str) -> None:
 def main() -> None:
     server, binaries = PrivateServer(Path(sys.argv[1])), Path(sys.argv[2])
     keeper_lock = file_lock.open_lock(server.keeper_lock)
-    for _ in range(10):  # somebody may be looking at the lock just now
+    for _ in range(10):  # another process may hold the lock for a moment, to see whether it is held
         if file_lock.try_lock(keeper_lock):
             break
         time.sleep(0.01)
@@ -158,7 +159,7 @@ def main() -> None:
     try:
         Keeper(server, binaries).keep(users)
     finally:
-        # In this order, for who waits to use the server looks for a keeper next.
+        # The order matters: a process that gets users.lock looks for a keeper next.
         os.close(keeper_lock)
         os.close(users)
 

@@ -1,9 +1,9 @@
-"""A private PostgreSQL server for this checkout, for where `DATABASE_URL` is not set.
+"""Provides a private PostgreSQL server for this checkout, if `DATABASE_URL` is not set.
 
-A small process of its own, the keeper (`keeper.py`), starts the server, starts it again when it
-dies, and stops it when nobody uses it any more. Who uses it holds `users.lock` shared. The kernel lets go
-of the lock of a process that was killed, so whoever leaves last is noticed, however it left; and a child that
-inherits the open file is a user too.
+A small separate process, the keeper (`keeper.py`), starts the server, starts it again when it dies, and stops it when
+no process uses it any more. A process that uses it holds `users.lock` shared. The kernel releases the lock of a
+process that was killed, so the keeper notices the end of the last user, however it ended. A child that inherits the
+open file is a user, too.
 """
 
 import atexit
@@ -38,14 +38,14 @@ _WITHOUT_DATABASE = frozenset(
 
 
 class LocalDatabase:
-    """The private server, running for at least as long as this object is not released."""
+    """The private server. It runs at least until this object is released."""
 
     def __init__(self) -> None:
         self.server = PrivateServer()
         self.binaries = self.server.set_up()
         self._process = os.getpid()
         self.descriptor = file_lock.open_lock(self.server.users_lock)
-        file_lock.wait_for_lock(self.descriptor, shared=True)  # while the keeper stops the server, it has it
+        file_lock.wait_for_lock(self.descriptor, shared=True)  # the keeper holds it while it stops the server
         try:
             self._start()
         except BaseException:
@@ -98,7 +98,7 @@ class LocalDatabase:
             time.sleep(0.02)
 
     def _does_not_start(self, what: str, logged: int) -> LocalDatabaseError:
-        """`logged` is how long the log was before: what an earlier run said there explains nothing."""
+        """`logged` is how long the log was before this start: the messages of an earlier run explain nothing."""
         log = self.server.server_log
         said = log.read_bytes()[logged:] if log.exists() else b""
         lines = said.decode(errors="replace").splitlines()[-12:]
@@ -110,19 +110,19 @@ _in_use: LocalDatabase | None = None
 
 
 def url() -> str:
-    """Where the private server is. Starts nothing and makes nothing."""
+    """The URL of the private server. This starts nothing and makes no file."""
     return PrivateServer().url
 
 
 def is_private() -> bool:
-    """Whether the database is this checkout's own server: no other was asked for."""
+    """Whether the database is this checkout's own server, because no other one is set."""
     if os.environ.get("QUIKTRADE_ENV", "").strip() == "production":
         return False
     return os.environ.get("DATABASE_URL", "").strip() in ("", url())
 
 
 def use() -> LocalDatabase | None:
-    """Have the private server run until this process ends. None, and nothing done, where another one is set.
+    """Have the private server run until this process ends. If another database is set, do nothing and return None.
 
     Raises: LocalDatabaseError.
     """
@@ -132,13 +132,13 @@ def use() -> LocalDatabase | None:
     if _in_use is None:
         _in_use = LocalDatabase()
         atexit.register(_in_use.release)
-        # psql for `manage.py dbshell`, where the machine has none.
+        # `manage.py dbshell` finds psql there if the machine has none.
         os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_in_use.binaries.directory}"
     return _in_use
 
 
 def configure(arguments: list[str]) -> None:
-    """Say in `DATABASE_URL` where the private server is, and start it if this command line needs a database.
+    """Set `DATABASE_URL` to the private server, and start the server if this command line needs a database.
 
     Raises: LocalDatabaseError.
     """

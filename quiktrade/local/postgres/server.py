@@ -25,15 +25,15 @@ from quiktrade.processes import Child
 
 NAME = "quiktrade"
 PORT = 5432
-"""Only a part of the socket's name. Said everywhere, for a PGPORT in the environment means another server."""
+"""It is only a part of the socket's name. It is given everywhere, because a PGPORT means another server."""
 
 SERVER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""What PostgreSQL's programs get to see: nothing of PGHOST, PGDATA and the like."""
+"""The whole environment of PostgreSQL's programs: they must not see PGHOST, PGDATA and the like."""
 
 CREATE_MEGABYTES = 100
-"""A new database takes 65, of which 16 are a segment of its log."""
+"""A new database takes 65 MB, of which 16 are a segment of its write-ahead log."""
 START_MEGABYTES = 20
-"""PostgreSQL ends when it cannot make another segment of its log."""
+"""PostgreSQL ends when it cannot make another segment of its write-ahead log."""
 
 _LONGEST_SOCKET_PATH = 100  # a socket address holds 104 bytes on macOS, 108 on Linux
 _PR_SET_PDEATHSIG = 1
@@ -42,7 +42,7 @@ _ELSEWHERE = "set QUIKTRADE_DATA to a directory of your own, or DATABASE_URL to 
 
 
 class LocalDatabaseError(Exception):
-    """There is no private server to be had. The text says why, and what to do."""
+    """The private server cannot be provided. The text says why, and what to do."""
 
 
 def data_directory() -> Path:
@@ -51,7 +51,7 @@ def data_directory() -> Path:
 
 
 def refuse_another_users(directory: Path) -> None:
-    """Raises: LocalDatabaseError, if the directory exists and is not ours. Two owners make a mess of it."""
+    """Raises: LocalDatabaseError, if the directory exists and another user owns it: files of two owners do not work."""
     try:
         owner = directory.stat().st_uid
     except FileNotFoundError:
@@ -66,23 +66,23 @@ def refuse_another_users(directory: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make it if it is not there, and see that it is ours. Raises: LocalDatabaseError."""
+    """Make the directory if it does not exist, and check that it is ours. Raises: LocalDatabaseError."""
     refuse_another_users(directory)
     try:
         if not directory.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            # For root, the server's account must pass through, whatever the umask; no more than that.
+            # If root makes it, the server's account must be able to pass through, whatever the umask, and no more.
             directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
     except OSError as error:
         raise LocalDatabaseError(f"Cannot make {directory}: {error.strerror}.\nOr {_ELSEWHERE}.") from None
 
 
 def refuse_full_disk(directory: Path, megabytes: int) -> None:
-    """Raises: LocalDatabaseError, if less is free on its disk. What would fail there says less clearly why."""
+    """Raises: LocalDatabaseError, if less is free on its disk. A later failure would not say so as clearly."""
     try:
         free = shutil.disk_usage(next(place for place in (directory, *directory.parents) if place.exists())).free
     except OSError:
-        return  # what comes next will say so
+        return  # the next step will report the error
     if free < megabytes * 1_000_000:
         raise LocalDatabaseError(
             f"The disk of {directory} is full: {free // 1_000_000} MB are free, and PostgreSQL needs {megabytes}.\n"
@@ -91,10 +91,10 @@ def refuse_full_disk(directory: Path, megabytes: int) -> None:
 
 
 class PrivateServer:
-    """Whether or not it runs, or has ever run. Making one of these objects changes nothing."""
+    """A private server, whether or not it runs or has ever run. Making this object changes nothing on disk."""
 
     def __init__(self, base: Path | None = None) -> None:
-        """`base` is the data directory, of this checkout if none is given."""
+        """`base` is the data directory; by default it is this checkout's."""
         self.base = base or data_directory()
         tag = hashlib.sha256(os.fsencode(self.base)).hexdigest()[:10]
         self.directory = self.base / "pg"
@@ -103,7 +103,7 @@ class PrivateServer:
             self.directory = Path("/var/lib") / f"{NAME}-{tag}"
         self.data = self.directory / "data"
         self.socket_directory = self.directory / "run"
-        # libpq takes a comma in a host for the end of it.
+        # libpq reads a comma in a host as the end of that host.
         if len(os.fsencode(self.socket)) > _LONGEST_SOCKET_PATH or "," in str(self.socket):
             # Not TMPDIR, which another terminal may have set to something else.
             self.socket_directory = Path("/tmp") / f"{NAME}-{os.geteuid()}-{tag}"  # noqa: S108
@@ -122,11 +122,11 @@ class PrivateServer:
         return f"postgresql://{NAME}@:{PORT}/{NAME}?host={host}"
 
     def account(self) -> pwd.struct_passwd | None:
-        """Who the server runs as, or None: as whoever asks."""
+        """The account that the server runs as, or None for the account of this process."""
         if os.geteuid() != 0:
             return None
         try:
-            if self.data.exists():  # for life: a 'postgres' may have come with a package since
+            if self.data.exists():  # the owner stays, even if a package has added 'postgres' since
                 return pwd.getpwuid(self.data.stat().st_uid)
             names = {user.pw_name: user for user in pwd.getpwall()}
             return names.get("postgres") or names["nobody"]
@@ -137,7 +137,7 @@ class PrivateServer:
             ) from None
 
     def make_private(self, directory: Path) -> None:
-        """Make a directory that only the server's account can enter, or see that it is one."""
+        """Make a directory that only the server's account can enter, or check that it is one."""
         account = self.account()
         owner = account.pw_uid if account else os.geteuid()
         try:
@@ -153,12 +153,12 @@ class PrivateServer:
             raise LocalDatabaseError(f"{directory} is not {whose}. Remove it and try again.")
 
     def start(self, binaries: Path, *options: str) -> Child:
-        """Start the server as its account. `options` are PostgreSQL's; what it says goes to its log.
+        """Start the server as its account. `options` are PostgreSQL's; its output goes to its log.
 
-        It knows no lifeline. On Linux the kernel interrupts it when the thread that has started it is gone.
+        The server cannot use a lifeline. On Linux the kernel interrupts it when the thread that started it is gone.
         """
         account = self.account()
-        self.make_private(self.socket_directory)  # cleaners of /tmp may have taken it
+        self.make_private(self.socket_directory)  # a cleaner of /tmp may have removed it
         directory = str(self.socket_directory).replace('"', '""')
         options = ("listen_addresses=", f'unix_socket_directories="{directory}"', *options)
         with open(self.server_log, "ab") as log:
@@ -182,7 +182,7 @@ class PrivateServer:
         return subprocess.run([program, *options], cwd="/", env=SERVER_ENVIRONMENT).returncode == 0
 
     def run(self, binaries: Binaries, program: str, *arguments: str | Path, text: str = "") -> tuple[int, str]:
-        """Run a program of PostgreSQL as the server's account. Returns its exit status and what it said."""
+        """Run a program of PostgreSQL as the server's account. Returns its exit status and its output."""
         account = self.account()
         done = subprocess.run(
             [binaries.directory / program, *arguments],
@@ -196,12 +196,12 @@ class PrivateServer:
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,
-            start_new_session=True,  # Ctrl-C in the terminal is not for it
+            start_new_session=True,  # Ctrl-C in the terminal must not reach it
         )
         return done.returncode, done.stdout
 
     def set_up(self) -> Binaries:
-        """Make the directories and the database, as far as they are not there. Raises: LocalDatabaseError."""
+        """Make the directories and the database if they do not exist. Raises: LocalDatabaseError."""
         make_directory(self.base)
         make_directory(self.directory)
         lock = file_lock.open_lock(self.directory / "setup.lock")
@@ -239,7 +239,7 @@ class PrivateServer:
         )
 
     def _create(self, binaries: Binaries) -> None:
-        """Make it beside its place and move it there whole: a kill half-way leaves none, not half of one."""
+        """Make the database in another directory and rename that: a kill half-way leaves none, not half of one."""
         draft = self.directory / "data.new"
         if draft.exists():
             shutil.rmtree(draft)
@@ -261,7 +261,7 @@ def _interrupt_when_orphaned() -> None:
 
 
 def _open_to_all(path: Path) -> bool:
-    """Whether any user can pass through to this path: the search bits of the directories that exist."""
+    """Whether any user can reach this path, by the search bits of the directories that exist."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in (path, *path.parents) if parent.is_dir())
 
 

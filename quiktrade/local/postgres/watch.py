@@ -1,4 +1,4 @@
-"""Keeps the private database going while `up` runs, and passes on what its keeper says."""
+"""Keeps the private database running while `up` runs, and passes on its keeper's messages."""
 
 import time
 
@@ -17,7 +17,10 @@ class DatabaseWatch:
         self._look_at = 0.0
 
     def tend(self) -> None:
-        """The keeper sees to the server; this sees to the keeper. Raises: LocalDatabaseError, if all is in vain."""
+        """Start a keeper if there is none, as the keeper does with the server.
+
+        Raises: LocalDatabaseError, if the directory of the database is gone.
+        """
         if time.monotonic() < self._look_at:
             return
         self._refuse_moved_directory()

@@ -91,7 +91,7 @@ class Command(BaseCommand):
         log = LogStream(sys.stdout, ["database", *PARTS], colour=colour)
         passwords = _prepare(log, addresses)
         operator, client = _demo().OPERATOR, _demo_client()
-        connections.close_all()  # no more questions: when the database pauses, this process need not know
+        connections.close_all()  # this process asks nothing more, so a pause of the database need not affect it
         greeting.announce(addresses, log, greeting.greeting(addresses, passwords, operator=operator, client=client))
         inherited = [lock, database.descriptor] if database else [lock]
         supervisor = Supervisor(_programs(addresses), log, ROOT, inherited)
@@ -106,7 +106,7 @@ class Command(BaseCommand):
         log.say("Stopped.")
 
     def _only_one(self) -> int:
-        """Hold a lock that the children inherit, so that what a killed `up` left running is noticed too."""
+        """Hold a lock that the children inherit, so that processes that a killed `up` left running are noticed, too."""
         make_directory(data_directory())
         path = data_directory() / "up.lock"
         lock = file_lock.open_lock(path)
@@ -146,7 +146,7 @@ def _ports(addresses: Addresses) -> Iterator[tuple[str, str, int]]:
 def _claim_ports(addresses: Addresses) -> list[int]:
     """Lock the ports' numbers against another `up` of this user, whose parts do not listen yet.
 
-    It would find them free, too, and take our parts for its own when it waits for them. Returns the descriptors.
+    The other `up` would find them free, too, and mistake our parts for its own. Returns the descriptors.
     """
     folder = Path(f"/tmp/quiktrade-{os.geteuid()}-ports")  # noqa: S108  not TMPDIR: that may differ between terminals
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -212,7 +212,7 @@ def _prepare(log: LogStream, addresses: Addresses) -> dict[str, str]:
                 log.say(f"The venue {demo.VENUE} is at {addresses.exchange} from now on.")
     except DatabaseError as error:
         raise CommandError(f"The database cannot be used: {str(error).strip()}") from None
-    if passwords:  # at once: whatever happens next, they are not to be had again
+    if passwords:  # at once, because they cannot be shown again, whatever happens next
         accounts = "".join(f"  {name:10} {password}\n" for name, password in passwords.items())
         log.block(f"\nNew accounts, with passwords that are shown only now:\n\n{accounts}\n")
     return passwords
@@ -228,7 +228,7 @@ def _programs(addresses: Addresses) -> list[Program]:
     gunicorn = [python, "-m", "gunicorn", "--config", str(ROOT / "quiktrade" / "web" / "gunicorn.py"), "--bind"]
     api, console = addresses.bind(addresses.port), addresses.bind(addresses.console_port)
     exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port)]
-    # All within 15 s, of which a worker may take 12 to finish what it has in flight at a venue.
+    # All must end within 15 s. A worker may take 12 of them to finish what it has in flight at a venue.
     programs = [
         Program(name="api", command=[*gunicorn, api], patience=1.4, deadline=6.0, environment=_service("api")),
         Program(
