@@ -1,11 +1,12 @@
-"""How many requests a process of the API serves at a time.
+"""Limits how many requests a process of the API serves at the same time.
 
-As a rule the limit is `most`: some requests of a burst wait a little, all are served, and what is beyond is refused.
-While much is refused, many requests under way only make each other wait, and a few are enough to keep the processor
-busy. Where each of them waits long for the database, more are needed. So the limit begins at a few and is doubled as
-long as that gets clearly more done. Now and then it is found again from the beginning.
+Normally the limit is `most`: some requests of a burst wait a little, all of them are served, and the excess is
+refused. While many requests are refused, a high limit only makes the admitted ones wait for each other, since a few
+of them keep the processor busy. Only where each request waits long for the database are more needed. So under overload
+the limit starts at `FEW` and is doubled as long as each doubling clearly raises the rate. Every `ANEW_SECONDS` the
+search starts again.
 
-Where this errs it must err towards a high limit: that costs time, and a low one costs orders.
+When in doubt the limit is high: a limit that is too high costs time, and one that is too low costs orders.
 """
 
 import time
@@ -17,13 +18,14 @@ from quiktrade.web.refusals import REFUSALS
 
 FEW = 3
 ENOUGH_TO_BEGIN, ENOUGH_TO_GO_ON = 0.5, 1.0
-"""Requests refused for each one admitted. A low limit gets less done, so more of the same load is refused."""
+"""Requests refused for each one admitted, for the limit to be lowered and to stay low. A low limit serves fewer
+requests, so more of the same load is refused."""
 CLEARLY_MORE = 1.4
-"""The factor by which twice the limit must raise the rate. Less than that is chance, or not worth the wait."""
+"""The factor by which twice the limit must raise the rate. A smaller gain is chance, or not worth the wait."""
 PERIOD_SECONDS = 0.1
-"""The shortest period. It lasts longer where answers take longer: until every place has been used twice."""
+"""The shortest period. Where answers take longer, it lasts until every place has been used twice."""
 STUCK_SECONDS = 1.0
-"""The longest period. If a few requests have not got through by then, it is not the processor that they lack."""
+"""The longest period. If a few requests are not answered by then, the processor is not what they wait for."""
 ANEW_SECONDS = 10.0
 
 
@@ -31,10 +33,10 @@ class Admission:
     """Counts the requests of one thread: its greenlets, none of which waits in here."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.most = self.room = self._room_before = most
+        self.most = self.limit = self._limit_before = most
         self.in_hand = 0
-        self._crowded = self._growing = False
-        self._crowded_at = self._rate = 0.0
+        self._lowered = self._growing = False
+        self._lowered_at = self._rate = 0.0
         self._clock = clock
         self._last = clock()
         """When the last request came, taken or not."""
@@ -55,7 +57,7 @@ class Admission:
         if paused or now - self._since >= (PERIOD_SECONDS if self._tried else STUCK_SECONDS):
             self._look_back(now, paused=paused)
         self._last = now
-        if self.in_hand < self.room:
+        if self.in_hand < self.limit:
             return False
         self._refused += 1
         return True
@@ -67,15 +69,15 @@ class Admission:
     @property
     def _tried(self) -> bool:
         """Every place has been used twice in this period."""
-        return self._done >= 2 * self.room
+        return self._done >= 2 * self.limit
 
     def _look_back(self, now: float, *, paused: bool) -> None:
-        enough = ENOUGH_TO_GO_ON if self._crowded else ENOUGH_TO_BEGIN
+        enough = ENOUGH_TO_GO_ON if self._lowered else ENOUGH_TO_BEGIN
         if paused or not self._tried or self._refused <= enough * self._taken:
-            self.room, self._crowded = self.most, False
-        elif not self._crowded or now - self._crowded_at >= ANEW_SECONDS:
-            self._crowded, self._crowded_at = True, now
-            self.room = self._room_before = min(FEW, self.most)
+            self.limit, self._lowered = self.most, False
+        elif not self._lowered or now - self._lowered_at >= ANEW_SECONDS:
+            self._lowered, self._lowered_at = True, now
+            self.limit = self._limit_before = min(FEW, self.most)
             self._rate, self._growing = 0.0, True
         elif self._growing and self._done - self._taken <= FEW:  # else those of the higher limit before are among them
             self._grow(self._done / (now - self._since))
@@ -84,10 +86,10 @@ class Admission:
     def _grow(self, rate: float) -> None:
         """Double the limit; or undo the last doubling, and leave it at that."""
         if rate >= CLEARLY_MORE * self._rate:
-            self._room_before, self._rate = self.room, rate
-            self.room = min(2 * self.room, self.most)
+            self._limit_before, self._rate = self.limit, rate
+            self.limit = min(2 * self.limit, self.most)
         else:
-            self.room, self._growing = self._room_before, False
+            self.limit, self._growing = self._limit_before, False
 
     def _start_period(self, now: float) -> None:
         self._since = now
