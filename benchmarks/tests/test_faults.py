@@ -254,6 +254,7 @@ def test_a_short_run_finds_nothing_wrong_and_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.exhaustive
 def test_a_run_that_is_killed_leaves_no_process_behind() -> None:
     with open_place() as place:
         process = _chaos(place, "--minutes", "5", "--rate", "5")
@@ -267,6 +268,7 @@ def test_a_run_that_is_killed_leaves_no_process_behind() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.exhaustive
 def test_a_run_that_is_interrupted_still_gives_its_figures() -> None:
     with open_place() as place:
         process = _chaos(place, "--minutes", "5", "--rate", "5", "--faults-per-minute", "0")

@@ -345,6 +345,7 @@ def test_a_page_whose_session_has_ended_says_so_and_asks_no_more(page: Page) -> 
     assert asked == []
 
 
+@pytest.mark.exhaustive
 def test_a_hidden_page_asks_for_nothing(page: Page) -> None:
     page.goto("/admin/")
     page.evaluate(

@@ -73,6 +73,7 @@ def test_a_repeat_is_a_200_only_when_the_standby_has_the_order(pair: tuple[Serve
         wait_until(lambda: reader.execute("SELECT FROM orders_order WHERE client_order_id = 'b'").rowcount == 1)
 
 
+@pytest.mark.exhaustive
 def test_a_pooled_connection_whose_wait_was_cut_short_stores_again_when_the_standby_is_back(
     pair: tuple[Server, Server], processes: Processes
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_pooled_connection_whose_wait_was_cut_short_stores_again_when_the_stan
     assert [_post_to(web, token, f"after-{n}") for n in range(4)] == [201] * 4
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_is_led_to_a_standby_says_so_and_stores_again_once_it_is_the_primary(
     pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def check_readable(client: Client, owner: User) -> int:
     return count
 
 
+@pytest.mark.exhaustive
 def test_a_venue_that_answers_anything_harms_neither_another_nor_what_can_be_read(
     tmp_path: Path, client: Client
 ) -> None:

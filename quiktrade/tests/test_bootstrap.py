@@ -117,6 +117,7 @@ def test_the_first_command_installs_what_the_lock_files_say_and_the_next_ones_ju
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in error
 
 
+@pytest.mark.exhaustive
 def test_two_first_commands_at_once_install_once(checkout: Checkout) -> None:
     commands = [checkout.start("first"), checkout.start("second")]
     said = [command.communicate(timeout=90) for command in commands]
@@ -127,6 +128,7 @@ def test_two_first_commands_at_once_install_once(checkout: Checkout) -> None:
     ]
 
 
+@pytest.mark.exhaustive
 def test_an_installation_that_was_killed_is_made_anew(checkout: Checkout) -> None:
     with socket.socket() as stalled:  # takes connections and never answers
         stalled.bind(("127.0.0.1", 0))

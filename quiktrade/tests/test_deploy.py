@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import psutil
+import pytest
 from rest_framework_simplejwt.tokens import AccessToken
 
 from exchanges.tests.running import call
@@ -80,6 +81,7 @@ def restart(process: Process) -> None:
     process.wait_until_ready()
 
 
+@pytest.mark.exhaustive
 def test_a_rolling_restart_under_load_fails_no_request_and_places_each_order_once(processes: Processes) -> None:
     exchange = processes.exchange()
     VenueFactory(settings={"url": exchange.url})

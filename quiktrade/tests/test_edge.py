@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 import pytest
 
 from orders.models import Order
+from quiktrade.tests.parameters import mostly_exhaustive
 from quiktrade.tests.processes import Process, Processes, wait_until
 from quiktrade.tests.test_overload import HEAD, LAST, ONE, Client, order, talk
 from quiktrade.tests.test_slow_clients import GET_STATIC, connect
@@ -59,7 +60,9 @@ def still_open(clients: list[socket.socket]) -> int:
     return len(clients) - closed
 
 
-@pytest.mark.parametrize("sent", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize(
+    "sent", mostly_exhaustive(SLOW.values(), SLOW["half a body"], SLOW["an answer that is not read"]), ids=SLOW
+)
 def test_many_slow_clients_keep_nobody_waiting(
     sent: bytes, processes: Processes, crowd: Callable[[Process, int, bytes], list[socket.socket]]
 ) -> None:
@@ -86,6 +89,7 @@ def test_2500_idle_connections_keep_nobody_waiting(
     assert idle[0].recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.exhaustive
 def test_who_is_too_slow_is_told_so_and_closed_and_a_line_of_1_mbit_is_not(processes: Processes) -> None:
     """Half a minute for a request. A batch as large as one may be takes 9 s on such a line."""
     web = processes.web(**ONE)

@@ -13,6 +13,7 @@ from exchanges.tests.running import call
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from quiktrade import crash
+from quiktrade.tests.parameters import mostly_exhaustive
 from quiktrade.tests.processes import Process, Processes, wait_until
 
 ORDER = {"type": "limit", "side": "buy", "instrument": "US0378331005", "limit_price": "187.50", "quantity": 1}
@@ -88,7 +89,7 @@ def test_a_client_that_goes_away_in_the_middle_loses_nothing(processes: Processe
     assert Order.objects.count() == 1
 
 
-@pytest.mark.parametrize("point", crash.POINTS)
+@pytest.mark.parametrize("point", mostly_exhaustive(crash.POINTS, "after_send"))
 def test_a_crash_at_any_point_places_the_order_once(processes: Processes, point: str) -> None:
     exchange = processes.exchange()
     VenueFactory(settings={"url": exchange.url, "timeout_seconds": 1.0, "settle_seconds": 0.5})

@@ -313,6 +313,7 @@ def test_every_body_that_is_none(api: Api) -> None:
     api.check(at_least=len(BODIES) * 12)
 
 
+@pytest.mark.exhaustive
 def test_every_parameter_of_every_path_and_query(api: Api) -> None:
     for operation in api.operations():
         for text in TEXTS:
@@ -330,6 +331,7 @@ def test_every_parameter_of_every_path_and_query(api: Api) -> None:
     api.check(at_least=len(TEXTS) * 12)
 
 
+@pytest.mark.exhaustive
 def test_every_header(api: Api) -> None:
     for operation in api.operations():
         for name, values in HEADERS.items():

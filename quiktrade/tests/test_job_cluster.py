@@ -13,6 +13,7 @@ from orders.models import Order
 from orders.tests.factories import OrderFactory, VenueFactory
 from quiktrade.jobs import heartbeat
 from quiktrade.models import WorkerNode
+from quiktrade.tests.parameters import mostly_exhaustive
 from quiktrade.tests.processes import Process, Processes, wait_until
 
 
@@ -58,7 +59,7 @@ def node(processes: Processes) -> Node:
     return Node(processes)
 
 
-@pytest.mark.parametrize("role", ["worker", "monitor", "pusher", "sentinel"])
+@pytest.mark.parametrize("role", mostly_exhaustive(["worker", "monitor", "pusher", "sentinel"], "worker"))
 def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Node, role: str) -> None:
     node.tree[role].kill()
     node.place()
@@ -66,7 +67,7 @@ def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Nod
     node.place()
 
 
-@pytest.mark.parametrize("role", ["workers", "monitor", "pusher"])
+@pytest.mark.parametrize("role", mostly_exhaustive(["workers", "monitor", "pusher"], "workers"))
 def test_a_cluster_that_looks_alive_and_does_nothing_is_replaced(node: Node, role: str) -> None:
     tree = node.tree
     before = tree["sentinel"].pid
@@ -95,6 +96,7 @@ def test_nothing_is_left_of_a_node_whose_watchdog_was_killed(node: Node) -> None
     assert alive == []
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_had_very_many_requests_in_flight_is_replaced(node: Node, processes: Processes) -> None:
     slow = processes.exchange("--latency", "3")  # until all are under way
     halt = {"halted_at": timezone.now(), "halted_by": "operator:olga", "halt_reason": "All are to go at once."}

@@ -74,6 +74,7 @@ def checkout() -> Iterator[Checkout]:
         wait_until(lambda: not processes_of(place))
 
 
+@pytest.mark.exhaustive
 def test_a_normal_user_runs_everything_and_owns_all_of_it(checkout: Checkout) -> None:
     data = checkout.directory / ".data"
     data.mkdir(mode=0o700)

@@ -39,6 +39,7 @@ def readers_that_do_not_read(processes: Processes) -> Iterator[tuple[Process, li
         yield web, readers
 
 
+@pytest.mark.exhaustive
 def test_who_does_not_read_an_answer_keeps_no_order_out(
     readers_that_do_not_read: tuple[Process, list[socket.socket]],
 ) -> None:
@@ -95,6 +96,7 @@ def test_half_of_a_request_before_a_half_close_stores_nothing(processes: Process
     assert not Order.objects.exists()
 
 
+@pytest.mark.exhaustive
 def test_an_idle_connection_is_kept_longer_than_clients_keep_theirs(processes: Processes) -> None:
     web = processes.web(**ONE)
     with closing(HTTPConnection("127.0.0.1", web.port, timeout=30)) as channel:

@@ -134,6 +134,7 @@ def frozen(server: psutil.Process) -> Iterator[None]:
             process.resume()
 
 
+@pytest.mark.exhaustive
 def test_a_frozen_database_is_a_503_and_all_goes_on_when_it_is_back(start: Start, checkout: Path) -> None:
     data = checkout / "frozen"
     up = start(QUIKTRADE_DATA=str(data), QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_WEB_THREADS="1")
@@ -210,6 +211,7 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
     assert list((up.checkout / ".data" / "pg" / "run").iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(start: Start) -> None:
     up = start()
     up.says("Ready.")
