@@ -23,6 +23,7 @@ from orders.tests.factories import (
     console_group,
     silent_venue,
 )
+from quiktrade.tests.parameters import mostly_exhaustive
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -187,7 +188,7 @@ def test_search_and_filters_narrow_the_list_down(page: Page) -> None:
     expect(row(page, other)).to_be_visible()
 
 
-@pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
+@pytest.mark.parametrize("page", mostly_exhaustive(["light", "dark"], "light"), indirect=True)
 def test_every_page_works_without_another_host(page: Page, tmp_path: Path) -> None:
     order = OrderFactory(status="failed", attempts=2)
     silent_venue()
@@ -287,6 +288,7 @@ def test_an_orders_page_follows_it_to_its_end(page: Page) -> None:
     assert page.evaluate("window.notLoadedAnew")
 
 
+@pytest.mark.exhaustive
 def test_a_list_takes_rows_in_and_keeps_what_is_ticked_typed_and_focused(page: Page) -> None:
     first = OrderFactory(status="failed")
     page.goto("/admin/orders/order/?status__exact=failed")
@@ -335,6 +337,7 @@ def test_a_page_that_cannot_be_refreshed_says_how_old_it_is(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text(re.compile(r"how it was at \d\d:\d\d:\d\d UTC, \d+ s ago"))
 
 
+@pytest.mark.exhaustive
 def test_a_page_whose_session_has_ended_says_so_and_asks_no_more(page: Page) -> None:
     page.goto("/admin/")
     page.context.clear_cookies()
@@ -365,6 +368,7 @@ def test_a_hidden_page_asks_for_nothing(page: Page) -> None:
 # ---- On a telephone ----
 
 
+@pytest.mark.exhaustive
 def test_on_a_telephone_rows_are_small_and_every_action_is_in_reach(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     Group.objects.get(name="Operator").permissions.add(Permission.objects.get(codename="settle_order"))

@@ -37,6 +37,7 @@ from orders.models import PARKED, Order, OrderEvent
 from orders.placement import Attempt
 from orders.submission import NewOrderRequest
 from orders.tests.scripted_venue import DEADLINE_SECONDS, SETTLE_SECONDS, Book, ScriptedVenue
+from quiktrade.tests.parameters import mostly_exhaustive
 
 pytestmark = pytest.mark.django_db
 
@@ -364,10 +365,13 @@ def run_histories(machine: type[Histories], examples: int) -> None:
         registry.ADAPTERS.pop("scripted", None)
 
 
-@pytest.mark.parametrize("safety", ResendSafety)
+@pytest.mark.parametrize(
+    "safety", mostly_exhaustive(ResendSafety, ResendSafety.NOTHING, ResendSafety.REFUSES_DUPLICATES)
+)
 def test_random_histories_place_no_order_twice_and_lose_none(safety: ResendSafety) -> None:
     run_histories(type("Histories", (Histories,), {"safety": safety}), examples=EXAMPLES)
 
 
+@pytest.mark.exhaustive
 def test_random_histories_hold_at_a_venue_that_takes_again_what_it_has_rejected() -> None:
     run_histories(type("Histories", (Histories,), {"forgets_rejections": True}), examples=EXAMPLES)

@@ -115,6 +115,7 @@ def test_a_process_that_is_led_to_a_standby_says_so_and_stores_again_once_it_is_
     assert _post(token).status_code == 201
 
 
+@pytest.mark.exhaustive
 def test_readiness_fails_while_no_commit_gets_to_the_standby_and_leaves_none_waiting(
     pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def client(web: Process, generated: Callable[[str], Any]) -> Iterator[Any]:
         assert generated("api.auth.auth_logout_create").sync_detailed(client=client, body=body).status_code == 204
 
 
+@pytest.mark.exhaustive
 def test_a_generated_client_does_a_days_work(client: Any, generated: Callable[[str], Any]) -> None:
     models = generated("models")
 

@@ -67,7 +67,8 @@ def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Nod
     node.place()
 
 
-@pytest.mark.parametrize("role", mostly_exhaustive(["workers", "monitor", "pusher"], "workers"))
+@pytest.mark.parametrize("role", ["workers", "monitor", "pusher"])
+@pytest.mark.exhaustive
 def test_a_cluster_that_looks_alive_and_does_nothing_is_replaced(node: Node, role: str) -> None:
     tree = node.tree
     before = tree["sentinel"].pid

@@ -177,6 +177,7 @@ def test_a_server_goes_with_its_killed_keeper_and_comes_with_the_next_user(place
     wait_until(lambda: processes_of(place) == [], seconds=10.0)
 
 
+@pytest.mark.exhaustive
 def test_everything_killed_at_once_starts_again(place: Path, use: Use) -> None:
     user = use()
     ask("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -235,6 +236,7 @@ def test_a_server_ends_when_what_has_started_it_is_killed(place: Path) -> None:
     assert "database system is shut down" in PrivateServer().server_log.read_text()
 
 
+@pytest.mark.exhaustive
 def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_server(place: Path, use: Use) -> None:
     user = use()
     record = PrivateServer().data / "postmaster.pid"
