@@ -2,11 +2,14 @@
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from quiktrade.processes import wait_for
 from quiktrade.web import receiving
 from quiktrade.web.admission import Admitting
 from quiktrade.web.receiving import SMALL_BODY, NotReceived, receive
@@ -51,8 +54,8 @@ def environ(path: str = "/api/v1/orders", *, method: str = "POST", body: bytes =
 class Server:
     """Asks the wrapped application as gunicorn does."""
 
-    def __init__(self, application: Any, *, most: int = 1) -> None:
-        self.wrapped = Admitting(application, most, MOST_BODY)
+    def __init__(self, application: Any, *, most: int = 1, most_reading: int = 1) -> None:
+        self.wrapped = Admitting(application, most, MOST_BODY, most_reading)
         self.status = ""
         self.headers: dict[str, str] = {}
 
@@ -113,6 +116,30 @@ def test_probes_are_answered_although_every_place_is_taken(path: str) -> None:
     server = Server(application)
     server.ask()
     assert told == [b"served"]
+
+
+def test_slow_reads_keep_no_order_out() -> None:
+    """Two reads are served, a third waits for one of them, a fourth would take an order's place."""
+    go_on, served = threading.Event(), threading.Semaphore(0)
+
+    def application(environ: dict[str, Any], start_response: Start) -> Any:
+        start_response("200 OK", [])
+        if environ["REQUEST_METHOD"] == "GET":
+            served.release()
+            assert go_on.wait(10)
+        return Answer(b"served")
+
+    server = Server(application, most=4, most_reading=2)
+    with ThreadPoolExecutor(3) as readers:
+        reads = [readers.submit(server.ask, method="GET") for _ in range(3)]
+        assert served.acquire(timeout=10)
+        assert served.acquire(timeout=10)
+        assert wait_for(lambda: server.wrapped._admission.in_hand == 3, 10)
+        assert json.loads(server.ask(method="GET"))["type"] == "urn:quiktrade:problem:overloaded"
+        assert server.ask() == b"served"
+        assert not served.acquire(timeout=0.1)
+        go_on.set()
+        assert [read.result() for read in reads] == [b"served"] * 3
 
 
 def test_a_place_is_free_again_when_the_answer_is_there_although_nobody_has_read_it() -> None:

@@ -11,6 +11,8 @@ When in doubt the limit is high: a limit that is too high costs time, and one th
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from threading import BoundedSemaphore
 from typing import Any
 
 from quiktrade.web.receiving import receive
@@ -42,22 +44,25 @@ class Admission:
         """When the last request came, taken or not."""
         self._start_period(self._last)
 
-    def take(self) -> bool:
+    def take(self, *, read: bool = False) -> bool:
         """Admit a request, unless the limit is reached. Each one admitted ends in `done()`."""
-        if self.refuse():
+        if self.refuse(read=read):
             return False
         self.in_hand += 1
         self._taken += 1
         return True
 
-    def refuse(self) -> bool:
-        """Whether the limit is reached. Then the request that is asked for is refused, and counted."""
+    def refuse(self, *, read: bool = False) -> bool:
+        """Whether the limit is reached. Then the request in question is refused, and counted.
+
+        A quarter of the places is not for reads, so that many slow ones keep no order out.
+        """
         now = self._clock()
         paused = now - self._last >= PERIOD_SECONDS  # whatever there was, it is over
         if paused or now - self._since >= (PERIOD_SECONDS if self._tried else STUCK_SECONDS):
             self._look_back(now, paused=paused)
         self._last = now
-        if self.in_hand < self.limit:
+        if self.in_hand < self.limit - (self.limit // 4 if read else 0):
             return False
         self._refused += 1
         return True
@@ -96,6 +101,7 @@ class Admission:
         self._taken = self._refused = self._done = 0
 
 
+READS = ("GET", "HEAD", "OPTIONS")
 PROBES = ("/healthz", "/readyz")
 """They are always answered: an orchestrator takes a process that does not answer for dead, though it is only busy."""
 
@@ -107,29 +113,34 @@ class Admitting:
     a slow client holds none.
     """
 
-    def __init__(self, application: Any, most: int, most_body: int) -> None:
+    def __init__(self, application: Any, most: int, most_body: int, most_reading: int) -> None:
+        """`most_reading` reads are served at the same time, and further ones wait. It must be fewer than there are
+        connections to the database, because an order must find one, however long the reads take."""
         self._application = application
         self._admission = Admission(most)
+        self._reading = BoundedSemaphore(most_reading)
         self._most_body = most_body
 
-    def refuses(self, path: str) -> bool:
+    def refuses(self, method: str, path: str) -> bool:
         """Whether a request is one too many, for a server to ask before it makes an environ.
 
         Most requests of a flood are refused, and to make an environ costs as much as to read the request. What is
         not refused here may be refused when it is called for.
         """
-        return path not in PROBES and self._admission.refuse()
+        return path not in PROBES and self._admission.refuse(read=method in READS)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         receive(environ, self._most_body)
         if environ["PATH_INFO"] in PROBES:
             return self._answer(environ, start_response)
-        if not self._admission.take():
+        read = environ["REQUEST_METHOD"] in READS
+        if not self._admission.take(read=read):
             refusal = REFUSALS[503]
             start_response(refusal.status, refusal.headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
         try:
-            return self._answer(environ, start_response)
+            with self._reading if read else nullcontext():
+                return self._answer(environ, start_response)
         finally:
             self._admission.done()
 

@@ -199,7 +199,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         it sends the body, one whose answer has no body, and all of them where an access log is to have them.
         """
         plain = not (req.should_close() or req._expected_100_continue or req.method == "HEAD")
-        return plain and self.alive and not self.cfg.accesslog and self.wsgi.refuses(req.path)
+        return plain and self.alive and not self.cfg.accesslog and self.wsgi.refuses(req.method, req.path)
 
     def _refuse(self, req: Any, sock: Client) -> bool:
         """Receive it in full, and drop it: a client may read nothing until all is sent. Raises: NotReceived."""
