@@ -11,8 +11,6 @@ When in doubt the limit is high: a limit that is too high costs time, and one th
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from threading import BoundedSemaphore
 from typing import Any
 
 from quiktrade.web.receiving import receive
@@ -113,12 +111,9 @@ class Admitting:
     a slow client holds none.
     """
 
-    def __init__(self, application: Any, most: int, most_body: int, most_reading: int) -> None:
-        """`most_reading` reads are served at the same time, and further ones wait. It must be fewer than there are
-        connections to the database, because an order must find one, however long the reads take."""
+    def __init__(self, application: Any, most: int, most_body: int) -> None:
         self._application = application
         self._admission = Admission(most)
-        self._reading = BoundedSemaphore(most_reading)
         self._most_body = most_body
 
     def refuses(self, method: str, path: str) -> bool:
@@ -133,14 +128,12 @@ class Admitting:
         receive(environ, self._most_body)
         if environ["PATH_INFO"] in PROBES:
             return self._answer(environ, start_response)
-        read = environ["REQUEST_METHOD"] in READS
-        if not self._admission.take(read=read):
+        if not self._admission.take(read=environ["REQUEST_METHOD"] in READS):
             refusal = REFUSALS[503]
             start_response(refusal.status, refusal.headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
         try:
-            with self._reading if read else nullcontext():
-                return self._answer(environ, start_response)
+            return self._answer(environ, start_response)
         finally:
             self._admission.done()
 
