@@ -215,7 +215,6 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
 def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(start: Start) -> None:
     up = start()
     up.says("Ready.")
-    assert "alice's password was shown when the account was made, and only then." in up.output
     second = start()
     assert second.process.wait(60) == 1
     assert f"`up` already runs here, as process {up.process.pid}" in second.output
@@ -223,6 +222,7 @@ def test_a_killed_up_takes_everything_with_it_and_the_next_one_runs(start: Start
     # A part's line in Latin-1, which is no UTF-8, to an output that cannot show what stands for such a byte.
     third = start(QUIKTRADE_NODE="Ødegård", PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
     third.says("Ready.")
+    assert "alice's password was shown when the account was made, and only then." in third.output
     assert "node=\\ufffddeg\\ufffdrd" in third.output
     assert third.stop(signal.SIGTERM) == 0
     wait_until(lambda: processes_of(up.checkout) == [], seconds=10.0)
