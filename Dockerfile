@@ -2,12 +2,12 @@
 FROM python:3.11-slim-bookworm AS build
 ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
-COPY requirements.lock ./
+COPY requirements-traces.lock ./
 # The lock names every package with its hash, so pip need not look for more. Without a pip of its own the
 # environment is half the files and nothing in the image can install anything.
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
-        -r requirements.lock \
+        -r requirements-traces.lock \
     && find /opt/venv -name '*.po' -delete
 ENV PATH=/opt/venv/bin:$PATH
 COPY . .
@@ -22,6 +22,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     QUIKTRADE_DATA=/data \
+    QUIKTRADE_LOG_FORMAT=json \
     QUIKTRADE_STATIC_ROOT=/app/staticfiles
 WORKDIR /app
 COPY --from=build /opt/venv /opt/venv

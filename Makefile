@@ -6,7 +6,7 @@ PYTHON = python3
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
 
-up: ## run everything: database, API, console, worker, simulated exchange
+up: ## run everything: database, API, console, worker, session, simulated exchange
 	$(PYTHON) manage.py up
 
 test: ## run the tests; ARGS="orders -k requeue" runs a part of them

@@ -26,7 +26,7 @@ EPILOG = """\
   run.py --quick              does it work? Under two minutes; the figures mean little
   run.py --quick --all        the same for every scenario, with a small big table
   run.py --only accept,batch  these alone
-  run.py --only big           the hot statements with 10 million orders: minutes, and some 5 GB of disk
+  run.py --only big           the hot statements with 10 million orders: ten minutes, and some 20 GB of disk
 
 exit status: 0 all was measured, whatever came of it; 1 something could not be measured; 2 wrong usage
 """
@@ -102,6 +102,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> int:
         repeats=arguments.repeat or (1 if quick else 3),
         quick=quick,
         rows=arguments.rows or (20_000 if quick else 10_000_000),
+        moving_rows=arguments.rows or (20_000 if quick else 100_000),
         json=arguments.json,
         svg=arguments.svg,
     )
@@ -156,13 +157,14 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=_names,
         metavar="NAME,...",
-        help="accept, batch, placement, trickle, trouble, reads, mixed, nodes, overload, big",
+        help="accept, batch, placement, trickle, cancels, trouble, reads, mixed, streams, resume, nodes, overload, "
+        "book, reports, lag, big",
     )
     add("--all", action="store_true", help="every scenario, the big table too")
     add("--quick", action="store_true", help="short, once: whether it works, not how fast")
     add("--repeat", type=int, metavar="N", help="repeats of each measurement, in turns (3)")
     add("--seconds", type=float, metavar="S", help="length of each measurement under load (8)")
-    add("--rows", type=int, metavar="N", help="orders in the big table (10,000,000)")
+    add("--rows", type=int, metavar="N", help="orders in the table of big (10,000,000) and of moving (100,000)")
     add("--json", type=Path, default=here / "results.json", metavar="FILE", help="(benchmarks/results.json)")
     add("--svg", type=Path, default=here / "results.svg", metavar="FILE", help="(benchmarks/results.svg)")
     add(

@@ -1,5 +1,6 @@
 """The console's venues: halted and resumed by operators, added and changed by administrators."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,14 +13,15 @@ from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, strip_tags
 from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import RelatedCheckboxFilter
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from exchanges import services
-from exchanges.models import Venue, VenueEvent, VenueHealth
+from exchanges.models import UnmatchedReport, Venue, VenueEvent, VenueHealth
 from exchanges.registry import ADAPTERS, open_venue
 from exchanges.venue_settings import SettingsField, unmasked
 from quiktrade.console.intents import Intent, IntentAdmin
-from quiktrade.console.pages import clipped, label, two, who
+from quiktrade.console.pages import ReadOnlyAdmin, clipped, code, label, two, who
 from quiktrade.console.times import age, ahead, exact, stamp
 from quiktrade.outcomes import Outcome
 
@@ -49,7 +51,8 @@ HALT = Intent(
     icon="pause_circle",
     permission="exchanges.halt_venue",
     explanation="No more orders are sent to it until it is resumed. Orders for it are still accepted, and wait. "
-    "Requests already under way are not called back.",
+    "Cancels still go to it: a halt stops orders, and not the way out of them. Requests already under way are not "
+    "called back.",
     act=_halt,
     grave=True,
 )
@@ -254,3 +257,48 @@ class VenueAdmin(IntentAdmin):
     @admin.display(description="default")
     def default(self, venue: Venue) -> SafeString | None:
         return label("default", "info") if venue.is_default else None
+
+
+@admin.register(UnmatchedReport)
+class UnmatchedReportAdmin(ReadOnlyAdmin):
+    """Reports of venues that fit no order, as they came, and why. Whoever sees venues sees these."""
+
+    list_display = ("when", "venue_code", "why", "about", "stream", "sequence")
+    list_display_links = ("when",)
+    list_filter = (("venue", RelatedCheckboxFilter),)
+    ordering = ("-pk",)
+    fields = ("at", "venue_code", "stream", "sequence", "reason", "as_it_came")
+    readonly_fields = ("venue_code", "as_it_came")
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm("exchanges.view_venue")
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("exchanges.view_venue")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().change_view(request, object_id, form_url, {"show_history": False, **(extra_context or {})})
+
+    @admin.display(description="received")
+    def when(self, kept: UnmatchedReport) -> SafeString:
+        return exact(f"{age(kept.at)} ago", kept.at)
+
+    @admin.display(description="venue")
+    def venue_code(self, kept: UnmatchedReport) -> str:
+        return kept.venue_id
+
+    @admin.display(description="why it was kept")
+    def why(self, kept: UnmatchedReport) -> str:
+        return kept.reason
+
+    @admin.display(description="about")
+    def about(self, kept: UnmatchedReport) -> SafeString:
+        told = kept.report if isinstance(kept.report, dict) else {}
+        return two(str(told.get("kind") or ""), code(clipped(str(told.get("client_order_id") or ""))))
+
+    @admin.display(description="report")
+    def as_it_came(self, kept: UnmatchedReport) -> SafeString:
+        text = json.dumps(kept.report, indent=2, ensure_ascii=False)
+        return format_html('<pre class="console-code console-report">{}</pre>', text)

@@ -65,13 +65,18 @@ class Permit:
     """Requests went unanswered recently, so answers should be reported."""
     rated: bool = False
     """The venue has a rate limit, so the caller must `spend()` the sends."""
+    halted: bool = False
+    """Only cancels may be sent: a halt stops orders, and not the way out of them."""
 
 
 NONE = Permit(0, 0)
 
 
-def permit(code: str, wanted: int) -> Permit:
-    """Ask for up to `wanted` sends. Inside a transaction; the venue is locked until it ends."""
+def permit(code: str, wanted: int, *, cancels: bool = False) -> Permit:
+    """Ask for up to `wanted` sends. Inside a transaction; the venue is locked until it ends.
+
+    With `cancels` there are some among them, which a halted venue gets, too.
+    """
     rows = fetch(_LOCK, {"venue": code})
     if not rows:
         with connection.cursor() as cursor:
@@ -82,11 +87,11 @@ def permit(code: str, wanted: int) -> Permit:
             )
         rows = fetch(_LOCK, {"venue": code})
     in_flight, rate, halted, tokens, silences, is_open, waiting = rows[0]
-    if halted or waiting:
+    if (halted and not cancels) or waiting:
         return NONE
     sends = min(wanted, int(tokens)) if rate is not None else wanted
     if not is_open:
-        return Permit(sends, in_flight, troubled=silences > 0, rated=rate is not None)
+        return Permit(sends, in_flight, troubled=silences > 0, rated=rate is not None, halted=halted)
     if sends > 0:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -94,7 +99,7 @@ def permit(code: str, wanted: int) -> Permit:
                 " WHERE venue_id = %s",
                 [PROBE_SECONDS, code],
             )
-    return Permit(min(sends, 1), in_flight, probe=True, troubled=True, rated=rate is not None)
+    return Permit(min(sends, 1), in_flight, probe=True, troubled=True, rated=rate is not None, halted=halted)
 
 
 def spend(code: str, sends: int) -> None:

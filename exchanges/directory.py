@@ -49,10 +49,16 @@ def _read(wanted: Sequence[list[Mapping[str, Listing]]]) -> None:
 _readings = Batcher(_read, most=MOST_READINGS)
 
 
+@cached(TTLCache[object, Mapping[str, Capabilities | None]](maxsize=1, ttl=SECONDS), lock=Lock())
+def all_capabilities() -> Mapping[str, Capabilities | None]:
+    """What each venue can do, disabled ones too: their orders can be canceled. None if it cannot be opened."""
+    return {venue.code: capabilities_if_usable(venue) for venue in Venue.objects.all()}
+
+
 def capabilities_if_usable(venue: Venue) -> Capabilities | None:
     """What the venue can do. None if its adapter cannot be opened, which is logged."""
     try:
         return capabilities_of(venue.adapter, venue.settings)
     except (LookupError, ValueError) as error:
-        logger.error("Venue cannot be opened", extra={"venue": venue.code, "error": error})
+        logger.error("Venue cannot be opened", extra={"event": "venue.unusable", "venue": venue.code, "error": error})
         return None

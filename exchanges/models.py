@@ -11,7 +11,7 @@ from exchanges.venue import VenueTrouble
 class Venue(models.Model):
     """An exchange or broker that takes orders.
 
-    Halted: orders for it are still accepted and wait; none is sent. Disabled: orders for it are refused.
+    Halted: orders for it are still accepted and wait; nothing but cancels is sent. Disabled: orders for it are refused.
     """
 
     code = models.CharField(
@@ -128,3 +128,45 @@ class VenueEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.venue_id} {self.event}"
+
+
+class ReportSession(models.Model):
+    """How far a venue's report stream was read, and who reads it.
+
+    `stream` is the venue's name for a series of numbers: another one begins with a new journal or a new day. The
+    reports of a batch and `next_sequence` are written in one transaction, by the holder of `token` only, so no report
+    is lost or counted twice. The token is random: a counter could repeat after a failover that lost the last commit.
+    """
+
+    venue = models.ForeignKey(Venue, on_delete=models.CASCADE, related_name="report_sessions", db_index=False)
+    stream = models.CharField(max_length=64)
+    next_sequence = models.BigIntegerField(db_default=1)
+    token = models.UUIDField()
+    holder = models.CharField(max_length=160)
+    lease_expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["venue", "stream"], name="reportsession_stream_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.venue_id} {self.stream} {self.next_sequence}"
+
+
+class UnmatchedReport(models.Model):
+    """A report of a venue that could not be applied to an order, kept as it came; `reason` says why."""
+
+    venue = models.ForeignKey(Venue, on_delete=models.PROTECT, related_name="unmatched_reports", db_index=False)
+    stream = models.CharField(max_length=64)
+    sequence = models.BigIntegerField()
+    reason = models.CharField(max_length=500)
+    report = models.JSONField()
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["venue", "stream", "sequence"], name="unmatchedreport_sequence_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.venue_id} {self.stream} {self.sequence}"

@@ -3,6 +3,7 @@
     Exception
      └ VenueError
         ├ OrderRejected     the venue refused this order: final
+        ├ RequestRefused    the venue refused to cancel or replace: the order is as it was, or ended before
         ├ NotSent           proved not to have arrived: try again
         ├ OutcomeUnknown    may have arrived: find() before any re-send
         └ NotSupported      the venue has no such function: a programming error, see Capabilities
@@ -24,7 +25,7 @@ every attempt. It is the venue's means to recognise a repetition, and ours to as
 
 import enum
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -80,7 +81,8 @@ class Capabilities:
     remembers_rejections: bool = True  # a refused `client_order_id` stays refused; if not, a late original may live
     cancels: bool = False
     replaces: bool = False
-    reports: bool = False
+    reports: bool = False  # it reports by itself, in numbers, and lists its open orders and its executions
+    heartbeat_seconds: float | None = None  # while nothing happens, its stream says so this often
 
 
 @dataclass(slots=True)
@@ -122,23 +124,57 @@ class NewOrder(Terms):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest:
-    """FIX 35=F. `client_order_id` names the request, `original_client_order_id` (41) the order."""
+    """FIX 35=F. `client_order_id` names the request, and is the same on every attempt.
+
+    `original_client_order_id` (41) is the id that the venue accepted last: the order's, or that of a replace.
+    `order_id` is the order's own, under which it was placed. `valid_until` is as in `NewOrder`.
+    """
 
     client_order_id: str
     original_client_order_id: str
+    order_id: str
     venue_order_id: str
+    valid_until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceRequest:
-    """FIX 35=G. The order's new total quantity and its prices; ids as in `CancelRequest`."""
+    """FIX 35=G. The order's new terms, all of them: `quantity` is the total, with what is filled. Ids as in
+    `CancelRequest`."""
 
     client_order_id: str
     original_client_order_id: str
+    order_id: str
     venue_order_id: str
+    valid_until: datetime
     quantity: int
     limit_price: Decimal | None
     stop_price: Decimal | None
+    time_in_force: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The venue did what it was asked for. `quantity` is the order's after a replace; None as asked.
+    `cumulative_quantity` is what was executed before.
+
+    `venue_order_id` is the order's from now on, which a venue may change with a replace.
+    """
+
+    venue_order_id: str
+    quantity: int | None = None
+    cumulative_quantity: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.venue_order_id:
+            raise OutcomeUnknown("unreadable_reply", "no venue_order_id")
+        _check_id(self.venue_order_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The venue has the request, and promises nothing: its report, or a look-up, says what came of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +200,17 @@ class ReportStatus(enum.Enum):
     FILLED = "filled"
     CANCELED = "canceled"
     EXPIRED = "expired"
+    DONE_FOR_DAY = "done_for_day"
     REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What the venue knows of one order. `code`, `text` and `by_content` say why, where it was rejected.
+
+    `quantity`, `limit_price`, `stop_price`, `time_in_force` and `expires_at` are the order's terms as they are now,
+    `cumulative_quantity` (14) is what was executed and `leaves_quantity` (151) what may still be. What the venue does
+    not say is None, or empty.
 
     Raises: OutcomeUnknown, if the venue's id for it is there and unusable.
     """
@@ -180,11 +221,94 @@ class Report:
     code: str = ""
     text: str = ""
     by_content: bool = False
+    quantity: int | None = None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    time_in_force: str = ""
+    expires_at: datetime | None = None
+    cumulative_quantity: int | None = None
+    leaves_quantity: int | None = None
 
     def __post_init__(self) -> None:
         _check_id(self.venue_order_id)
         for name in ("code", "text"):
             object.__setattr__(self, name, storable(getattr(self, name)))
+
+
+class ReportKind(enum.StrEnum):
+    """What one report of a venue's stream says (FIX 150; the last two, FIX 35=9)."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REJECTED = "rejected"
+    EXECUTED = "executed"
+    BUSTED = "busted"
+    """An execution is taken back."""
+    CORRECTED = "corrected"
+    """An execution had another quantity or price."""
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    DONE_FOR_DAY = "done_for_day"
+    RESTATED = "restated"
+    """The venue itself changed the order or renewed it for another day."""
+    CANCEL_PENDING = "cancel_pending"
+    REPLACE_PENDING = "replace_pending"
+    REPLACED = "replaced"
+    CANCEL_REFUSED = "cancel_refused"
+    REPLACE_REFUSED = "replace_refused"
+    UNREADABLE = "unreadable"
+    """The adapter does not understand it. `text` has it as it came, for operators."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionReport:
+    """One numbered report of a venue's stream about one order (FIX 35=8 and 35=9).
+
+    `client_order_id` (11) names the order or, in the answer to a cancel or replace, that request; then
+    `original_client_order_id` (41) names the order. `quantity` is that of the execution (32) or, in `replaced` and
+    `restated`, the order's new one (38); those two say with `limit_price`, `stop_price`, `time_in_force` and
+    `expires_at` what the order's other terms are from then on, as far as the venue says.
+    `refers_to` (19) is the execution that is taken back or corrected.
+    `execution_id` (17) is unique at the venue for ever: where a venue's are unique for a day, its adapter adds the day.
+    `cumulative_quantity` (14) and `leaves_quantity` (151) are the order's after the report, None where not said.
+    """
+
+    sequence: int
+    kind: ReportKind
+    client_order_id: str
+    original_client_order_id: str = ""
+    venue_order_id: str = ""
+    execution_id: str = ""
+    refers_to: str = ""
+    quantity: int = 0
+    price: Decimal | None = None
+    at: datetime | None = None
+    text: str = ""
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    time_in_force: str = ""
+    expires_at: datetime | None = None
+    cumulative_quantity: int | None = None
+    leaves_quantity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """How far a venue's stream of reports reaches.
+
+    `stream` is the venue's name for a series of numbers, which begins with 1: another one begins with a new journal or
+    a new day. `last` is the number of its last report, 0 if there is none.
+    """
+
+    stream: str
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What one message of a stream brings: reports in any order, some perhaps again, or a heartbeat, or both."""
+
+    reports: Sequence[ExecutionReport] = ()
+    heartbeat: StreamEnd | None = None
 
 
 def _check_id(value: object) -> None:
@@ -250,6 +374,14 @@ class OrderRejected(VenueError):
         self.by_content = by_content
 
 
+class RequestRefused(VenueError):
+    """The venue's definite refusal to cancel or replace. `by_end` says that it is because the order has ended."""
+
+    def __init__(self, code: str, text: str = "", *, by_end: bool = False) -> None:
+        super().__init__(code, text, answered=True)
+        self.by_end = by_end
+
+
 class NotSent(VenueError):
     """The request is proved not to have arrived. Send it again."""
 
@@ -280,12 +412,37 @@ class Venue(Protocol):
         """
         ...
 
-    async def cancel(self, request: CancelRequest) -> None: ...
+    async def cancel(self, request: CancelRequest) -> Done | Taken:
+        """Ask once to end the order. Raises: RequestRefused, NotSent, OutcomeUnknown, and NotSupported where
+        `capabilities.cancels` is false."""
+        ...
 
-    async def replace(self, request: ReplaceRequest) -> None: ...
+    async def replace(self, request: ReplaceRequest) -> Done | Taken:
+        """Ask once to give the order these terms. Raises: as `cancel`, by `capabilities.replaces`."""
+        ...
 
-    def reports(self) -> AsyncIterator[Report]:
-        """Acknowledgements, fills, cancels, rejects: at least once each, in any order."""
+    async def stream_end(self) -> StreamEnd:
+        """Ask how far the stream of reports reaches now. Raises as `find`."""
+        ...
+
+    def reports(self, stream: str, after: int) -> AsyncIterator[News]:
+        """The reports of this stream that are numbered above `after`, and then each as it comes: at least once each.
+
+        A heartbeat comes at once and then every `capabilities.heartbeat_seconds`, so that a reader knows whether it
+        has missed something, also at the end. Ends, or raises NotSent or OutcomeUnknown, when the stream breaks or when
+        it is not this one that the venue has now: begin again with `stream_end()`.
+        """
+        ...
+
+    def executions(self, stream: str, after: int) -> AsyncIterator[Sequence[ExecutionReport]]:
+        """The executions, busts and corrections among the reports numbered above `after`, by pages. Raises as `find`.
+
+        They are numbered as in the stream. If the venue has another stream now, those of that one are returned.
+        """
+        ...
+
+    def open_orders(self) -> AsyncIterator[Sequence[Report]]:
+        """The orders that work at the venue, by pages, each as it stands when its page is made. Raises as `find`."""
         ...
 
     async def close(self) -> None: ...
@@ -294,11 +451,20 @@ class Venue(Protocol):
 class RequestVenue:
     """A base for adapters of venues that only answer requests: what they lack is `NotSupported`."""
 
-    async def cancel(self, request: CancelRequest) -> None:
+    async def cancel(self, request: CancelRequest) -> Done | Taken:
         raise NotSupported("cancel", "this venue's adapter does not cancel orders")
 
-    async def replace(self, request: ReplaceRequest) -> None:
+    async def replace(self, request: ReplaceRequest) -> Done | Taken:
         raise NotSupported("replace", "this venue's adapter does not replace orders")
 
-    def reports(self) -> AsyncIterator[Report]:
+    async def stream_end(self) -> StreamEnd:
         raise NotSupported("reports", "this venue's adapter has no report stream")
+
+    def reports(self, stream: str, after: int) -> AsyncIterator[News]:
+        raise NotSupported("reports", "this venue's adapter has no report stream")
+
+    def executions(self, stream: str, after: int) -> AsyncIterator[Sequence[ExecutionReport]]:
+        raise NotSupported("executions", "this venue's adapter does not list executions")
+
+    def open_orders(self) -> AsyncIterator[Sequence[Report]]:
+        raise NotSupported("open_orders", "this venue's adapter does not list open orders")

@@ -7,6 +7,7 @@ however many orders there are.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from django.utils import timezone
 from exchanges.circuit import LONG_PAUSE_SECONDS
 from exchanges.models import Venue, VenueHealth
 from orders.models import LOOKED_UP, Order, Status
+from orders.requests import UNANSWERED_SECONDS
 from quiktrade.database.statements import fetch
 
 COUNTED_TO = 10_000
@@ -49,6 +51,9 @@ looked_up AS (SELECT count(*) AS orders, count(*) FILTER (
 SELECT (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'failed' LIMIT %(limit)s) o),
     parked.orders, looked_up.orders, looked_up.doubtful,
     (SELECT count(*) FROM (SELECT FROM orders_order WHERE status = 'submitting' LIMIT %(limit)s) o),
+    (SELECT count(*) FROM (SELECT FROM orders_orderrequest
+        WHERE status IN ('waiting', 'pending', 'submitting', 'sent', 'unconfirmed')
+            AND created_at <= statement_timestamp() - %(unanswered)s * interval '1 second' LIMIT %(limit)s) q),
     (SELECT extract(epoch FROM statement_timestamp() - max(heartbeat_at))::float8 FROM quiktrade_workernode)
 FROM parked, looked_up
 """
@@ -89,6 +94,8 @@ class Counts:
     looked_up: int
     doubtful: int
     being_sent: int
+    unanswered: int
+    """Requests to cancel or replace that have been open for more than UNANSWERED_SECONDS."""
     heartbeat_age: float | None
     """Seconds; None where no worker has ever reported."""
 
@@ -108,10 +115,22 @@ class Queue:
     """When the first of them is due, or was."""
 
 
+class TroubleKind(StrEnum):
+    NO_WORKER = "no_worker"
+    UNANSWERED = "requests_unanswered"
+    HALTED = "venue_halted"
+    IN_TROUBLE = "venue_in_trouble"
+    OVERDUE = "orders_overdue"
+    FAILED = "orders_failed"
+    PARKED = "orders_parked"
+    DOUBTFUL = "orders_in_doubt"
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One problem that needs a person: its name, a sentence about it, and what to do."""
+    """One problem that needs a person: its kind and name, a sentence about it, and what to do."""
 
+    kind: "TroubleKind"
     head: str
     sentence: str
     advice: str
@@ -129,9 +148,10 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
     if venue.halted:
         halted_by = venue.halted_by.removeprefix("operator:")
         halt = Trouble(
+            TroubleKind.HALTED,
             f"{venue.pk} halted",
             f"{venue.pk} is halted by {halted_by}: {venue.halt_reason}. {_orders_wait(queue.waiting)}.",
-            "Resume it when the reason is gone: nothing is sent to it until then.",
+            "Resume it when the reason is gone: nothing but cancels is sent to it until then.",
             since=venue.halted_at,
             venue=venue.pk,
             orders=queue.waiting,
@@ -145,6 +165,7 @@ def venue_troubles(venue: Venue, queue: Queue) -> list[Trouble]:
         late = "1 order is" if queue.overdue == 1 else f"{shown(queue.overdue)} orders are"
         return [
             Trouble(
+                TroubleKind.OVERDUE,
                 f"{shown(queue.overdue)} overdue",
                 f"{late} overdue at {venue.pk}: due for more than {OVERDUE_SECONDS} s, and not sent.",
                 "Look whether a worker runs, and whether the venue's limits let this many orders through.",
@@ -185,7 +206,8 @@ def _circuit_troubles(circuit: VenueHealth, queue: Queue) -> list[Trouble]:
                 "halt it to keep its orders back."
             )
     sentence = f"{said}. {_orders_wait(queue.waiting)}."
-    return [Trouble(head, sentence, advice, since=circuit.opened_at, venue=venue, orders=queue.waiting)]
+    kind = TroubleKind.IN_TROUBLE
+    return [Trouble(kind, head, sentence, advice, since=circuit.opened_at, venue=venue, orders=queue.waiting)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,21 +229,26 @@ class State:
     def troubles(self) -> list[Trouble]:
         """The troubles of the system and the venues. Those of single orders are in `groups()`."""
         troubles = [] if self.counts.worker_runs else [self._no_worker()]
+        if self.counts.unanswered:
+            troubles.append(self._unanswered())
         for venue in self.venues:
             troubles += venue_troubles(venue, self.queues.get(venue.pk, NO_QUEUE))
         return troubles
 
+    def order_troubles(self) -> list[Trouble]:
+        """The troubles of single orders, counted over all venues and causes."""
+        counts = self.counts
+        needs = ((counts.failed, FAILED_NEED), (counts.parked, PARKED_NEED), (counts.doubtful, DOUBTFUL_NEED))
+        return [need.trouble(count) for count, need in needs if count]
+
     def heads(self) -> list[str]:
         """The names of everything that needs a person."""
-        counts = self.counts
-        needs = ((counts.failed, "failed"), (counts.parked, "parked"), (counts.doubtful, "in doubt"))
-        return [trouble.head for trouble in self.troubles()] + [
-            f"{shown(count)} {need}" for count, need in needs if count
-        ]
+        return [trouble.head for trouble in (*self.troubles(), *self.order_troubles())]
 
     def _no_worker(self) -> Trouble:
         age = self.counts.heartbeat_age
         return Trouble(
+            TroubleKind.NO_WORKER,
             "no worker",
             f"No worker runs: nothing is sent or looked up. {_orders_wait(self.waiting)}.",
             "Start a worker, or find out why it stopped; orders are accepted all the same, and wait.",
@@ -229,12 +256,66 @@ class State:
             orders=self.waiting,
         )
 
+    def _unanswered(self) -> Trouble:
+        count = self.counts.unanswered
+        are = "1 cancel or replace is" if count == 1 else f"{shown(count)} cancels and replaces are"
+        return Trouble(
+            TroubleKind.UNANSWERED,
+            f"{shown(count)} unanswered",
+            f"{are} open for more than {UNANSWERED_SECONDS / 60:.0f} minutes.",
+            "Their venues are asked about them each minute. Find out from the venue what became of them: until it says "
+            "so, their orders may be working there.",
+            orders=count,
+        )
+
+
+@dataclass(frozen=True)
+class OrderNeed:
+    """Why single orders need a person, and what a person can do."""
+
+    kind: TroubleKind
+    name: str
+    one: str
+    many: str
+    advice: str
+
+    def heading(self, count: str) -> str:
+        return self.one if count == "1" else self.many.format(count)
+
+    def trouble(self, orders: int) -> Trouble:
+        sentence = f"{self.heading(shown(orders))}."
+        return Trouble(self.kind, f"{shown(orders)} {self.name}", sentence, self.advice, orders=orders)
+
+
+FAILED_NEED = OrderNeed(
+    TroubleKind.FAILED,
+    "failed",
+    "1 order has failed",
+    "{} orders have failed",
+    "Nothing of this is at the venue. Requeue when the cause is mended, or cancel what is not wanted any more.",
+)
+PARKED_NEED = OrderNeed(
+    TroubleKind.PARKED,
+    "parked",
+    "1 order is parked",
+    "{} orders are parked",
+    "Ask the venue, by screen or telephone, and mark each placed or not placed. Reconcile asks it once more.",
+)
+DOUBTFUL_NEED = OrderNeed(
+    TroubleKind.DOUBTFUL,
+    "in doubt",
+    "1 order is in doubt",
+    "{} orders are in doubt",
+    "Sent, and for more than a minute no answer has said what became of this. The venue is asked by itself; find out "
+    "why it does not tell.",
+)
 
 NO_QUEUE = Queue(0, 0, None)
 
 
 def state() -> State:
-    limits = {"limit": COUNTED_TO, "doubtful": DOUBTFUL_SECONDS, "overdue": OVERDUE_SECONDS}
+    limits: dict[str, float] = {"limit": COUNTED_TO, "doubtful": DOUBTFUL_SECONDS, "overdue": OVERDUE_SECONDS}
+    limits["unanswered"] = UNANSWERED_SECONDS
     return State(
         Counts(*fetch(_COUNTS, limits)[0]),
         list(Venue.objects.select_related("health")),

@@ -1,8 +1,10 @@
 """Placement in three steps, called beats: claim, send, record.
 
-    beat 1  claim due orders under a lease; committed before anything is sent
+    beat 1  claim due requests to cancel, to replace, and orders under a lease; committed before anything is sent
     beat 2  send them, hundreds at once, with no transaction open
     beat 3  record what came of them, many in one statement
+
+Cancels come before replaces, and these before orders, and a part of what may be in flight is kept for cancels.
 
 One engine serves all venues in one event loop. Each venue has its own limit of requests in flight, so a slow or dead
 venue reaches its own limit and delays no other. The database is used from two threads, one that claims and one that
@@ -13,10 +15,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 import psycopg
 from django.conf import settings
@@ -25,22 +28,28 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from exchanges.circuit import Permit
 from exchanges.registry import open_venue
 from exchanges.venue import (
+    CancelRequest,
     Capabilities,
     NewOrder,
     NotSent,
     OutcomeUnknown,
+    ReplaceRequest,
     Venue,
     VenueError,
     VenueTrouble,
 )
-from orders import placement, selectors, verdicts
+from orders import metrics, placement, request_verdicts, selectors, verdicts
 from orders.lifecycle import Event, MovedOrder, Step
-from orders.placement import Attempt
+from orders.placement import Attempt, RequestAttempt
+from orders.request_verdicts import Verdict
+from orders.requests import ClaimedRequest
 from orders.selectors import VenueToServe
 from quiktrade import crash
 from quiktrade.database.connection import is_gone
 from quiktrade.jobs import doorbell
+from quiktrade.metrics.names import DATABASE_TROUBLE
 from quiktrade.texts import storable
+from quiktrade.tracing import spans
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,6 +78,8 @@ class ServedVenue:
     row: VenueToServe
     venue: Venue
     in_flight: int = 0
+    requests_wait: bool = False
+    """Requests were due at the last claim, and perhaps more than there was room for."""
     closed_at: float = -math.inf
     """Orders claimed before this time are not sent: the venue has since said that it takes nothing, and its row says
     so. It is infinite until that is written; nothing is claimed meanwhile."""
@@ -81,16 +92,25 @@ class ServedVenue:
 
     @property
     def room(self) -> int:
+        """For orders and replaces: a part of the venue's limit is kept for cancels."""
+        return self._size - self._reserve - self.in_flight
+
+    @property
+    def room_for_cancels(self) -> int:
         return self._size - self.in_flight
 
     @property
     def worth_a_claim(self) -> bool:
         """Whether there is room for a good part of a claim: it is refilled in chunks, not order by order."""
-        return self.room >= max(1, min(LARGEST_CLAIM, self._size) // 4)
+        return self.room >= max(1, min(LARGEST_CLAIM, self._size - self._reserve) // 4)
 
     @property
     def is_closed(self) -> bool:
         return self.closed_at == math.inf
+
+    @property
+    def _reserve(self) -> int:
+        return placement.kept_for_cancels(self._size) if self.capabilities.cancels else 0
 
     @property
     def _size(self) -> int:
@@ -113,12 +133,16 @@ class DatabaseThread:
             try:
                 return await self(function, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
-                logger.error("Database is away, trying again", extra={"error": str(error).strip()})
-                await self(_disconnect)
+                DATABASE_TROUBLE("placement").inc()
+                logger.error(
+                    "Database is away, trying again",
+                    extra={"event": "placement.database_away", "error": str(error).strip()},
+                )
+                await self(disconnect)
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
 
     async def close(self) -> None:
-        await self(_disconnect)
+        await self(disconnect)
         self._thread.shutdown()
 
 
@@ -128,7 +152,7 @@ def _connect() -> None:
     connection.ensure_connection()
 
 
-def _disconnect() -> None:
+def disconnect() -> None:
     connection.close()
 
 
@@ -141,6 +165,7 @@ class Engine:
         self._served: dict[str, ServedVenue] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._attempts: list[Attempt] = []
+        self._request_attempts: list[RequestAttempt] = []
         self._wake = asyncio.Event()
         self._writing = False
         self._limited = False  # a claim got less than it wanted, perhaps because outcomes are not recorded yet
@@ -178,6 +203,7 @@ class Engine:
         """
         self._recorded, self._over, self._writing = recorded, False, False
         self._attempts.clear()
+        self._request_attempts.clear()
         await self.claims(close_old_connections)
         await self.records(close_old_connections)
         self._recorder = asyncio.create_task(self._record())
@@ -203,7 +229,9 @@ class Engine:
             try:
                 await served.venue.close()
             except Exception:
-                logger.exception("Adapter failed to close", extra={"venue": code})
+                logger.exception(
+                    "Adapter failed to close", extra={"event": "placement.adapter_not_closed", "venue": code}
+                )
         self._served.clear()
 
     # ---- beat 1 ----
@@ -218,7 +246,7 @@ class Engine:
             if await self._claim_once():
                 idle_since = None
                 continue
-            if self._calls or self._attempts or self._writing:
+            if self._calls or self._attempts or self._request_attempts or self._writing:
                 idle_since = None
             elif idle_since is None:
                 idle_since = now
@@ -232,11 +260,11 @@ class Engine:
                 pass
 
     async def _claim_once(self) -> int:
-        """Claim for every venue with due orders and room, and start sending. Returns how many orders were claimed."""
+        """Claim for every venue with due work and room, and start sending. Returns how much was claimed."""
         rooms = {}
         for code, served in self._served.items():
-            rooms[code] = min(served.room, LARGEST_CLAIM) if served.worth_a_claim and not served.is_closed else 0
-            served.wants_more = not rooms[code]
+            rooms[code] = NO_ROOM if served.is_closed else Room.of(served)
+            served.wants_more = not rooms[code].orders
         count = 0
         for claimed in await self.claims.until_done(_claim_due, rooms):
             if claimed.row.code in rooms:
@@ -257,17 +285,26 @@ class Engine:
     def _send_claimed(self, claimed: "VenueClaim") -> int:
         served, claimed_at = self._served[claimed.row.code], clock()
         served.row = claimed.row  # its limit may have changed
-        orders = claimed.claim.orders
+        orders, requests, permit = claimed.claim.orders, claimed.claim.requests, claimed.claim.permit
+        count = len(orders) + len(requests)
         if orders:
+            metrics.CLAIMED(claimed.row.code).inc(len(orders))
+        if count:
             crash.point("after_claim")
+        for request in requests:
+            self._start(served, self._send_request(served, request, permit, claimed.asked_at, claimed_at))
         for order in orders:
-            served.in_flight += 1
-            call = asyncio.create_task(self._send(served, order, claimed.claim.permit, claimed.asked_at, claimed_at))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-        served.wants_more = len(orders) == claimed.wanted
+            self._start(served, self._send(served, order, permit, claimed.asked_at, claimed_at))
+        served.requests_wait = claimed.row.requests_due and not requests
+        served.wants_more = count >= claimed.wanted
         self._limited = self._limited or not served.wants_more
-        return len(orders)
+        return count
+
+    def _start(self, served: ServedVenue, sending: Coroutine[Any, Any, None]) -> None:
+        served.in_flight += 1
+        call = asyncio.create_task(sending)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
 
     # ---- beat 2 ----
 
@@ -275,18 +312,44 @@ class Engine:
         self, served: ServedVenue, order: MovedOrder, permit: Permit, asked_at: float, claimed_at: float
     ) -> None:
         try:
-            step, error = await self._attempt(served, order, asked_at, claimed_at)
+            with spans.child("place at venue", order.traceparent, call=True) as span:
+                step, error = await self._attempt(served, order, asked_at, claimed_at)
+                if span is not spans.NOTHING:
+                    _tell(span, order.id, order, step.event, error)
         finally:
-            served.in_flight -= 1
-            if served.wants_more and served.worth_a_claim:
-                self._wake.set()
-        answered = None if error is HELD_BACK else error is None or error.answered
-        if answered is None:
-            error = None  # it says nothing about the venue
-        elif error and error.trouble:
-            served.closed_at = math.inf
-        self._attempts.append(Attempt(step, served.row.code, answered, permit, order.attempt, error))
+            self._end(served)
+        answered, error = self._said_of_venue(served, error)
+        attempt = Attempt(step, served.row.code, answered, permit, order.attempt, error, order.traceparent)
+        self._attempts.append(attempt)
         self._outcome.set()
+
+    async def _send_request(
+        self, served: ServedVenue, request: ClaimedRequest, permit: Permit, asked_at: float, claimed_at: float
+    ) -> None:
+        try:
+            with spans.linked(f"{request.kind} at venue", [request.traceparent], call=True) as span:
+                verdict, error = await self._attempt_request(served, request, asked_at, claimed_at)
+                if span is not spans.NOTHING:
+                    _tell(span, request.order_id, request, "not_done" if error else "done", error)
+        finally:
+            self._end(served)
+        answered, error = self._said_of_venue(served, error)
+        self._request_attempts.append(RequestAttempt(verdict, served.row.code, answered, permit, error))
+        self._outcome.set()
+
+    def _end(self, served: ServedVenue) -> None:
+        served.in_flight -= 1
+        if served.requests_wait or (served.wants_more and served.worth_a_claim):
+            self._wake.set()
+
+    @staticmethod
+    def _said_of_venue(served: ServedVenue, error: VenueError | None) -> tuple[bool | None, VenueError | None]:
+        """Whether the venue answered, None if nothing was sent to it; and the error, if it says something about it."""
+        if error is HELD_BACK:
+            return None, None
+        if error and error.trouble:
+            served.closed_at = math.inf
+        return error is None or error.answered, error
 
     async def _attempt(
         self, served: ServedVenue, order: MovedOrder, asked_at: float, claimed_at: float
@@ -296,54 +359,110 @@ class Engine:
         The lease began between `asked_at` and `claimed_at`. The earlier time is safe for deciding whether to send, the
         later one for deciding how long the request may be valid at the venue.
         """
+
+        async def place() -> str:
+            return (await served.venue.place(new_order(order))).venue_order_id
+
+        started = clock()
+        answer = await self._call(served, place, asked_at, order_id=order.id)
+        latency = _milliseconds_since(started)
+        if isinstance(answer, VenueError):
+            left = settings.PLACEMENT_LEASE_SECONDS - (clock() - claimed_at)
+            capabilities = served.capabilities
+            return verdicts.failed_step(order, answer, capabilities, lease_left=left, latency_ms=latency), answer
+        # Its age is as of the claim.
+        waited = order.age_seconds + started - claimed_at
+        metrics.count_placed(served.row.code, waited=waited, latency=latency / 1000)
+        step = Step(
+            order_id=order.id,
+            event=Event.ACKNOWLEDGED,
+            detail={"latency_ms": latency},
+            venue_order_id=answer,
+        )
+        return step, None
+
+    async def _attempt_request(
+        self, served: ServedVenue, request: ClaimedRequest, asked_at: float, claimed_at: float
+    ) -> tuple[Verdict, VenueError | None]:
+        """Send once. Returns what that means for the request, and what kept it from being done."""
+        venue = served.venue
+        answer = await self._call(
+            served,
+            lambda: venue.cancel(as_cancel(request)) if request.terms is None else venue.replace(as_replace(request)),
+            asked_at,
+            request_id=request.id,
+        )
+        left = settings.PLACEMENT_LEASE_SECONDS - (clock() - claimed_at)
+        verdict = request_verdicts.after_attempt(request, answer, served.capabilities, lease_left=left)
+        return verdict, answer if isinstance(answer, VenueError) else None
+
+    @staticmethod
+    async def _call(
+        served: ServedVenue, call: Callable[[], Awaitable[T]], asked_at: float, **about: Any
+    ) -> T | VenueError:
+        """Make a call to a venue whose lease began at `asked_at` at the earliest. An error is returned."""
         capabilities, lease = served.capabilities, settings.PLACEMENT_LEASE_SECONDS
         started = clock()
-        error: VenueError
         if asked_at < served.closed_at:
-            error = HELD_BACK
+            return HELD_BACK
         # Twice the deadline, because a call may wait one more deadline for a connection.
-        elif started - asked_at > lease - 2 * capabilities.deadline_seconds:
+        if started - asked_at > lease - 2 * capabilities.deadline_seconds:
             # This process was suspended. The fence makes a late answer harmless, but not sending late is better.
-            error = NotSent("late", "The process was held up; the lease is too short.", answered=True)
+            return NotSent("late", "The process was held up; the lease is too short.", answered=True)
+        crash.point("after_mark")
+        answer: T | VenueError
+        try:
+            answer = await call()
+        except VenueError as raised:
+            answer = raised
+        except Exception as raised:
+            logger.exception(
+                "Adapter failed", extra={"event": "placement.adapter_failed", "venue": served.row.code, **about}
+            )
+            answer = OutcomeUnknown("adapter_error", repr(raised))
         else:
-            crash.point("after_mark")
-            try:
-                acknowledgement = await served.venue.place(new_order(order))
-                crash.point("after_reply")
-                step = Step(
-                    order_id=order.id,
-                    event=Event.ACKNOWLEDGED,
-                    detail={"latency_ms": _milliseconds_since(started)},
-                    venue_order_id=acknowledgement.venue_order_id,
-                )
-                return step, None
-            except VenueError as raised:
-                error = raised
-            except Exception as raised:
-                logger.exception("Adapter failed", extra={"venue": served.row.code, "order_id": order.id})
-                error = OutcomeUnknown("adapter_error", repr(raised))
-        left, latency = lease - (clock() - claimed_at), _milliseconds_since(started)
-        return verdicts.failed_step(order, error, capabilities, lease_left=left, latency_ms=latency), error
+            crash.point("after_reply")
+        answered = "yes" if not isinstance(answer, VenueError) or answer.answered else "no"
+        metrics.VENUE_SECONDS(served.row.code, answered).observe(clock() - started)
+        return answer
 
     # ---- beat 3 ----
 
     async def _record(self) -> None:
         """Write outcomes as they arrive, until the run is over and none is left."""
-        while self._attempts or not self._over:
+        while self._attempts or self._request_attempts or not self._over:
             await self._outcome.wait()
             if len(self._calls) > BUSY:
                 await asyncio.sleep(GATHER_SECONDS)
             self._outcome.clear()
             attempts, self._attempts = self._attempts, []
-            if attempts:
+            of_requests, self._request_attempts = self._request_attempts, []
+            if attempts or of_requests:
                 crash.point("before_record")
                 self._writing = True
-                self._recorded(await self._write(attempts))
+                if of_requests:
+                    await self._write_requests(of_requests)
+                if attempts:
+                    self._recorded(await self._write(attempts))
                 self._writing = False
-                self._reopen(attempts)
+                crash.point("after_record")
+                self._reopen([*attempts, *of_requests])
                 if self._limited:
                     self._limited = False
                     self._wake.set()
+
+    async def _write_requests(self, attempts: list[RequestAttempt]) -> None:
+        """Write outcomes together. One that cannot be written is found by bisection: its request's lease runs out."""
+        try:
+            await self.records.until_done(placement.record_requests, attempts, actor=ACTOR)
+        except Exception:
+            if len(attempts) == 1:
+                fields = {"event": "request.unwritable", "venue": attempts[0].venue, "verdict": attempts[0].verdict}
+                logger.exception("An outcome of a request cannot be written: its lease runs out", extra=fields)
+                return
+            half = len(attempts) // 2
+            await self._write_requests(attempts[:half])
+            await self._write_requests(attempts[half:])
 
     async def _write(self, attempts: list[Attempt]) -> list[MovedOrder]:
         """Write outcomes together. One that cannot be written is found by bisection and blocks no other."""
@@ -375,10 +494,11 @@ class Engine:
         try:
             return await self.records.until_done(placement.record_attempts, [written], actor=ACTOR)
         except Exception:
-            logger.exception("An outcome cannot even be written as unknown: its lease runs out", extra=fields)
+            text = "An outcome cannot even be written as unknown: its lease runs out"
+            logger.exception(text, extra={**fields, "event": "order.unwritten"})
             return []
 
-    def _reopen(self, attempts: list[Attempt]) -> None:
+    def _reopen(self, attempts: Sequence[Attempt | RequestAttempt]) -> None:
         """Let the rows decide again whether orders may be sent to a venue that took nothing."""
         for attempt in attempts:
             if attempt.error and attempt.error.trouble:
@@ -390,7 +510,10 @@ class Engine:
             try:
                 await doorbell.listen(self._wake.set)
             except psycopg.Error as error:
-                logger.warning("Doorbell is not heard, trying again", extra={"error": str(error).strip()})
+                logger.warning(
+                    "Doorbell is not heard, trying again",
+                    extra={"event": "doorbell.not_heard", "error": str(error).strip()},
+                )
             await asyncio.sleep(DATABASE_RETRY_SECONDS)
 
 
@@ -405,28 +528,62 @@ class VenueClaim:
     claim: placement.Claim
 
 
-def _claim_due(rooms: Mapping[str, int]) -> list[VenueClaim]:
-    """Claim for the venues that have due orders and room, in one call on the database thread.
+class Room(NamedTuple):
+    """How much may be claimed for a venue: orders and replaces, and cancels before them."""
+
+    orders: int
+    cancels: int
+    reserve: bool = False
+
+    @classmethod
+    def of(cls, served: ServedVenue) -> "Room":
+        orders = min(served.room, LARGEST_CLAIM) if served.worth_a_claim else 0
+        return cls(orders, min(served.room_for_cancels, LARGEST_CLAIM), served.capabilities.cancels)
+
+
+NO_ROOM = Room(0, 0)
+
+
+def _tell(
+    span: spans.Span, order_id: UUID, sent: MovedOrder | ClaimedRequest, event: str, error: VenueError | None
+) -> None:
+    """Say in a span what came of an attempt."""
+    span.note({"order.id": str(order_id), "venue": sent.venue_id, "attempt": sent.attempt, "event": event})
+    if error is not None:
+        span.fail(type(error).__name__)
+
+
+def _claim_due(rooms: Mapping[str, Room]) -> list[VenueClaim]:
+    """Claim for the venues that have due work and room, in one call on the database thread.
 
     A venue that is not among `rooms` is only reported: it has yet to be opened.
     """
     claims = []
-    for row in selectors.venues_with_due_orders():
-        wanted, asked_at = rooms.get(row.code), clock()
-        if wanted is None:
+    for row in selectors.venues_with_due_work():
+        room, asked_at = rooms.get(row.code), clock()
+        if room is None:
             claims.append(VenueClaim(row, 0, asked_at, placement.NO_CLAIM))
-        elif wanted:
+            continue
+        cancels = room.cancels if row.requests_due else 0
+        if room.orders or cancels:
             try:
-                claim = placement.claim_orders(row.code, wanted=wanted, actor=ACTOR)
+                claim = placement.claim_orders(
+                    row.code, wanted=room.orders, cancels=cancels, reserve=room.reserve, actor=ACTOR
+                )
             except Exception as error:
                 away = is_gone(error)
                 if away and not claims:
                     raise
-                logger.error("Claim failed", extra={"venue": row.code, "error": str(error).strip()})
+                logger.error(
+                    "Claim failed",
+                    extra={"event": "placement.claim_failed", "venue": row.code, "error": str(error).strip()},
+                )
                 if away:  # what was claimed is sent all the same; the next visit finds the database as it is then
                     break
                 continue
-            claims.append(VenueClaim(row, wanted, asked_at, claim))
+            claims.append(VenueClaim(row, room.orders, asked_at, claim))
+        elif row.requests_due:
+            claims.append(VenueClaim(row, 0, asked_at, placement.NO_CLAIM))
     return claims
 
 
@@ -438,6 +595,30 @@ def new_order(order: MovedOrder) -> NewOrder:
         **order.terms(),
         client_order_id=str(order.id),
         valid_until=order.lease_expires_at,
+    )
+
+
+def as_cancel(request: ClaimedRequest) -> CancelRequest:
+    """The request as the venue gets it, the same on every attempt but for the time until which it is valid."""
+    return CancelRequest(
+        client_order_id=str(request.id),
+        original_client_order_id=str(request.original_id),
+        order_id=str(request.order_id),
+        venue_order_id=request.venue_order_id,
+        valid_until=request.lease_expires_at,
+    )
+
+
+def as_replace(request: ClaimedRequest) -> ReplaceRequest:
+    """As `as_cancel`."""
+    assert request.terms is not None, "a replace has its terms since its first claim"
+    return ReplaceRequest(
+        client_order_id=str(request.id),
+        original_client_order_id=str(request.original_id),
+        order_id=str(request.order_id),
+        venue_order_id=request.venue_order_id,
+        valid_until=request.lease_expires_at,
+        **asdict(request.terms),
     )
 
 

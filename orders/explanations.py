@@ -37,6 +37,20 @@ BY_EVENT: Mapping[str, str] = {
     Event.RESEND_GIVEN_UP: "It is not sent again, and may be at the venue; the venue is asked.",
     Event.MARKED_PLACED: "An operator found it at the venue.",
     Event.MARKED_NOT_PLACED: "An operator found that it is not at the venue.",
+    Event.CANCEL_ASKED: "The venue was asked to cancel it.",
+    Event.CANCEL_WITHDRAWN: "The venue is no longer asked to cancel it.",
+    Event.REPLACE_ASKED: "The venue was asked to change it.",
+    Event.REPLACE_WITHDRAWN: "The venue is no longer asked to change it.",
+    Event.EXECUTED: "The venue executed some or all of it.",
+    Event.EXECUTION_BUSTED: "The venue took an execution back.",
+    Event.EXECUTION_CORRECTED: "The venue corrected an execution.",
+    Event.CANCELED_AT_VENUE: "The venue canceled what was left of it.",
+    Event.EXPIRED_AT_VENUE: "Its time ran out at the venue.",
+    Event.DONE_FOR_DAY_AT_VENUE: "The venue does no more of it today.",
+    Event.RESTATED: "The venue changed or renewed it.",
+    Event.REPLACED: "The venue changed it as asked.",
+    Event.CANCEL_REFUSED: "The venue refused to cancel it.",
+    Event.REPLACE_REFUSED: "The venue refused to change it.",
 }
 
 

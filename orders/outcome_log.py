@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from orders.lifecycle import Event, MovedOrder, Step
+from quiktrade.tracing.traceparent import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +116,16 @@ class OutcomeLog:
                 del self._windows[key]
                 text, venue, level = key
                 if window.more:
-                    logger.log(level, "%s: more of them", text, extra={"venue": venue, "orders": window.more})
+                    logger.log(
+                        level,
+                        "%s: more of them",
+                        text,
+                        extra={"event": "order.more_alike", "venue": venue, "orders": window.more},
+                    )
 
 
 def _order_fields(order: MovedOrder) -> dict[str, Any]:
+    trace_id = trace_of(order.traceparent)
     return {
         "event": f"order.{order.event}",
         "order_id": order.id,
@@ -126,6 +133,7 @@ def _order_fields(order: MovedOrder) -> dict[str, Any]:
         "venue": order.venue_id,
         "attempt": order.attempt,
         "status": order.status,
+        **({"trace_id": trace_id} if trace_id else {}),
     }
 
 

@@ -13,6 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -23,15 +25,19 @@ from django.db.models.functions import Now
 from exchanges import circuit, directory
 from exchanges.models import Venue as VenueRow
 from exchanges.registry import open_venue
-from exchanges.venue import Capabilities, NotSent, OutcomeUnknown, Report, VenueError
-from orders import lifecycle, recording, selectors, verdicts
+from exchanges.venue import Capabilities, ExecutionReport, NotSent, OutcomeUnknown, Report, VenueError
+from orders import archive, deciding, lifecycle, metrics, recording, requests, selectors, verdicts
 from orders.lifecycle import Event, LookUp, Step
 from orders.models import Order, Status
+from orders.reports import apply_found
+from orders.requests import RequestLookUp
 from orders.verdicts import Answer, Doubt, Park
+from quiktrade import crash
 from quiktrade.database.connection import is_gone
 from quiktrade.jobs import doorbell
 from quiktrade.outcomes import Outcome
 from quiktrade.texts import storable
+from quiktrade.tracing import spans
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +56,12 @@ BATCH_SECONDS = 30.0
 POLL_SECONDS = 0.25
 """While some venue is being asked, the due orders of the others are looked for this often."""
 
-Take = Callable[[VenueRow], Sequence[LookUp]]
+Due = Sequence[LookUp] | Sequence[RequestLookUp]
+Take = Callable[[VenueRow], Due]
 
 
 def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int:
-    """Look up the unconfirmed orders that are due for it, and return how many changed their status.
+    """Look up the requests and the unconfirmed orders that are due for it, and return how many were decided.
 
     It ends when no more are due or its time is up; the other orders stay due. Raises: django.db.Error when the
     database is away.
@@ -63,12 +70,15 @@ def reconcile_due_orders(*, stopping: Callable[[], bool] = lambda: False) -> int
     rows = list(VenueRow.objects.all())
     usable = {row.code: directory.capabilities_if_usable(row) for row in rows}
 
-    def take(row: VenueRow) -> Sequence[LookUp]:
+    def take(row: VenueRow) -> Due:
         if time.monotonic() >= end or stopping():
             return []
         capabilities = usable[row.code]
         # If this process dies, its look-ups are repeated after the longest call, including the wait for a connection.
         seconds = 2 * capabilities.deadline_seconds + 1 if capabilities else UNUSABLE_SECONDS
+        of_requests = requests.claim_lookups(row.code, limit=BATCH, seconds=seconds)
+        if of_requests and capabilities:
+            return of_requests
         due = lifecycle.claim_lookups(row.code, limit=BATCH, seconds=seconds)
         return due if capabilities else []
 
@@ -89,7 +99,7 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Outcome]:
     for order_id in order_ids:
         order = orders.get(order_id)
         if order is None:
-            results[order_id] = Outcome(order_id, False, "There is no such order.")
+            results[order_id] = _not_in_use(order_id)
         elif order.status != Status.UNCONFIRMED:
             results[order_id] = Outcome(order_id, False, f"It is {order.status}, not unconfirmed.")
         elif (capabilities := usable[order.venue_id]) is None:
@@ -97,7 +107,9 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Outcome]:
         elif order.since.total_seconds() < verdicts.settle_seconds(capabilities):
             results[order_id] = Outcome(order_id, False, "Its last request may still be on its way; try again shortly.")
         else:
-            due.setdefault(order.venue_id, []).append(LookUp(order_id, order.attempt, order.parked))
+            canceling = order.open_cancel is not None
+            look_up = LookUp(order_id, order.attempt, order.parked, canceling, order.traceparent)
+            due.setdefault(order.venue_id, []).append(look_up)
 
     def take(row: VenueRow) -> Sequence[LookUp]:
         batch, due[row.code] = due[row.code][:BATCH], due[row.code][BATCH:]
@@ -106,6 +118,13 @@ def reconcile_orders(order_ids: Sequence[UUID], *, actor: str) -> list[Outcome]:
     asked = _ask_venues([rows[code] for code in due], take, actor=actor, by_itself=False)
     results |= {result.key: result for result in asked}
     return [results[order_id] for order_id in order_ids]
+
+
+def _not_in_use(order_id: UUID) -> Outcome:
+    """The refusal of an order that is archived, or that there never was."""
+    order = archive.orders_anywhere([order_id]).get(order_id)
+    why = f"It is {order.status}, not unconfirmed." if order else "There is no such order."
+    return Outcome(order_id, False, why)
 
 
 VENUE_UNUSABLE = "Its venue cannot be opened: mend the venue's adapter or settings, then try again."
@@ -118,7 +137,7 @@ def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: 
     """
     results: list[Outcome] = []
     idle = {row.code: row for row in rows}
-    calls: dict[Future[Mapping[UUID, Answer]], tuple[VenueRow, Sequence[LookUp]]] = {}
+    calls: dict[Future[Mapping[UUID, Answer]], tuple[VenueRow, Due]] = {}
     with ThreadPoolExecutor(max(1, len(rows)), "look-ups") as pool:
         while True:
             for row in list(idle.values()):
@@ -130,7 +149,8 @@ def _ask_venues(rows: Sequence[VenueRow], take: Take, *, actor: str, by_itself: 
                     del idle[row.code]
                     continue
                 if due:
-                    calls[pool.submit(_answers, row, [order.order_id for order in due], first)] = row, due
+                    contexts = {each.order_id: each.traceparent for each in due if isinstance(each, LookUp)}
+                    calls[pool.submit(_answers, row, [each.order_id for each in due], first, contexts)] = row, due
                     del idle[row.code]
             if not calls:
                 return results
@@ -149,36 +169,55 @@ def _go_on_after(error: Exception, row: VenueRow) -> None:
     """Log an error that concerns one venue. Raises it if the database is away, because that concerns all venues."""
     if is_gone(error):
         raise error
-    logger.error("Look-ups of a venue failed", exc_info=error, extra={"venue": row.code})
+    logger.error(
+        "Look-ups of a venue failed", exc_info=error, extra={"event": "lookup.venue_failed", "venue": row.code}
+    )
 
 
 def _record(
-    row: VenueRow, due: Sequence[LookUp], answers: Mapping[UUID, Answer], *, actor: str, by_itself: bool
+    row: VenueRow, looked_up: Due, answers: Mapping[UUID, Answer], *, actor: str, by_itself: bool
 ) -> list[Outcome]:
     """Record what became of orders. With `by_itself` nobody asked for it, so only evidence moves a parked order."""
     capabilities = directory.capabilities_if_usable(row)
     if capabilities is None:
-        return [Outcome(order.order_id, False, VENUE_UNUSABLE) for order in due]
+        return [Outcome(order.order_id, False, VENUE_UNUSABLE) for order in looked_up]
+    if of_requests := [each for each in looked_up if isinstance(each, RequestLookUp)]:
+        crash.point("after_look_up")
+        decided = deciding.record_look_ups(row.code, of_requests, answers, capabilities, actor=actor)
+        circuit.record_look_ups(row.code, answers.values())
+        doorbell.ring()
+        return decided
+    due = [each for each in looked_up if isinstance(each, LookUp)]
     doubts = selectors.doubts([order.order_id for order in due])
-    results, steps = [], []
+    steps: list[Step] = []
+    results: list[Outcome] = []
+    ended: list[ExecutionReport] = []
     unanswered: dict[str, list[LookUp]] = {}
     parked: dict[str, list[LookUp]] = {}
     for order in due:
         answer = answers[order.order_id]
-        conclusion: Step | Park | None
+        conclusion: verdicts.Conclusion
         if capabilities.finds:
             conclusion = verdicts.conclude(order.order_id, order.attempt, answer, capabilities, doubts[order.order_id])
         else:
             conclusion = Park("The venue cannot be asked about orders.")
-        if by_itself and order.parked and not (isinstance(conclusion, Step) and conclusion.event in verdicts.EVIDENCE):
+        if order.canceling and _would_resend(conclusion):
+            conclusion = Park("A cancel was asked for, so it is not sent again; a request of ours may still reach it.")
+        if by_itself and order.parked and not verdicts.is_evidence(conclusion):
             continue  # it is looked up again later, and keeps the reason why it needs an operator
         match conclusion:
             case Step():
+                metrics.LOOKUPS(row.code, conclusion.event).inc()
                 steps.append(conclusion)
+            case ExecutionReport():
+                metrics.LOOKUPS(row.code, "ended").inc()
+                ended.append(replace(conclusion, sequence=-1 - len(ended)))
             case Park(reason):
+                metrics.LOOKUPS(row.code, "parked").inc()
                 parked.setdefault(reason, []).append(order)
                 results.append(Outcome(order.order_id, False, reason))
             case None:
+                metrics.LOOKUPS(row.code, "unanswered").inc()
                 unanswered.setdefault(f"Look-up failed: {answer}", []).append(order)
                 results.append(Outcome(order.order_id, False, f"The venue gave no answer: {answer}"))
     if capabilities.finds:
@@ -186,14 +225,39 @@ def _record(
     moved = recording.record_outcomes(steps, actor=actor) if steps else []
     results += [Outcome(order.id, True, order.status) for order in moved]
     results += _left_behind((step.order_id for step in steps), {order.id for order in moved})
+    results += _record_ends(ended, row.code, actor=actor)
     for reason, orders in parked.items():
         lifecycle.park(orders, error=reason)
-        logger.error("Orders need an operator", extra={"venue": row.code, "orders": len(orders), "reason": reason})
+        logger.error(
+            "Orders need an operator",
+            extra={"event": "order.parked", "venue": row.code, "orders": len(orders), "reason": reason},
+        )
     for error, orders in unanswered.items():
         lifecycle.postpone(orders, seconds=ASK_AGAIN_SECONDS, error=error)
-        logger.warning("Look-up failed", extra={"venue": row.code, "orders": len(orders), "error": error})
+        logger.warning(
+            "Look-up failed",
+            extra={"event": "lookup.unanswered", "venue": row.code, "orders": len(orders), "error": error},
+        )
     doorbell.ring()
     return results
+
+
+def _record_ends(ended: Sequence[ExecutionReport], venue: str, *, actor: str) -> list[Outcome]:
+    """Record that orders have ended at their venue, as it says."""
+    if not ended:
+        return []
+    changed = apply_found(ended, venue, actor=actor)
+    return [
+        Outcome(UUID(report.client_order_id), True, report.kind.value)
+        if report.client_order_id in changed
+        else Outcome(UUID(report.client_order_id), False, "It changed while the venue was asked.")
+        for report in ended
+    ]
+
+
+def _would_resend(conclusion: verdicts.Conclusion) -> bool:
+    """Whether an order would be sent again of which an attempt may still arrive."""
+    return isinstance(conclusion, Step) and conclusion.event == Event.NOT_FOUND and conclusion.in_doubt
 
 
 def mark_placed(order_id: UUID, *, venue_order_id: str, actor: str, reason: str) -> Outcome:
@@ -229,7 +293,7 @@ def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, re
         raise ValueError("A reason is required.")
     order = _with_age(Order.objects.filter(pk=order_id)).first()
     if order is None:
-        return Outcome(order_id, False, "There is no such order.")
+        return _not_in_use(order_id)
     if order.status != Status.UNCONFIRMED:
         return Outcome(order_id, False, f"It is {order.status}, not unconfirmed.")
     if not order.parked:
@@ -258,10 +322,13 @@ def _settle(order_id: UUID, event: Event, venue_order_id: str, *, actor: str, re
 
 
 def _contradicted(order: Order, answer: Report, capabilities: Capabilities, *, actor: str) -> Outcome:
-    step = verdicts.conclude(order.pk, order.attempt, answer, capabilities, Doubt(0.0, 0))
-    if not isinstance(step, Step):
+    found = verdicts.conclude(order.pk, order.attempt, answer, capabilities, Doubt(0.0, 0))
+    if isinstance(found, Step):
+        recording.record_outcomes([found], actor=actor)
+    elif isinstance(found, ExecutionReport):
+        _record_ends([found], order.venue_id, actor=actor)
+    else:
         return Outcome(order.pk, False, "The venue says that it knows the order, and not under which id.")
-    recording.record_outcomes([step], actor=actor)
     said = f"{answer.status.value} as {answer.venue_order_id}" if answer.venue_order_id else answer.status.value
     return Outcome(order.pk, False, f"The venue knows the order: {said}. That was recorded instead.")
 
@@ -283,10 +350,13 @@ def _ask_now(row: VenueRow, order_id: UUID) -> Answer:
     return answers[order_id]
 
 
-def _answers(row: VenueRow, order_ids: Sequence[UUID], first: int) -> Mapping[UUID, Answer]:
+def _answers(
+    row: VenueRow, order_ids: Sequence[UUID], first: int, contexts: Mapping[UUID, str | None] = MappingProxyType({})
+) -> Mapping[UUID, Answer]:
     """Ask the venue about each order. An error of a call is returned as the answer and not raised.
 
     A venue in trouble is not asked before its next probe is due (`first` is 0), and then about one order first.
+    `contexts` are those of the orders' traces.
     """
     answers: dict[UUID, Answer] = {}
     end = time.monotonic() + BATCH_SECONDS  # of both together
@@ -294,12 +364,14 @@ def _answers(row: VenueRow, order_ids: Sequence[UUID], first: int) -> Mapping[UU
         if any(isinstance(answer, VenueError) and answer.trouble for answer in answers.values()):
             break
         if chosen:
-            answers |= asyncio.run(_look_up(row, chosen, end - time.monotonic()))
+            answers |= asyncio.run(_look_up(row, chosen, end - time.monotonic(), contexts))
     closed = NotSent("venue_closed", "The venue takes nothing from us now; it is asked later.")
     return dict.fromkeys(order_ids, closed) | answers
 
 
-async def _look_up(row: VenueRow, order_ids: Sequence[UUID], seconds: float) -> dict[UUID, Answer]:
+async def _look_up(
+    row: VenueRow, order_ids: Sequence[UUID], seconds: float, contexts: Mapping[UUID, str | None]
+) -> dict[UUID, Answer]:
     venue = open_venue(row.adapter, row.settings)
     if not venue.capabilities.finds:
         return dict.fromkeys(order_ids)
@@ -307,22 +379,29 @@ async def _look_up(row: VenueRow, order_ids: Sequence[UUID], seconds: float) -> 
     room = asyncio.Semaphore(min(IN_FLIGHT, venue.capabilities.in_flight))
 
     async def find(order_id: UUID) -> None:
+        about = {"order.id": str(order_id), "venue": row.code}
         async with room:
             try:
-                answers[order_id] = await venue.find(str(order_id))
+                with spans.child("look up", contexts.get(order_id), about, call=True):
+                    answers[order_id] = await venue.find(str(order_id))
             except VenueError as error:
                 answers[order_id] = error
             except Exception as error:
-                logger.exception("Adapter failed", extra={"venue": row.code, "order_id": order_id})
+                logger.exception(
+                    "Adapter failed", extra={"event": "lookup.adapter_failed", "venue": row.code, "order_id": order_id}
+                )
                 answers[order_id] = OutcomeUnknown("adapter_error", repr(error))
 
     try:
         async with asyncio.timeout(seconds):
             await asyncio.gather(*map(find, order_ids))
     except TimeoutError:
-        logger.error("A venue's look-ups took too long", extra={"venue": row.code, "orders": len(order_ids)})
+        logger.error(
+            "A venue's look-ups took too long",
+            extra={"event": "lookup.too_slow", "venue": row.code, "orders": len(order_ids)},
+        )
     try:
         await venue.close()
     except Exception:
-        logger.exception("Adapter failed", extra={"venue": row.code})
+        logger.exception("Adapter failed", extra={"event": "lookup.adapter_not_closed", "venue": row.code})
     return answers

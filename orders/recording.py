@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from django.db import InterfaceError, OperationalError, transaction
 
-from orders import lifecycle
+from orders import archive, lifecycle, metrics, requests
 from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import Order, OrderEvent
 from orders.outcome_log import OutcomeLog
-from orders.verdicts import spent_step
+from orders.verdicts import canceling_step, spent_step
 
 logger = logging.getLogger(__name__)
 
@@ -47,25 +47,42 @@ class Recorded(NamedTuple):
 
 
 def record(steps: Sequence[Step], *, actor: str) -> Recorded:
-    """Move orders, and fail those whose attempts are used up.
+    """Move orders, fail those whose attempts are used up, and cancel those that wait for it and are not at the venue.
 
     The caller must have opened a transaction. Nothing is logged here: its commit may fail, and then all of this
     is done again.
     """
     moved, stale = lifecycle.advance(steps, actor=actor)
+    if stale and (archived := archive.known([step.order_id for step in stale])):
+        archive.bring_back(list(archived))  # a late answer is evidence, however late
+        again = lifecycle.advance([step for step in stale if step.order_id in archived], actor=actor)
+        moved += again.moved
+        stale = [step for step in stale if step.order_id not in archived] + again.stale
+    # A rejection closes the requests of its order; any other step says whether a cancel is open.
+    if asked := [order.id for order in moved if order.open_cancel or order.event == Event.REJECTED_BY_VENUE]:
+        canceling = [step for order in moved if (step := canceling_step(order))]
+        lifecycle.advance(canceling, actor=actor)
+        requests.follow(asked)
     spent = [step for order in moved if (step := spent_step(order))]
     given_up = lifecycle.advance(spent, actor=actor).moved
     return Recorded(moved, given_up, _not_recorded_before(stale) if stale else [])
 
 
 def _not_recorded_before(stale: Sequence[Step]) -> list[Step]:
-    """Leave out steps that the history already has: the answer to their commit was lost, and the work is repeated."""
+    """Leave out steps that the history already has: the answer to their commit was lost, and the work is repeated.
+
+    Left out, too, is an acknowledgement if a report of the venue came before it, under the same id.
+    """
     order_ids = [step.order_id for step in stale]
-    placed_as = dict(Order.objects.filter(pk__in=order_ids).values_list("pk", "venue_order_id"))
+    orders = Order.objects.filter(pk__in=order_ids).values_list("pk", "venue_order_id", "venue_sequence", "ended")
+    placed_as = {pk: venue_order_id for pk, venue_order_id, _, _ in orders}
+    reported_as = {pk: venue_order_id for pk, venue_order_id, sequence, ended in orders if sequence or ended}
     written = OrderEvent.objects.filter(order_id__in=order_ids, event__in={step.event for step in stale})
     history = list(written.values_list("order_id", "event", "attempt", "detail"))
 
     def recorded(step: Step) -> bool:
+        if step.event == Event.ACKNOWLEDGED and step.venue_order_id == reported_as.get(step.order_id):
+            return True
         return (not step.venue_order_id or step.venue_order_id == placed_as.get(step.order_id)) and any(
             (order_id, event, detail) == (step.order_id, step.event, step.detail) and step.attempt in (None, attempt)
             for order_id, event, attempt, detail in history
@@ -81,10 +98,14 @@ def log_recorded(recorded: Recorded, steps: Sequence[Step]) -> None:
     _outcome_log.tell(recorded.moved, {step.order_id: step for step in steps})
     log_counted(logging.ERROR, "Orders need an operator", recorded.given_up)
     for step in recorded.stale:
-        # An acknowledgement for an order that has already ended is the one answer that somebody must see.
-        level = logging.ERROR if step.event == Event.ACKNOWLEDGED else logging.WARNING
+        metrics.LATE_ANSWERS(step.event).inc()
         fields = {"event": f"order.stale_{step.event}", "order_id": step.order_id, "attempt": step.attempt}
-        logger.log(level, "Answer came too late for its order", extra=fields)
+        if step.event == Event.ACKNOWLEDGED:
+            # The order is at the venue already, so somebody must see this.
+            text = "The venue acknowledged an order again: two may be live there"
+            logger.error(text, extra={**fields, "venue_order_id": step.venue_order_id})
+        else:
+            logger.warning("Answer came too late for its order", extra=fields)
 
 
 def log_counted(level: int, text: str, orders: Iterable[MovedOrder]) -> None:

@@ -1,8 +1,9 @@
 """Queries. None of them locks a row or depends on a cache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from decimal import Decimal
 from itertools import starmap
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,10 +13,13 @@ from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from exchanges.venue import Terms
+from orders import archive
+from orders.archive_models import ClientKey
 from orders.models import OrderEvent
 from orders.verdicts import Doubt
+from quiktrade.database import replica
 from quiktrade.database.batching import Batcher
-from quiktrade.database.statements import fetch
+from quiktrade.database.statements import fetch, reads_from
 
 # An open circuit delays a venue's orders until its next probe.
 _SECONDS_UNTIL_DUE = """
@@ -25,9 +29,15 @@ SELECT extract(epoch FROM place - statement_timestamp())::float8,
 FROM (SELECT
     (SELECT min(GREATEST(due.next_attempt_at, h.retry_at)) FROM exchanges_venue v
         LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code CROSS JOIN LATERAL (
-        SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
-        ORDER BY o.next_attempt_at LIMIT 1) due WHERE v.halted_at IS NULL) AS place,
+        (SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
+            AND v.halted_at IS NULL ORDER BY o.next_attempt_at LIMIT 1)
+        UNION ALL (SELECT q.next_attempt_at FROM orders_orderrequest q WHERE q.venue_id = v.code
+            AND q.status = 'pending' AND q.kind = 'cancel' ORDER BY q.next_attempt_at LIMIT 1)
+        UNION ALL (SELECT q.next_attempt_at FROM orders_orderrequest q WHERE q.venue_id = v.code
+            AND q.status = 'pending' AND q.kind = 'replace' AND v.halted_at IS NULL ORDER BY q.next_attempt_at LIMIT 1)
+        ) due) AS place,
     LEAST((SELECT min(lease_expires_at) FROM orders_order WHERE status = 'submitting'),
+        (SELECT min(lease_expires_at) FROM orders_orderrequest WHERE status = 'submitting'),
         (SELECT LEAST(place_by, resend_before) FROM orders_order WHERE status = 'pending'
             AND (place_by IS NOT NULL OR resend_before IS NOT NULL) ORDER BY LEAST(place_by, resend_before) LIMIT 1)
         ) AS sweep,
@@ -35,7 +45,10 @@ FROM (SELECT
         (SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'unconfirmed'
             AND o.parked_at IS NULL ORDER BY o.next_attempt_at LIMIT 1)
         UNION ALL (SELECT o.next_attempt_at FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'unconfirmed'
-            AND o.parked_at IS NOT NULL ORDER BY o.next_attempt_at LIMIT 1)) due) AS reconcile) AS next
+            AND o.parked_at IS NOT NULL ORDER BY o.next_attempt_at LIMIT 1)
+        UNION ALL (SELECT q.look_up_at FROM orders_orderrequest q WHERE q.venue_id = v.code
+            AND q.status IN ('pending', 'sent', 'unconfirmed') AND q.look_up_at IS NOT NULL
+            ORDER BY q.look_up_at LIMIT 1)) due) AS reconcile) AS next
 """
 
 
@@ -49,7 +62,7 @@ class WorkDue:
 
 
 def work_due() -> WorkDue:
-    """When the next work is due. This costs a few index look-ups; orders of halted venues are not placed."""
+    """When the next work is due. This costs a few index look-ups; a halted venue gets nothing but cancels."""
     (seconds,) = fetch(_SECONDS_UNTIL_DUE, {})
     return WorkDue(*seconds)
 
@@ -59,12 +72,15 @@ def placement_due() -> float | None:
     return work_due().place
 
 
-_VENUES_WITH_DUE_ORDERS = """
-SELECT v.code, v.adapter, v.settings, v.max_in_flight FROM exchanges_venue v
-    LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code
-WHERE v.halted_at IS NULL AND (h.retry_at IS NULL OR h.retry_at <= statement_timestamp())
-    AND EXISTS (SELECT FROM orders_order o WHERE o.venue_id = v.code AND o.status = 'pending'
-        AND o.next_attempt_at <= statement_timestamp())
+_VENUES_WITH_DUE_WORK = """
+SELECT v.code, v.adapter, v.settings, v.max_in_flight, r.due FROM exchanges_venue v
+    LEFT JOIN exchanges_venuehealth h ON h.venue_id = v.code, LATERAL (SELECT EXISTS (
+        SELECT FROM orders_orderrequest q WHERE q.venue_id = v.code AND q.status = 'pending'
+            AND (q.kind = 'cancel' OR (q.kind = 'replace' AND v.halted_at IS NULL))
+            AND q.next_attempt_at <= statement_timestamp()) AS due) r
+WHERE (h.retry_at IS NULL OR h.retry_at <= statement_timestamp())
+    AND (r.due OR (v.halted_at IS NULL AND EXISTS (SELECT FROM orders_order o WHERE o.venue_id = v.code
+        AND o.status = 'pending' AND o.next_attempt_at <= statement_timestamp())))
 """
 
 
@@ -75,11 +91,13 @@ class VenueToServe(NamedTuple):
     adapter: str
     settings: dict[str, Any]
     max_in_flight: int
+    requests_due: bool = False
+    """Whether there are requests to cancel or replace, besides orders or alone."""
 
 
-def venues_with_due_orders() -> list[VenueToServe]:
-    """Venues with due orders that are not halted, and whose circuit is closed or due for a probe."""
-    return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_ORDERS, {})]
+def venues_with_due_work() -> list[VenueToServe]:
+    """Venues with due orders or requests, whose circuit is closed or due for a probe; halted ones with due cancels."""
+    return [VenueToServe._make(row) for row in fetch(_VENUES_WITH_DUE_WORK, {})]
 
 
 @dataclass(slots=True)
@@ -99,17 +117,76 @@ class ClientOrder(Terms):
     created_at: datetime
     updated_at: datetime
     placed_at: datetime | None
+    version: int
+    filled_quantity: int
+    filled_value: Decimal
+    ended: str
+    cancel_requested_at: datetime | None
+    open_request: dict[str, Any] | None
+    """The cancel, or else the replace, that is not decided, as its client sees it."""
 
 
-_ORDERS = f"SELECT {', '.join(column.name for column in fields(ClientOrder))} FROM orders_order"
+_OPEN_REQUEST = """CASE WHEN open_cancel IS NOT NULL OR open_replace IS NOT NULL THEN (
+    SELECT json_build_object('id', q.id, 'kind', q.kind, 'client_order_id', q.client_order_id, 'status', q.status,
+        'attempts', q.attempt,
+        'since', to_char(q.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+    FROM orders_orderrequest q WHERE q.id = COALESCE(open_cancel, open_replace)) END"""
+
+
+def _columns(open_request: str) -> str:
+    names = (column.name for column in fields(ClientOrder))
+    return ", ".join(f"{open_request} AS open_request" if name == "open_request" else name for name in names)
+
+
+_COLUMNS = _columns(_OPEN_REQUEST)
+_ARCHIVED_COLUMNS = _columns("NULL::json")  # no archived order has a request that is not decided
+_ORDERS = f"SELECT {_COLUMNS} FROM orders_order"
+_ARCHIVED = f"SELECT {_ARCHIVED_COLUMNS} FROM {archive.ORDER}"
 _LOOK_UP = f"{_ORDERS} JOIN unnest(%(ids)s::uuid[], %(owners)s::bigint[]) AS w (id, owner_id) USING (id, owner_id)"
-_SUBMITTED = f"{_ORDERS} WHERE owner_id = %(owner)s AND client_order_id = ANY(%(ids)s)"
+_SUBMITTED = f"""SELECT {_COLUMNS}, original_terms FROM orders_order
+WHERE owner_id = %(owner)s AND client_order_id = ANY(%(ids)s)"""
+# For orders that were not found: in one statement, in which an order that moves meanwhile is found once.
+_ANYWHERE = " UNION ALL ".join(
+    f"""SELECT {columns}, original_terms FROM {table} WHERE id = ANY(%(ids)s::uuid[])"""
+    for table, columns in (("orders_order", _COLUMNS), (archive.ORDER, _ARCHIVED_COLUMNS))
+)
 
 
-def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, ClientOrder]:
-    """This client's orders that have one of these ids of its own, keyed by that id."""
-    rows = fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)})
-    return {order.client_order_id: order for order in starmap(ClientOrder, rows)}
+class Submitted(NamedTuple):
+    """A stored order, and the terms that its client submitted: a venue may have changed them since."""
+
+    order: ClientOrder
+    terms: dict[str, Any]
+
+
+def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, Submitted]:
+    """This client's orders that have one of these ids of its own, keyed by that id; archived ones, too."""
+    found = _as_submitted(fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)}))
+    if away := [id_ for id_ in client_order_ids if id_ not in found]:
+        left = archive.orders_by_key(owner_id, away, ClientKey.Of.ORDER)
+        if left:
+            found |= _as_submitted(fetch(_ANYWHERE, {"ids": list(left.values())}))
+    return found
+
+
+def removed(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, UUID]:
+    """The ids of this client's orders that are not stored any more, by its own ids of them."""
+    return archive.orders_by_key(owner_id, client_order_ids, ClientKey.Of.ORDER)
+
+
+def _as_submitted(rows: Sequence[tuple[Any, ...]]) -> dict[str, Submitted]:
+    found = {}
+    for *row, original in rows:
+        order = ClientOrder(*row)
+        found[order.client_order_id] = Submitted(order, _terms(original) if original else order.terms())
+    return found
+
+
+def _terms(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Terms as PostgreSQL's JSON has them."""
+    read: dict[str, Callable[[str], Any]] = {"limit_price": Decimal, "stop_price": Decimal}
+    read["expires_at"] = datetime.fromisoformat
+    return {name: read[name](value) if name in read and value else value for name, value in stored.items()}
 
 
 MOST_LOOK_UPS = 500
@@ -123,13 +200,18 @@ class _LookUp:
 
 
 def order_of(owner_id: int, order_id: UUID) -> ClientOrder | None:
-    """The order, if it is this client's."""
+    """The order, if it is this client's, in use or archived."""
     look_up = _LookUp(owner_id, order_id)
     if connection.in_atomic_block:  # the transaction may see rows that are not committed yet
         _find([look_up])
     else:
         _look_ups.do(look_up)
-    return look_up.order
+    if look_up.order is not None:
+        return look_up.order
+    for row in fetch(_ANYWHERE, {"ids": [order_id]}):
+        order = ClientOrder(*row[:-1])
+        return order if order.owner_id == owner_id else None
+    return None
 
 
 def _find(wanted: Sequence[_LookUp]) -> None:
@@ -150,11 +232,18 @@ FILTERS = {
     "type": "type = %(type)s",
     "instrument": "instrument = %(instrument)s",
     "venue": "venue_id = %(venue)s",
-    "client_order_id": "client_order_id = %(client_order_id)s",
+    "client_order_id": """id IN (
+        SELECT o.id FROM orders_order o WHERE o.owner_id = %(owner)s AND o.client_order_id = %(client_order_id)s
+        UNION ALL SELECT q.order_id FROM orders_orderrequest q
+        WHERE q.owner_id = %(owner)s AND q.client_order_id = %(client_order_id)s AND q.client_order_id <> '')""",
     "created_from": "created_at >= %(created_from)s",
     "created_before": "created_at < %(created_before)s",
 }
 """The filters of a client's list."""
+_ARCHIVED_FILTERS = FILTERS | {
+    "client_order_id": """id IN (SELECT k.order_id FROM orders_clientkey k
+        WHERE k.owner_id = %(owner)s AND k.client_order_id = %(client_order_id)s)""",
+}
 
 
 class Position(NamedTuple):
@@ -186,20 +275,47 @@ def page_of_orders(
     conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
     parameters = {"owner": owner_id, "limit": limit, **filters}
     if not newest_first:
+        assert reads_from.get() != replica.ALIAS, "the primary alone knows which transactions run"
         ((parameters["all_there_before"],),) = fetch(_ALL_THERE_BEFORE, {})  # asked before the page: see its comment
         conditions.append("created_at < %(all_there_before)s")
     if after is not None:
         conditions.append(f"(created_at, id) {'<' if newest_first else '>'} (%(after_at)s, %(after_id)s)")
         parameters |= {"after_at": after.created_at, "after_id": after.id}
     direction = "DESC" if newest_first else "ASC"
-    statement = (
-        f"{_ORDERS} WHERE {' AND '.join(conditions)} ORDER BY created_at {direction}, id {direction} LIMIT %(limit)s"
-    )
-    return list(starmap(ClientOrder, fetch(statement, parameters)))
+    ordered = f"ORDER BY created_at {direction}, id {direction} LIMIT %(limit)s"
+    in_use = f"{_ORDERS} WHERE {' AND '.join(conditions)} {ordered}"
+    archived = conditions[:1] + [_ARCHIVED_FILTERS[name] for name in filters] + conditions[1 + len(filters) :]
+    both = f"({in_use}) UNION ALL ({_ARCHIVED} WHERE {' AND '.join(archived)} {ordered}) {ordered}"
+    bounds = [filters.get("created_from"), after.created_at if after and not newest_first else None]
+    begins = max((at for at in bounds if at is not None), default=None)
+
+    def read() -> list[tuple[Any, ...]]:
+        """Read what is in use; and both, if the page may have archived orders."""
+        rows = fetch(in_use, parameters)
+        oldest = begins
+        if newest_first and len(rows) == limit:  # no older order is on the page
+            oldest = rows[-1][_CREATED_AT]
+        if not archive.may_have(oldest) or (newest := archive.newest_order_at(owner_id)) is None:
+            return rows
+        return fetch(both, parameters) if oldest is None or oldest <= newest else rows
+
+    return list(starmap(ClientOrder, replica.read(read)))
+
+
+_CREATED_AT = [column.name for column in fields(ClientOrder)].index("created_at")
 
 
 def history(order_id: UUID) -> QuerySet[OrderEvent]:
     return OrderEvent.objects.filter(order_id=order_id).order_by("sequence")
+
+
+def whole_history(order_id: UUID, *, upto: int | None = None, limit: int | None = None) -> list[OrderEvent]:
+    """The events of an order in their sequence, in use or archived: those up to a sequence, and at most so many."""
+    events = history(order_id)
+    found = list((events if upto is None else events.filter(sequence__lte=upto))[:limit])
+    if not found:
+        found = [event for event in archive.history(order_id) if upto is None or event.sequence <= upto][:limit]
+    return found
 
 
 def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:
@@ -215,3 +331,19 @@ def doubts(order_ids: Sequence[UUID]) -> dict[UUID, Doubt]:
     resends = history.filter(event="not_found").exclude(Exists(excused)).values("order_id")
     rounds = dict(resends.annotate(rounds=Count("id")).values_list("order_id", "rounds"))
     return {pk: Doubt(ages[pk].total_seconds() if pk in ages else 0.0, rounds.get(pk, 0)) for pk in order_ids}
+
+
+_UNREAD_FOR = """
+SELECT venue_id, extract(epoch FROM statement_timestamp() - max(lease_expires_at))::float8
+FROM exchanges_reportsession GROUP BY venue_id
+"""
+
+
+def reports_unread() -> dict[str, float]:
+    """For how many seconds nobody has read the reports of each venue that ever had a session; at most 0 if they are."""
+    return dict(fetch(_UNREAD_FOR, {}))
+
+
+def reports_unread_for() -> float | None:
+    """The longest of these times; None if no session of a venue has ever run."""
+    return max(reports_unread().values(), default=None)

@@ -10,28 +10,23 @@ from uuid import UUID
 
 from django.db import transaction
 
-from orders import lifecycle
+from orders import archive, lifecycle
 from orders.lifecycle import Event, Step
-from orders.models import Order, Status
-from quiktrade.errors import Refusal
+from orders.models import AT_VENUE, Status
 from quiktrade.jobs import doorbell
 from quiktrade.outcomes import Outcome
 
 logger = logging.getLogger(__name__)
 
 
-class CannotCancel(Refusal):
-    """The order is past what can be canceled here; the message says why. Nothing was changed."""
-
-    status = 409
-    kind = "cannot-cancel"
-
-
 _WHY_NOT_CANCELED: Mapping[str, str] = {
     Status.SUBMITTING: "It is being sent to the venue at this moment.",
     Status.UNCONFIRMED: "It was sent and the venue has not confirmed it yet: it may be working there.",
-    Status.PLACED: "It is at the venue; canceling there is not offered yet.",
-    Status.PARTIALLY_FILLED: "It is at the venue and partly executed; canceling there is not offered yet.",
+    Status.PLACED: "It is at the venue.",
+    Status.PARTIALLY_FILLED: "It is at the venue and partly executed.",
+    Status.PENDING_CANCEL: "The venue was asked to cancel it already.",
+    Status.PENDING_REPLACE: "It is at the venue.",
+    Status.DONE_FOR_DAY: "It is at the venue.",
     Status.CANCELED: "It is canceled already.",
 }
 
@@ -41,21 +36,11 @@ def cancel_orders(order_ids: Sequence[UUID], *, actor: str, reason: str) -> list
     return _ask(order_ids, Event.CANCEL_REQUESTED, "canceled", _WHY_NOT_CANCELED, actor=actor, reason=reason)
 
 
-def cancel_order(order_id: UUID, *, actor: str, reason: str) -> None:
-    """Cancel one order. One that is canceled already is left alone: the first answer to the request may have been lost.
-
-    Raises: CannotCancel, which says why.
-    """
-    (result,) = cancel_orders([order_id], actor=actor, reason=reason)
-    if not result.done and result.status != Status.CANCELED:
-        raise CannotCancel(result.explanation)
-
-
 _WHY_NOT_REQUEUED: Mapping[str, str] = {
     Status.PENDING: "It is waiting to be placed already.",
     Status.SUBMITTING: "It is being sent to the venue at this moment.",
     Status.UNCONFIRMED: "It may be at the venue: reconcile it instead. Sending it again could place it twice.",
-    Status.PLACED: "It is at the venue.",
+    **dict.fromkeys((status for status in AT_VENUE if status != Status.FILLED), "It is at the venue."),
 }
 
 
@@ -74,8 +59,8 @@ def _ask(
     steps = [Step(order_id=order_id, event=event, reason=reason.strip()) for order_id in order_ids]
     with transaction.atomic():
         moved = {order.id for order in lifecycle.advance(steps, actor=actor).moved}
-        left = Order.objects.filter(pk__in=set(order_ids) - moved).values_list("pk", "status", "in_doubt")
-        stands = {pk: (status, in_doubt) for pk, status, in_doubt in left}
+        left = archive.orders_anywhere(list(set(order_ids) - moved))
+        stands = {pk: (order.status, order.in_doubt) for pk, order in left.items()}
     results = []
     for order_id in order_ids:
         if order_id in moved:
@@ -88,5 +73,9 @@ def _ask(
             if in_doubt and event == Event.CANCEL_REQUESTED and status == Status.PENDING:
                 why = "It was sent without an answer and will be sent again under the same id: it may be at the venue."
             results.append(Outcome(order_id, False, why, status))
-    logger.info("Orders %s", done, extra={"orders": len(moved), "asked": len(order_ids), "actor": actor})
+    logger.info(
+        "Orders %s",
+        done,
+        extra={"event": f"orders.{event}", "orders": len(moved), "asked": len(order_ids), "actor": actor},
+    )
     return results

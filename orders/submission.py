@@ -3,7 +3,7 @@
 Only the API uses this module.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,12 +15,14 @@ from django.utils import timezone
 from exchanges import directory
 from exchanges.directory import Listing
 from exchanges.venue import Terms
-from orders import selectors, together
+from orders import metrics, selectors, together
 from orders.lifecycle import NewRow
 from orders.models import Status, new_order_id
-from orders.selectors import ClientOrder
+from orders.selectors import ClientOrder, Submitted
 from quiktrade.errors import Refusal
 from quiktrade.jobs import doorbell
+from quiktrade.limits import Allowance, RateLimited
+from quiktrade.tracing import spans
 
 
 class InvalidOrder(Refusal):
@@ -46,15 +48,14 @@ class ClientOrderIdTaken(Refusal):
     status = 409
     kind = "client-order-id-taken"
 
-    def __init__(self, order: ClientOrder) -> None:
+    def __init__(self, client_order_id: str, order_id: UUID, how: str = "which differs") -> None:
         super().__init__(
-            f"client_order_id {order.client_order_id} is taken by order {order.id}, which differs. Give a new order an "
-            "id of its own."
+            f"client_order_id {client_order_id} is taken by order {order_id}, {how}. Give a new order an id of its own."
         )
-        self.order = order
+        self.order_id = order_id
 
     def members(self) -> dict[str, Any]:
-        return {"detail": str(self), "order_id": str(self.order.id)}
+        return {"detail": str(self), "order_id": str(self.order_id)}
 
 
 @dataclass(slots=True)
@@ -84,37 +85,50 @@ class Submission:
     """Whether an earlier request with the same `client_order_id` and content stored the order."""
 
 
-def submit_order(request: NewOrderRequest, *, owner_id: int, actor: str) -> Submission:
+Outcome = Submission | InvalidOrder | ClientOrderIdTaken | RateLimited
+
+
+def submit_order(
+    request: NewOrderRequest, *, owner_id: int, actor: str, allowance: Allowance | None = None
+) -> Submission:
     """Store an order, or find the one that an earlier request with its `client_order_id` stored.
 
     When this returns, the order is durable and will be placed. Raises: InvalidOrder, ClientOrderIdTaken,
-    NotDurable.
+    RateLimited, NotDurable.
     """
-    (outcome,) = submit_orders([request], owner_id=owner_id, actor=actor)
+    (outcome,) = submit_orders([request], owner_id=owner_id, actor=actor, allowance=allowance)
     if isinstance(outcome, Submission):
         return outcome
     raise outcome
 
 
 def submit_orders(
-    requests: Sequence[NewOrderRequest], *, owner_id: int, actor: str
-) -> list[Submission | InvalidOrder | ClientOrderIdTaken]:
+    requests: Sequence[NewOrderRequest], *, owner_id: int, actor: str, allowance: Allowance | None = None
+) -> list[Outcome]:
     """Submit many orders in one statement; what became of each, in their order.
 
     Those that are accepted are durable, and will be placed, when this returns. One that is refused keeps no other
-    from being accepted. Of two with the same `client_order_id` the second repeats the first. Raises: NotDurable,
-    and then nothing is known of any.
+    from being accepted. Of two with the same `client_order_id` the second repeats the first. If the client's allowance
+    is not enough for all that could be accepted, none is, but those that are stored already are found. Raises:
+    NotDurable, and then nothing is known of any.
     """
-    outcomes: dict[int, Submission | InvalidOrder | ClientOrderIdTaken] = {}
+    outcomes: dict[int, Outcome] = {}
     rows: dict[int, NewRow] = {}
     venues = directory.listings() if requests else {}
+    traceparent = spans.current()
     for index, request in enumerate(requests):
         try:
             _check_times(request)
-            rows[index] = _new_row(request, owner_id, _venue_for(request, venues), actor)
+            rows[index] = _new_row(request, owner_id, _venue_for(request, venues), actor, traceparent)
         except InvalidOrder as refusal:
             outcomes[index] = refusal
     accepted: Mapping[UUID, datetime] = {}
+    if rows and allowance is not None:
+        try:
+            allowance.spend(len(rows))
+        except RateLimited as refusal:
+            outcomes |= dict.fromkeys(rows, refusal)
+            rows = {}
     if rows:
         accepted = together.accept(list(rows.values()))
     if accepted:
@@ -124,10 +138,22 @@ def submit_orders(
             outcomes[index] = Submission(_stored(row, at), replayed=False)
     if len(accepted) < len(requests):
         _find_stored(requests, rows, outcomes, owner_id)
+    _count(outcomes.values())
     return [outcomes[index] for index in range(len(requests))]
 
 
-def _new_row(request: NewOrderRequest, owner_id: int, venue: str, actor: str) -> NewRow:
+def _count(outcomes: Iterable[Outcome]) -> None:
+    for outcome in outcomes:
+        match outcome:
+            case Submission(order, replayed):
+                metrics.ACCEPTED(order.venue_id, "replayed" if replayed else "stored").inc()
+            case InvalidOrder():
+                metrics.REFUSED(outcome.code).inc()
+            case ClientOrderIdTaken() | RateLimited():
+                metrics.REFUSED(outcome.kind).inc()
+
+
+def _new_row(request: NewOrderRequest, owner_id: int, venue: str, actor: str, traceparent: str | None) -> NewRow:
     order_id = new_order_id()
     return NewRow(
         **request.terms(),
@@ -137,6 +163,7 @@ def _new_row(request: NewOrderRequest, owner_id: int, venue: str, actor: str) ->
         client_order_id=request.client_order_id or str(order_id),
         venue_id=venue,
         place_by=request.last_time,
+        traceparent=traceparent,
     )
 
 
@@ -157,13 +184,19 @@ def _stored(row: NewRow, at: datetime) -> ClientOrder:
         created_at=at,
         updated_at=at,
         placed_at=None,
+        version=1,
+        filled_quantity=0,
+        filled_value=Decimal(0),
+        ended="",
+        cancel_requested_at=None,
+        open_request=None,
     )
 
 
 def _find_stored(
     requests: Sequence[NewOrderRequest],
     rows: Mapping[int, NewRow],
-    outcomes: dict[int, Submission | InvalidOrder | ClientOrderIdTaken],
+    outcomes: dict[int, Outcome],
     owner_id: int,
 ) -> None:
     """Fill in what earlier requests stored.
@@ -185,17 +218,23 @@ def _find_stored(
     for index, client_order_id in ids.items():
         if client_order_id in stored:
             outcomes[index] = _replay(stored[client_order_id], requests[index])
+    # What is left of an order that was removed from the archive is its id, which stays taken.
+    left = [client_order_id for index, client_order_id in ids.items() if client_order_id and index not in outcomes]
+    for client_order_id, order_id in selectors.removed(owner_id, left).items() if left else ():
+        for index in (index for index, id_ in ids.items() if id_ == client_order_id):
+            outcomes[index] = ClientOrderIdTaken(client_order_id, order_id, "which is not stored any more")
 
 
-def _replay(order: ClientOrder, request: NewOrderRequest) -> Submission | ClientOrderIdTaken:
-    """The stored order, if the request means the same.
+def _replay(stored: Submitted, request: NewOrderRequest) -> Submission | ClientOrderIdTaken:
+    """The stored order, if the request means the same as the one that stored it.
 
     A request that names no venue means the same order after the default has changed.
     """
-    same = order.terms() == request.terms()
+    order = stored.order
+    same = stored.terms == request.terms()
     if same and order.place_by == request.last_time and request.venue in (None, order.venue_id):
         return Submission(order, replayed=True)
-    return ClientOrderIdTaken(order)
+    return ClientOrderIdTaken(order.client_order_id, order.id)
 
 
 def _check_times(request: NewOrderRequest) -> None:

@@ -5,14 +5,16 @@ What is promised does not change: every caller returns when its own orders are c
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from time import perf_counter
 from uuid import UUID
 
 from django.db import connection
 
-from orders import lifecycle
+from orders import lifecycle, metrics
 from orders.lifecycle import NewRow
 from quiktrade.database import durability
 from quiktrade.database.batching import Batcher
+from quiktrade.tracing import spans
 
 MOST_ROWS = 500
 MOST_CONFIRMED = 1000
@@ -33,10 +35,11 @@ def accept(rows: Sequence[NewRow]) -> Stored:
 
     Raises: NotDurable.
     """
-    if connection.in_atomic_block:  # the caller ends this transaction, so the orders of others must not depend on it
-        return _store(rows)
-    given = _Rows(rows)
-    batch.do(given)
+    with spans.here("store"):
+        if connection.in_atomic_block:  # the caller ends this transaction: the orders of others must not depend on it
+            return _store(rows)
+        given = _Rows(rows)
+        batch.do(given)
     return {row.id: given.stored[row.id] for row in rows if row.id in given.stored}
 
 
@@ -49,14 +52,22 @@ def confirm() -> None:
 
 
 def _accept(group: Sequence[_Rows]) -> None:
+    began = perf_counter()
     stored = _store([row for each in group for row in each.rows])
     for each in group:
         each.stored = stored
+    if len(group) > 1:
+        contexts = (each.rows[0].traceparent for each in group)
+        spans.done("store together", contexts, perf_counter() - began, {"requests": len(group)})
 
 
 def _store(rows: Sequence[NewRow]) -> Stored:
+    began = perf_counter()
     with durability.durable():
-        return lifecycle.accept(rows)
+        stored = lifecycle.accept(rows)
+    metrics.STORE_SECONDS().observe(perf_counter() - began)
+    metrics.STORE_ROWS().observe(len(rows))
+    return stored
 
 
 def _confirm(_: Sequence[None]) -> None:

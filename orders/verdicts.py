@@ -8,7 +8,7 @@ prove anything, an operator decides.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,15 +17,18 @@ from django.conf import settings
 
 from exchanges.venue import (
     Capabilities,
+    ExecutionReport,
     NotSent,
     OrderRejected,
     OutcomeUnknown,
     Report,
+    ReportKind,
     ReportStatus,
     ResendSafety,
     VenueError,
 )
 from orders.lifecycle import Event, MovedOrder, Step
+from orders.models import Status
 
 UNREACHABLE_SECONDS = 0.5
 """The longest wait of an order whose venue was unreachable or takes nothing. After that the circuit decides."""
@@ -77,6 +80,8 @@ def failed_step(
 
 def spent_step(order: MovedOrder) -> Step | None:
     """The step of an order after another attempt is proved not to have arrived. None means that it is tried again."""
+    if order.open_cancel is not None:
+        return None  # it is not tried again
     if order.event != Event.NOT_SENT or order.failures < settings.PLACEMENT_MAX_ATTEMPTS:
         return None
     # If an earlier attempt may still arrive, no number of failures proves that it did not.
@@ -84,6 +89,20 @@ def spent_step(order: MovedOrder) -> Step | None:
     and_before = ", and one before them may have: it is not sent again." if order.in_doubt else "."
     reason = f"{order.failures} attempts did not reach the venue{and_before}"
     return Step(order_id=order.id, event=event, attempt=order.attempt, reason=reason)
+
+
+def canceling_step(order: MovedOrder) -> Step | None:
+    """The step of an order that a cancel waits for, once no attempt of it is under way. None: the cancel waits on.
+
+    It is not sent again. Nothing of it is at the venue, so it is canceled here, unless an earlier attempt may arrive.
+    """
+    if order.open_cancel is None or order.status not in (Status.PENDING, Status.FAILED):
+        return None
+    if order.in_doubt:
+        reason = "A cancel was asked for, and it may be at the venue: it is not sent again."
+        return Step(order_id=order.id, event=Event.RESEND_GIVEN_UP, reason=reason, delay=0.0)
+    reason = "A cancel was asked for, and nothing of it is at the venue."
+    return Step(order_id=order.id, event=Event.CANCEL_REQUESTED, reason=reason)
 
 
 # ---- A look-up ----
@@ -106,13 +125,21 @@ class Park:
     reason: str
 
 
-def conclude(
-    order_id: UUID, attempt: int, answer: Answer, capabilities: Capabilities, doubt: Doubt
-) -> Step | Park | None:
+OVER: Mapping[ReportStatus, ReportKind] = {
+    ReportStatus.CANCELED: ReportKind.CANCELED,
+    ReportStatus.EXPIRED: ReportKind.EXPIRED,
+    ReportStatus.DONE_FOR_DAY: ReportKind.DONE_FOR_DAY,
+}
+"""The report that says the same as a status of an order at its venue that has ended."""
+
+Conclusion = Step | Park | ExecutionReport | None
+
+
+def conclude(order_id: UUID, attempt: int, answer: Answer, capabilities: Capabilities, doubt: Doubt) -> Conclusion:
     """What the venue's answer means for an unconfirmed order; None means ask again later.
 
     `answer` None says that the venue has no order by that id. It must come from a look-up made after the
-    settle time, or it proves nothing.
+    settle time, or it proves nothing. A report is applied to the order like one of the venue's stream.
     """
     match answer:
         case VenueError():
@@ -130,7 +157,9 @@ def conclude(
             )
         case Report(venue_order_id=""):
             return None  # the venue reports an order without its id, so this answer decides nothing
-        case Report():
+        case Report() if (end := _end_of(order_id, answer, capabilities)) is not None:
+            return end
+        case Report():  # what it has executed is not invented here: the venue's session brings the executions
             return Step(
                 order_id=order_id,
                 event=Event.ACKNOWLEDGED,
@@ -172,6 +201,35 @@ def conclude(
     )
 
 
+def is_evidence(conclusion: Conclusion) -> bool:
+    """Whether it moves a parked order without an operator's request."""
+    return isinstance(conclusion, ExecutionReport) or (isinstance(conclusion, Step) and conclusion.event in EVIDENCE)
+
+
+def _end_of(order_id: UUID, answer: Report, capabilities: Capabilities) -> ExecutionReport | None:
+    """The report of the order's end, if the venue says that it has ended and no execution is still to be heard of.
+
+    An end that came before the executions would call them late.
+    """
+    kind = OVER.get(answer.status)
+    if kind is None or kind is ReportKind.DONE_FOR_DAY or (capabilities.reports and answer.cumulative_quantity != 0):
+        return None
+    return ended(str(order_id), kind, answer, sequence=-1)
+
+
+def ended(client_order_id: str, kind: ReportKind, answer: Report, *, sequence: int) -> ExecutionReport:
+    """The report that an order has ended as the venue's answer says. Its number is below 0: the venue gave it none."""
+    return ExecutionReport(
+        sequence=sequence,
+        kind=kind,
+        client_order_id=client_order_id,
+        venue_order_id=answer.venue_order_id,
+        text=answer.text,
+        cumulative_quantity=answer.cumulative_quantity,
+        leaves_quantity=answer.leaves_quantity,
+    )
+
+
 def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bool:
     """Whether no request of the order that is still on its way can be accepted: as in `failed_step`."""
     stamped = capabilities.resend_safety is ResendSafety.REFUSES_STALE_REQUESTS
@@ -181,7 +239,7 @@ def _is_final(rejection: Report, capabilities: Capabilities, doubt: Doubt) -> bo
 
 def agrees(answer: Report, event: Event, venue_order_id: str) -> bool:
     """Whether the venue, which knows the order, agrees with the operator. It can never agree with "not placed"."""
-    at_venue = answer.status is not ReportStatus.REJECTED
+    at_venue = answer.status not in (ReportStatus.REJECTED, ReportStatus.CANCELED, ReportStatus.EXPIRED)
     return event == Event.MARKED_PLACED and at_venue and answer.venue_order_id == venue_order_id
 
 

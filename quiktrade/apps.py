@@ -8,4 +8,7 @@ class QuikTradeConfig(AppConfig):
     verbose_name = "System"
 
     def ready(self) -> None:
+        from quiktrade.auth import audit  # it needs the models
+
+        audit.watch_console()
         durability.watch_connections()

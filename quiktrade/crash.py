@@ -5,12 +5,16 @@ after_mark     the next thing to happen is the sending of a request
 after_send     the request has gone out; nothing of the reply was looked at
 after_reply    the venue's reply was read; nothing is recorded
 before_record  the outcomes of a batch are about to be written
+after_record   they are written, and that is committed
+after_look_up  a venue was asked about a request without an answer; nothing of what it said is recorded
 """
 
 import os
 import signal
 
 POINTS = ("after_claim", "after_mark", "after_send", "after_reply", "before_record")
+"""Of an attempt: a process that dies at one of them leaves what it has claimed until the lease runs out."""
+AFTER_RECORD, AFTER_LOOK_UP = "after_record", "after_look_up"
 AT = os.environ.get("QUIKTRADE_CRASH_AT", "")
 
 

@@ -11,6 +11,11 @@ class Refusal(Exception):
 
     status: ClassVar[int]
     kind: ClassVar[str]
+    retry_seconds: ClassVar[int | None] = None
+    """After this time the same request may succeed; None where a repetition changes nothing."""
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
 
     def members(self) -> dict[str, Any]:
         """The members of the problem document: `detail`, and the further ones of this kind of problem."""

@@ -1,13 +1,27 @@
-"""Log lines that read well and parse well: a constant sentence, then `key=value` fields."""
+"""Log lines that read well and parse well: a constant sentence, and fields.
+
+`QUIKTRADE_LOG_FORMAT` chooses how they are written: `plain`, the sentence and then `key=value`, or `json`, an object on
+each line. Every line of ours has the field `event`, by which it is found; docs/logs.md lists them.
+"""
 
 import json
 import logging
+import os
 import sys
 import time
+from typing import Any
 
 from quiktrade.texts import shown
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+FORMAT = "QUIKTRADE_LOG_FORMAT"
+
+# "request" is an object that Django attaches for its own handlers.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request"}
+
+
+def formatter() -> logging.Formatter:
+    """The formatter that the environment asks for. settings.py refuses other words than these two."""
+    return JsonFormatter() if os.environ.get(FORMAT, "").strip() == "json" else FieldFormatter()
 
 
 class FieldFormatter(logging.Formatter):
@@ -16,15 +30,34 @@ class FieldFormatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        # "request" is an object that Django attaches for its own handlers
-        text = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items() if key != "request")
-        stamp = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
-        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {record.getMessage()}"
+        text = " ".join(f"{key}={_quoted(value)}" for key, value in _fields(record).items())
+        line = f"{_stamp(self, record)} {record.levelname} {record.name} {record.getMessage()}"
         line = shown(f"{line} {text}" if text else line)
         if record.exc_info:
             line += "\n" + shown(self.formatException(record.exc_info), but="\n\t")
         return line
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"time": "2026-01-31T09:30:00.123Z", "level": "WARNING", "logger": "orders.engine", "message": "Order not sent",
+    "event": …, "order_id": …}`, with `traceback` last where there is one.
+
+    Whatever is not ASCII is escaped, so no text ends a line or commands a terminal.
+    """
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _stamp(self, record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 class Refusals(logging.Filter):
@@ -51,6 +84,14 @@ def _say(record: logging.LogRecord, sentence: str, why: str) -> None:
     record.levelno, record.levelname = logging.WARNING, "WARNING"
     vars(record).pop("status_code", None)
     record.event, record.why = "web.refused", why
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _stamp(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return f"{formatter.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
 
 
 def _quoted(value: object) -> str:

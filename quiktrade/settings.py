@@ -13,14 +13,18 @@ import socket
 import tomllib
 from datetime import timedelta
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from quiktrade.alerts import channels
+from quiktrade.database import replica
 from quiktrade.database.connection import OPTIONS
 from quiktrade.local.postgres import lease
+from quiktrade.tracing import spans
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -62,6 +66,20 @@ def env_int(name: str, default: int, *, minimum: int) -> int:
 
 def env_list(name: str, default: str) -> list[str]:
     return [item.strip() for item in env(name, default).split(",") if item.strip()]
+
+
+def env_networks(name: str) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(item) for item in env_list(name, "")]
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be networks such as 10.1.0.0/16, several by commas") from None
+
+
+def env_ports(name: str, default: str) -> set[int]:
+    ports = env_list(name, default)
+    if not all(re.fullmatch(r"[1-9][0-9]{0,4}", port) and int(port) <= 65535 for port in ports):
+        raise ImproperlyConfigured(f"{name} must be port numbers, several by commas")
+    return set(map(int, ports))
 
 
 def env_match(name: str, default: str, pattern: str, needed: str) -> str:
@@ -127,6 +145,9 @@ if PRODUCTION and (len(SECRET_KEY) < 50 or SECRET_KEY.lower().startswith(_DEVELO
         "QUIKTRADE_SECRET_KEY is a development secret or shorter than 50 characters; production does not start with it."
     )
 
+SECRET_KEY_FALLBACKS = env_list("QUIKTRADE_SECRET_KEY_FALLBACKS", "")
+"""Earlier secret keys, which sign and encrypt nothing any more."""
+
 # ---- Hosts and transport ----
 
 ALLOWED_HOSTS = env_list("QUIKTRADE_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
@@ -156,7 +177,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
-    "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "quiktrade",  # before django_q, whose qcluster command it replaces
@@ -174,13 +194,19 @@ _CONSOLE_ONLY = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "quiktrade.console.second_factor.required",
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
 MIDDLEWARE = [
     "quiktrade.api.middleware.probes",
+    "quiktrade.api.context.known",
+    "quiktrade.api.middleware.measured",
+    "quiktrade.api.middleware.deprecation",
     "quiktrade.api.middleware.optional_trailing_slash",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "quiktrade.api.middleware.content_security_policy",
     "django.middleware.common.CommonMiddleware",
     *([] if SERVICE == "api" else _CONSOLE_ONLY),  # in the API a token identifies the client
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -223,23 +249,23 @@ WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 
 
 _NO_DATABASE_URL = (
-    "DATABASE_URL is not a PostgreSQL address. It is not shown here, for it may hold a password. Write "
+    "{} is not a PostgreSQL address. It is not shown here, for it may hold a password. Write "
     "postgresql://USER:PASSWORD@HOST:PORT/NAME; in the password %, @, /, :, ?, # and blanks are written %25, %40, %2F, "
     "%3A, %3F, %23 and %20."
 )
 
 
-def _database(url: str) -> dict[str, Any]:
+def _database(url: str, variable: str) -> dict[str, Any]:
     """Django's settings for a libpq URL or connection string, with every libpq option in it."""
     try:
         given = conninfo_to_dict(url)
     except Exception:  # its message quotes what it cannot read, which may be the password
-        raise ImproperlyConfigured(_NO_DATABASE_URL) from None
+        raise ImproperlyConfigured(_NO_DATABASE_URL.format(variable)) from None
     ports, name = str(given.get("port", "")).split(","), str(given.get("dbname", ""))
     wrong_port = any(port and not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535) for port in ports)
     host = str(given.get("host", "")).rpartition("/")[2]
     if wrong_port or "@" in host or ("://" in url and "@" in name):  # then part of the password was read as an address
-        raise ImproperlyConfigured(_NO_DATABASE_URL)
+        raise ImproperlyConfigured(_NO_DATABASE_URL.format(variable))
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     return {
         "ENGINE": "quiktrade.database",
@@ -253,21 +279,32 @@ def _database(url: str) -> dict[str, Any]:
 
 if PRODUCTION and not env("DATABASE_URL", ""):
     raise ImproperlyConfigured("Production needs DATABASE_URL, for example postgresql://user:password@host/quiktrade")
-DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url())}
+DATABASES = {"default": _database(env("DATABASE_URL", "") or lease.url(), "DATABASE_URL")}
 
 WEB_CONNECTIONS = env_int("QUIKTRADE_WEB_CONNECTIONS", 8, minimum=2)
-"""Connections to the database, which all requests of one API process share."""
+"""Connections to the database, which all requests of one API process share. It may have as many to the replica."""
+
+if _replica_url := env("DATABASE_REPLICA_URL", ""):
+    DATABASES[replica.ALIAS] = replica.settings(
+        _database(_replica_url, "DATABASE_REPLICA_URL"), most_connections=WEB_CONNECTIONS
+    )
+    DATABASE_ROUTERS = ["quiktrade.database.replica.Router"]
 
 WEB_CLIENT_SECONDS = env_number("QUIKTRADE_WEB_CLIENT_SECONDS", 30, minimum=1)
 """How long a request of the API may take to arrive, and an answer to be read. A batch of 1 MiB takes 9 s to arrive on a
 line of 1 Mbit/s."""
 WEB_IN_HAND = env_int("QUIKTRADE_WEB_IN_HAND", 32, minimum=1)
 """At most this many requests are served at the same time in one API process."""
+WEB_IN_HAND_OF_CLIENT = env_int("QUIKTRADE_WEB_IN_HAND_OF_CLIENT", 0, minimum=0)
+"""At most this many of them with the same token; 0: any number."""
+WEB_STREAMS = env_int("QUIKTRADE_WEB_STREAMS", 2000, minimum=1)
+"""At most this many clients follow their orders on a stream of one API process. Each keeps a connection."""
 
 # ---- Accounts and tokens ----
 
-if SERVICE == "api":
-    PASSWORD_HASHERS = ["quiktrade.auth.hashers.AsideHasher"]
+if SERVICE != "all":
+    PASSWORD_HASHERS = [f"quiktrade.auth.{'hashers.AsideHasher' if SERVICE == 'api' else 'turns.ConsoleHasher'}"]
+AUTHENTICATION_BACKENDS = ["quiktrade.auth.guard.GuardedBackend"]
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -278,13 +315,14 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-_ACCESS_TOKEN_MINUTES = env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 15, minimum=1)
+_SECOND_FACTOR = "required" if PRODUCTION else "optional"
+SECOND_FACTOR = env_match("QUIKTRADE_SECOND_FACTOR", _SECOND_FACTOR, "optional|required", "optional or required")
+"""Whether everybody who works in the console must have a second factor."""
+_ACCESS_TOKEN_MINUTES = env_number("QUIKTRADE_ACCESS_TOKEN_MINUTES", 5, minimum=1)
 LOGIN_REDIRECT_URL = "admin:index"  # for a log-in that names no page, which only the console has
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=_ACCESS_TOKEN_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=env_number("QUIKTRADE_REFRESH_TOKEN_DAYS", 7, minimum=1)),
-    "ROTATE_REFRESH_TOKENS": True,
-    "BLACKLIST_AFTER_ROTATION": True,
     "UPDATE_LAST_LOGIN": False,  # it would cost a write per token, and nothing reads it
     "CHECK_REVOKE_TOKEN": True,  # a changed password ends the tokens that were issued before
     "LEEWAY": 5,  # seconds: a token is not refused because the node that made it has a clock that is ahead
@@ -297,21 +335,28 @@ _TOKEN_RATE = env_match("QUIKTRADE_TOKEN_RATE", "30/min", _RATE, "30/min or the 
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["quiktrade.auth.authentication.TokenAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "quiktrade.auth.scopes.HasScope",
+    ],
     "DEFAULT_PARSER_CLASSES": ["quiktrade.api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["quiktrade.api.renderers.FastJSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "quiktrade.api.negotiation.JSONFirst",
     "DEFAULT_METADATA_CLASS": "quiktrade.api.negotiation.NoMetadata",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "quiktrade.api.openapi.Operation",
     "EXCEPTION_HANDLER": "quiktrade.api.problems.exception_handler",
+    "DEFAULT_THROTTLE_CLASSES": ["quiktrade.limits.ReadThrottle"],
     "DEFAULT_THROTTLE_RATES": {"token": _TOKEN_RATE},  # per address, to slow the guessing of passwords
     "NUM_PROXIES": 1 if env_bool("QUIKTRADE_BEHIND_PROXY", False) else 0,
     "COERCE_DECIMAL_TO_STRING": True,
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
-API_ROUTERS = ("orders.api.urls.router", "exchanges.api.urls.router")
+API_ROUTERS = ("orders.api.urls.router", "exchanges.api.urls.router", "orders.webhooks.api.urls.router")
 """What `/api/v1/` offers besides tokens and its own description."""
+ORDER_RATE = env_int("QUIKTRADE_ORDER_RATE", 0, minimum=0)
+READ_RATE = env_int("QUIKTRADE_READ_RATE", 0, minimum=0)
+"""Orders, and reads, that a client may send in a second, if an operator has not decided otherwise for it; 0: any."""
 API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
 API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # for 500 orders, each with every field and some spaces
 SPECTACULAR_SETTINGS = {
@@ -331,8 +376,10 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "auth", "description": "Tokens: the first step."},
         {"name": "orders", "description": "Submit, list, read and cancel your own orders."},
+        {"name": "webhooks", "description": "Have your order events sent to addresses of yours."},
         {"name": "venues", "description": "Where orders can go, and which orders each venue takes."},
     ],
+    "APPEND_COMPONENTS": {"securitySchemes": {"clientSecret": {"type": "http", "scheme": "basic"}}},
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -341,13 +388,17 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "SORT_OPERATIONS": False,
     "POSTPROCESSING_HOOKS": [
+        "quiktrade.api.openapi.sort_methods",
         "drf_spectacular.hooks.postprocess_schema_enums",
         "quiktrade.api.openapi.name_enums",
+        "quiktrade.api.openapi.mark_extensible_enums",
+        "quiktrade.api.openapi.add_links",
         "quiktrade.api.openapi.add_problems",
     ],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,  # it would say "`buy` - Buy"
     "ENUM_NAME_OVERRIDES": {
-        "Actor": ["client", "operator", "system"],
+        "Actor": ["client", "operator", "system", "venue"],
+        "EventType": "orders.webhooks.bodies.EVENT_TYPES",
         "OrderType": "orders.models.OrderType",
         "Side": "orders.models.Side",
         "Status": "orders.models.Status",
@@ -373,6 +424,39 @@ PLACEMENT_DRAIN_SECONDS = 20
 
 PLACEMENT_LINGER_SECONDS = 0.2
 """An idle job waits this long for the next order, so that 20 orders/s keep one job busy instead of starting 20."""
+
+# ---- Retention ----
+
+KEEP_DAYS = env_int("QUIKTRADE_KEEP_DAYS", 0, minimum=0)
+"""Orders that ended more than this many days ago are moved to the archive; 0: none is."""
+if 0 < KEEP_DAYS < 8:
+    raise ImproperlyConfigured(
+        "QUIKTRADE_KEEP_DAYS must be 0, for no archive, or 8 or more: clients may come back for the events of 7 days"
+    )
+KEEP_KEYS_DAYS = env_int("QUIKTRADE_KEEP_KEYS_DAYS", 0, minimum=0)
+"""The clients' own ids of a month of orders are free again if the month is dropped from the archive, and ended more
+than this many days ago; 0: a client's own id is never free again."""
+if 0 < KEEP_KEYS_DAYS < KEEP_DAYS:
+    raise ImproperlyConfigured("QUIKTRADE_KEEP_KEYS_DAYS must be 0, for ever, or QUIKTRADE_KEEP_DAYS or more")
+MOVE_RATE = env_number("QUIKTRADE_MOVE_RATE", 500, minimum=1)
+"""The job moves at most this many orders a second."""
+
+MOVE_RUN_SECONDS = 5
+"""Once a minute a job moves orders for this long. It occupies a process meanwhile that others may need: those that ask
+venues about orders."""
+
+# ---- Webhooks ----
+
+WEBHOOK_ALLOW = env_networks("QUIKTRADE_WEBHOOK_ALLOW")
+"""Networks to which webhooks may be sent although their addresses are not public."""
+WEBHOOK_PORTS = env_ports("QUIKTRADE_WEBHOOK_PORTS", "443,8443" if PRODUCTION else "")
+"""The ports to which webhooks may be sent. None: any port."""
+
+WEBHOOK_RUN_SECONDS = 40
+"""A job that delivers webhooks claims for this long. With its last requests that is less than the jobs' time-out."""
+
+WEBHOOK_LINGER_SECONDS = 1
+"""An idle one waits this long for the next event."""
 
 # ---- Background jobs ----
 
@@ -405,7 +489,8 @@ JOBS_WARM_UP = "orders.tasks.warm_up"
 """The job cluster calls the first before it forks, and the second in each worker process."""
 
 JOBS_CHANNEL = "quiktrade_orders"
-"""The PostgreSQL NOTIFY channel of quiktrade/jobs/doorbell.py."""
+FEED_CHANNEL = "quiktrade_events"
+"""The PostgreSQL NOTIFY channels of quiktrade/jobs/doorbell.py: orders may be due, and orders have new events."""
 
 NODE_NAME = env("QUIKTRADE_NODE", socket.gethostname())
 """The name of this worker node among those that share the database."""
@@ -413,6 +498,89 @@ NODE_NAME = env("QUIKTRADE_NODE", socket.gethostname())
 JOBS_HEARTBEAT_SECONDS = 2.0
 JOBS_STALE_SECONDS = env_number("QUIKTRADE_STALE_SECONDS", 15, minimum=5)
 """A cluster without a heartbeat for this long is replaced by its watchdog and counted as dead by /readyz."""
+
+# ---- Metrics ----
+
+METRICS_PORT = env_int("QUIKTRADE_METRICS_PORT", 0, minimum=0)
+"""The port at which one process of this machine answers GET /metrics; 0: metrics are off."""
+if METRICS_PORT > 65535:
+    raise ImproperlyConfigured("QUIKTRADE_METRICS_PORT must be a port number, 65535 at most, or 0")
+METRICS_HOST = env_match("QUIKTRADE_METRICS_HOST", "127.0.0.1", r"[0-9A-Fa-f.:]+", "an IP address of this machine")
+"""What is told there needs no token, so only Prometheus should reach it."""
+METRICS_GAUGES = (
+    "quiktrade.metrics.gauges.database",
+    "orders.gauges.venues",
+    "orders.gauges.attention",
+    "orders.gauges.told",
+    "quiktrade.alerts.gauges.incidents",
+)
+"""These functions read the gauges that come from rows."""
+
+# ---- Alerts: who is told of trouble (quiktrade/alerts) ----
+
+ALERTS_ALLOW = env_networks("QUIKTRADE_ALERTS_ALLOW")
+"""Networks to which alerts may be sent although their addresses are not public."""
+_SCHEMES = ("https",) if PRODUCTION else ("https", "http")
+try:
+    ALERTS = channels.read(env("QUIKTRADE_ALERTS", ""), schemes=_SCHEMES, networks=ALERTS_ALLOW)
+    _MAIL = channels.read_mail(env("QUIKTRADE_SMTP", ""))
+except channels.Refused as _refused:
+    raise ImproperlyConfigured(str(_refused)) from None
+if any(_channel.kind == channels.MAIL for _channel in ALERTS) and _MAIL is None:
+    raise ImproperlyConfigured("QUIKTRADE_ALERTS has a mail address, so QUIKTRADE_SMTP must name the mail server")
+if _MAIL is not None:
+    EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.host, _MAIL.port, _MAIL.user, _MAIL.password
+    EMAIL_USE_TLS, EMAIL_USE_SSL = _MAIL.starttls, _MAIL.tls
+DEFAULT_FROM_EMAIL = env_match(
+    "QUIKTRADE_MAIL_FROM", f"quiktrade@{NODE_NAME}", r"[^\s@,<>]+@[^\s@,<>]+", "a mail address"
+)
+ALERT_JUDGES = ("quiktrade.alerts.system.JUDGES", "orders.alerts.JUDGES")
+"""These know what is wrong (quiktrade/alerts/judging.py)."""
+# ---- Traces: quiktrade/tracing reads the standard's own variables, and what is wrong with them is said here ----
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the packages that it is in
+        return False
+
+
+if spans.asked_for():
+    if not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        raise ImproperlyConfigured(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is not installed. Install it with pip install -r "
+            "requirements-traces.lock, or unset the variable."
+        )
+    for _name in spans.ENDPOINTS:
+        env_match(_name, "", r"(https?://\S+)?", "an address http://… or https://…")
+    for _name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        env_match(_name, "http/protobuf", "http/protobuf", "http/protobuf: spans are sent in no other way")
+    env_match(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_traceidratio",
+        "(parentbased_)?(always_on|always_off|traceidratio)",
+        "one of parentbased_traceidratio, parentbased_always_on, parentbased_always_off, traceidratio, always_on and "
+        "always_off",
+    )
+    if env_number("OTEL_TRACES_SAMPLER_ARG", 0.01, minimum=0) > 1:
+        raise ImproperlyConfigured("OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1")
+    env_int("OTEL_BSP_SCHEDULE_DELAY", 5000, minimum=1)
+    if env_int("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1, minimum=1) > env_int("OTEL_BSP_MAX_QUEUE_SIZE", 2048, minimum=1):
+        raise ImproperlyConfigured("OTEL_BSP_MAX_EXPORT_BATCH_SIZE must be at most OTEL_BSP_MAX_QUEUE_SIZE")
+TRACE_URL = env_match(
+    "QUIKTRADE_TRACE_URL", "", r"(https?://\S*\{trace_id\}\S*)?", "an address https://… with {trace_id} in it"
+)
+"""Where the console's link to the trace of an order leads."""
+
+# ---- Reports of venues ----
+
+SESSION_LEASE_SECONDS = env_number("QUIKTRADE_SESSION_LEASE_SECONDS", 5, minimum=1)
+"""A session that reads a venue's reports and is silent for this long is replaced by another node's. It must be longer
+than the writing of a batch takes."""
+
+SESSIONS_READ = "orders.selectors.reports_unread_for"
+"""This function says for how many seconds nobody has read the reports of a venue. `/readyz` calls it."""
 
 # ---- Console, and what fills an empty database ----
 
@@ -431,6 +599,8 @@ UNFOLD: dict[str, Any] = {
     "SHOW_VIEW_ON_SITE": False,
     "STYLES": ["quiktrade.console.site.stylesheet"],
     "SCRIPTS": ["quiktrade.console.site.script"],
+    "LOGIN": {"form": "quiktrade.console.log_in.LogInForm"},
+    "ACCOUNT": {"navigation": "quiktrade.console.site.own_account"},
     "DASHBOARD_CALLBACK": "orders.admin.overview.first_page",
     "SIDEBAR": {"navigation": "orders.admin.overview.navigation"},
 }
@@ -439,17 +609,22 @@ UNFOLD: dict[str, Any] = {
 
 _LEVELS = "DEBUG|INFO|WARNING|ERROR|CRITICAL"
 LOG_LEVEL = env_match("QUIKTRADE_LOG_LEVEL", "INFO", _LEVELS, "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+env_match("QUIKTRADE_LOG_FORMAT", "plain", "plain|json", "plain or json")  # quiktrade/logs.py reads it
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"fields": {"()": "quiktrade.logs.FieldFormatter"}},
-    "filters": {"refusals": {"()": "quiktrade.logs.Refusals"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields", "filters": ["refusals"]}},
+    "formatters": {"fields": {"()": "quiktrade.logs.formatter"}},
+    "filters": {"refusals": {"()": "quiktrade.logs.Refusals"}, "of_request": {"()": "quiktrade.api.context.OfRequest"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "fields", "filters": ["refusals", "of_request"]}
+    },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django-q": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},  # a 4xx is the client's error
         "aiohttp.access": {"level": "WARNING"},
+        "opentelemetry": {"level": "CRITICAL"},  # quiktrade.tracing says in a line of its own what is lost
+        "urllib3": {"level": "WARNING"},
     },
 }

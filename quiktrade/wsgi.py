@@ -18,4 +18,6 @@ application: Any = Handler()
 bound_waits(WEB)
 if settings.SERVICE == "api":
     use_pool(settings.WEB_CONNECTIONS)
-    application = Admitting(application, settings.WEB_IN_HAND, settings.API_MAX_BATCH_BYTES)
+    application = Admitting(
+        application, settings.WEB_IN_HAND, settings.API_MAX_BATCH_BYTES, settings.WEB_IN_HAND_OF_CLIENT
+    )

@@ -2,6 +2,8 @@
 
 It reads a request to its end before it passes it on. So it can hold a request back and deliver it long after its
 sender has given up: such a late original is what leads to a double placement.
+
+A request for a WebSocket is passed on like any other; then everything passes in both directions until one side ends.
 """
 
 import asyncio
@@ -19,7 +21,7 @@ T = TypeVar("T")
 _LINGER_AND_RESET = struct.pack("ii", 1, 0)
 _TRICKLE_SECONDS = 0.05
 _STALL_SECONDS = 30.0
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,9 @@ class FaultProxy:
         upstream = _Upstream(self._upstream_port)
         try:
             while (request := await _read_message(reader)) is not None:
+                if _opens_websocket(request):
+                    await self._tunnel(request, reader, writer)
+                    break
                 if not await self._pass_on(request, upstream, writer):
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
@@ -156,6 +161,33 @@ class FaultProxy:
         writer.write(reply)
         await writer.drain()
         return whole
+
+    async def _tunnel(self, request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        harm = self._strikes()
+        mode = harm.mode if harm else "pass"
+        if harm and mode == "hold":
+            await asyncio.sleep(self._dice.uniform(*harm.seconds))
+        if mode == "stall":
+            await asyncio.sleep(_STALL_SECONDS)
+        if mode in ("reset_before", "stall"):
+            _reset(writer)
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+        try:
+            far_writer.write(request)
+            if mode in ("reset_after", "drop_reply"):
+                await far_reader.readuntil(b"\r\n\r\n")
+                _reset(writer)
+                return
+            ways = [asyncio.ensure_future(_pipe(*ends)) for ends in ((reader, far_writer), (far_reader, writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            far_writer.close()
 
     def _strikes(self) -> Harm | None:
         for harm in list(self._harms.values()):
@@ -212,6 +244,17 @@ async def _read_message(reader: asyncio.StreamReader) -> bytes | None:
         return head + await reader.readexactly(length)
     except asyncio.IncompleteReadError as error:
         raise asyncio.IncompleteReadError(head + error.partial, len(head) + length) from None
+
+
+def _opens_websocket(request: bytes) -> bool:
+    return b"\r\nupgrade: websocket\r\n" in request.lower()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what comes until the end of it."""
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

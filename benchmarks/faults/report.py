@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults.invariants import KINDS, Evidence, Row, Violation
+from benchmarks.faults.records import KINDS, WORKING, Evidence, Row, VenueReport, Violation
 from benchmarks.faults.saboteur import Done, windows
+from orders.models import AT_VENUE
 
 _HISTORIES = 20
 _SLOWEST = 3
@@ -57,6 +58,13 @@ class Report:
     statuses: dict[str, int]
     parked: int
     placed_once: int
+    executions: int
+    requests: dict[str, int]
+    """Cancels and replacements by what came of them."""
+    reports: int
+    unmatched: int
+    told: int
+    """Events that clients were told of, over the stream and by webhooks, with repetitions."""
     resends: int
     circuit_openings: int
     overall: Latency
@@ -74,7 +82,7 @@ class Report:
     @property
     def own_faults(self) -> int:
         """Answers that reported an error on our side. No fault from outside justifies one."""
-        return self.answers.get("500", 0)
+        return self.answers.get("500", 0) + self.answers.get("stream: 500", 0)
 
     def as_json(self) -> dict[str, Any]:
         """Every figure by its name; `violations` by kind, each single one in `offenders`."""
@@ -102,7 +110,7 @@ def make_report(
 ) -> Report:
     accepted = [told for told in evidence.told if told.accepted_at is not None]
     refused = [told for told in evidence.told if told.accepted_at is None and told.refused]
-    live = Counter(entry.client_order_id for entry in evidence.ledger if entry.status == "working")
+    live = Counter(entry.client_order_id for entry in evidence.ledger if entry.status == WORKING)
     moments = _placements(evidence)
     took = list(moments.values())
     return Report(
@@ -118,6 +126,11 @@ def make_report(
         answers=_sorted(answers),
         statuses=_sorted(Counter(row.status for row in evidence.rows)),
         parked=sum(row.parked for row in evidence.rows),
+        executions=len(evidence.executions),
+        requests=_sorted(Counter(f"{request.kind} {request.status}" for request in evidence.requests)),
+        reports=len(evidence.reports),
+        unmatched=evidence.unmatched,
+        told=sum(len(listener.heard) for listener in [*evidence.streams, *evidence.webhooks]),
         placed_once=sum(live[row.id] == 1 for row in evidence.rows),
         resends=sum(max(0, row.attempt - 1) for row in evidence.rows),
         circuit_openings=openings,
@@ -146,7 +159,7 @@ def _placements(evidence: Evidence) -> dict[str, tuple[float, float]]:
         if told.accepted_at is None:
             continue
         for order_id in told.order_ids:
-            placed = [step.at for step in evidence.histories.get(order_id, ()) if step.to_status == "placed"]
+            placed = [step.at for step in evidence.histories.get(order_id, ()) if step.to_status in AT_VENUE]
             if placed:
                 moments[order_id] = (min(told.accepted_at, placed[0]), placed[0])
     return moments
@@ -202,6 +215,11 @@ def _figures(report: Report) -> Table:
     for status, count in report.statuses.items():
         table.add_row(f"  {status}", str(count))
     table.add_row("  with an operator", str(report.parked))
+    for outcome, count in report.requests.items():
+        table.add_row(f"  {outcome}", str(count))
+    table.add_row("executions, busts and corrections", str(report.executions))
+    table.add_row("reports of the exchange", f"{report.reports}, of which {report.unmatched} kept for operators")
+    table.add_row("events told to clients", str(report.told))
     table.add_row("re-sends under the same id", str(report.resends))
     table.add_row("circuit openings", str(report.circuit_openings))
     table.add_row("201 to placed, all", str(report.overall))
@@ -245,11 +263,22 @@ def _history(order_id: str, row: Row | None, evidence: Evidence) -> list[str]:
     for entry in evidence.ledger:
         if entry.client_order_id == order_id:
             lines.append(f"  {entry.received_at[11:26]} the exchange has {entry.venue_order_id} {entry.status}")
+    for report in evidence.reports:
+        if report.client_order_id == order_id:
+            lines.append(f"  report {report.sequence} {_said(report)}")
+    for request in evidence.requests:
+        if request.order_id == order_id:
+            lines.append(f"  {request.kind} {request.id} {request.status}")
     for told in evidence.told:
         if order_id in told.order_ids or told.client_order_id == order_id:
             accepted = _clock(told.accepted_at) if told.accepted_at else "never"
             lines.append(f"  {_clock(told.first_sent_at)} first sent by {told.owner}; accepted {accepted}")
     return lines
+
+
+def _said(report: VenueReport) -> str:
+    what = f"{report.execution.execution_id} {report.execution.refers_to}" if report.execution else report.request_id
+    return f"{report.kind} {what} -> {report.status} {report.filled} of {report.terms.quantity}, {report.leaves} left"
 
 
 def _clock(at: float) -> str:

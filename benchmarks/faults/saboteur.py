@@ -2,8 +2,10 @@
 
 import contextlib
 import http.client
+import json
 import os
 import random
+import secrets
 import signal
 import threading
 import time
@@ -42,6 +44,16 @@ VENUE_FAULTS: dict[str, tuple[str, Any]] = {
     "venue_hold":         ("hold",             {"seconds": list(_WITHIN_SETTLE), "probability": 0.5}),
     "venue_stall":        ("stall",            {"seconds": 10, "probability": 0.7}),
     "venue_reset":        ("reset",            {"probability": 0.7}),
+    "venue_ignore_cancel": ("ignore_cancel",   {"probability": 0.7}),
+    "venue_late_fill":    ("late_fill",        {"probability": 0.7, "seconds": [0, 2]}),
+    "venue_bust":         ("bust",             {"probability": 0.3, "seconds": [0, 2]}),
+    "venue_correction":   ("correction",       {"probability": 0.3, "seconds": [0, 2]}),
+    "report_drop":        ("drop_reports",     {"probability": 0.3}),
+    "report_repeat":      ("repeat_reports",   {"probability": 0.5}),
+    "report_shuffle":     ("shuffle_reports",  True),
+    "report_delay":       ("delay_reports",    {"seconds": [0.1, 1.0]}),
+    "report_cut":         ("cut_stream",       {"probability": 0.2}),
+    "report_silence":     ("silent_stream",    {"seconds": [4, 8]}),
 }
 HARMS: dict[str, Harm] = {
     "proxy_reset_before": Harm("reset_before", 0.7),
@@ -58,6 +70,13 @@ SIGNALS = {
     "reload": signal.SIGHUP,
 }
 # fmt: on
+
+
+_STEAL = """
+UPDATE exchanges_reportsession SET token = gen_random_uuid(), holder = 'thief',
+    lease_expires_at = statement_timestamp() + %s * interval '1 second'
+WHERE lease_expires_at > statement_timestamp() RETURNING stream
+"""
 
 
 class NobodyToHit(Exception):
@@ -78,6 +97,7 @@ class Done:
 class Saboteur:
     def __init__(self, system: System, plan: Sequence[Fault]) -> None:
         self.done: list[Done] = []
+        self.planned = len(plan)
         self._system = system
         self._plan = plan
         self._lasting: list[tuple[float, Fault, float, str, Callable[[], None]]] = []
@@ -158,8 +178,13 @@ class Saboteur:
         if kind in HARMS:
             system.proxy.set(kind, HARMS[kind])
             return "", lambda: system.proxy.set(kind, None)
+        if kind == "lease_theft":
+            return self._steal_lease(fault), None
         if kind.startswith(("backend_", "postgres_")):
             return self._hit_database(fault), None
+        if kind == "exchange_rename":
+            rename_stream(system.journal)
+            kind = "exchange_kill"
         role, _, action = kind.rpartition("_")
         found = self._candidates(role, fault.choice)
         if not found:
@@ -180,6 +205,9 @@ class Saboteur:
             return [seen.pid for seen in children.get(web or -1, ())]
         if role == "exchange":
             return [exchange] if exchange else []
+        if role == "session":
+            pids = [part.pid for part in self._system.sessions if part.pid is not None]
+            return [pid for pid in pids if pid == self._system.reading_session()] or pids
         nodes = self._system.clusters
         first = int(choice * len(nodes))
         found = nodes[first].pids(role, children) or nodes[first - 1].pids(role, children)
@@ -187,6 +215,14 @@ class Saboteur:
             busy = _lock_holders()
             return [pid for pid in found if pid in busy] or found
         return found
+
+    def _steal_lease(self, fault: Fault) -> str:
+        """Let nobody whom the sessions know hold the lease for so many seconds."""
+        with self._system.connect() as connection:
+            stolen = connection.execute(_STEAL, [fault.seconds]).fetchall()
+        if not stolen:
+            raise NobodyToHit("lease")
+        return f"lease of {stolen[0][0]}"
 
     def _hit_database(self, fault: Fault) -> str:
         kind = fault.kind
@@ -215,6 +251,16 @@ class Saboteur:
             os.kill(pids[0], signal.SIGKILL)
             return f"backend {pids[0]}"
         return f"postmaster {postmaster}"
+
+
+def rename_stream(journal: Path) -> None:
+    """Give the journal another name, of the same length. The exchange reads it when it starts. Raises: OSError."""
+    with open(journal, "r+b") as lines:
+        header = lines.readline()
+        old = json.loads(header)["prefix"]
+        new = secrets.token_hex(len(old))[: len(old)]
+        lines.seek(0)
+        lines.write(header.replace(f'"{old}"'.encode(), f'"{new}"'.encode()))
 
 
 def _postmaster(data: Path) -> int:

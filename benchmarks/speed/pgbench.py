@@ -8,7 +8,9 @@ import re
 import resource
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.speed.client import percentiles
 from benchmarks.speed.processes import CpuMeter, milliseconds_each
 from benchmarks.speed.stage import Stage
 from quiktrade.local.postgres.server import NAME, PORT, SERVER_ENVIRONMENT
@@ -53,8 +55,17 @@ class Pgbench:
         with stage.connect(database="pgbench") as connection:
             connection.execute(f"CREATE TABLE IF NOT EXISTS accepted ({_COLUMNS})")
 
-    def run(self, seconds: float, *, clients: int = 32) -> Stored:
-        """Raises: NotThere."""
+    def commits(self, seconds: float) -> dict[str, float]:
+        """How long one client's transactions take, in milliseconds by percentile. Raises: NotThere."""
+        log = self._stage.directory / "commits"
+        for old in log.parent.glob(f"{log.name}.*"):
+            old.unlink()
+        self.run(seconds, clients=1, log=log)
+        lines = [line for file in log.parent.glob(f"{log.name}.*") for line in file.read_text().splitlines()]
+        return percentiles([int(line.split()[2]) / 1e6 for line in lines])
+
+    def run(self, seconds: float, *, clients: int = 32, log: Path | None = None) -> Stored:
+        """`log` begins the names of files with a line for each transaction. Raises: NotThere."""
         stage = self._stage
         meter = CpuMeter({"postgres": stage.postgres_pid})
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -62,6 +73,7 @@ class Pgbench:
             [
                 *(self._program, "-h", stage.database.server.socket_directory, "-p", str(PORT), "-U", NAME),
                 *("-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(max(1, round(seconds)))),
+                *(("-l", f"--log-prefix={log}") if log else ()),
                 *("-f", self._script, "pgbench"),
             ],
             env=SERVER_ENVIRONMENT,

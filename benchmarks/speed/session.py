@@ -31,6 +31,8 @@ class Options:
     quick: bool
     rows: int
     """The number of orders in the big table."""
+    moving_rows: int
+    """The number of orders in the table from which orders are moved."""
     json: Path
     svg: Path
 

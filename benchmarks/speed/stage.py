@@ -3,6 +3,7 @@
 All references use the product's server, each with its own database, so that none has another disk or other settings.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,30 @@ class Stage:
         connections.close_all()
 
     @contextmanager
+    def commit_times(self) -> Iterator[None]:
+        """Have the server note when each transaction was committed. It is started again for that."""
+        self._start_again("ALTER SYSTEM SET track_commit_timestamp = on")
+        try:
+            yield
+        finally:
+            self._start_again("ALTER SYSTEM RESET track_commit_timestamp")
+
+    def _start_again(self, change: str) -> None:
+        connections.close_all()
+        with self.connect(user="postgres", database="postgres") as connection:
+            connection.execute(change)
+        before = self.postgres_pid
+        os.kill(before, signal.SIGINT)  # a fast shutdown, after which the server's keeper starts it again
+
+        def is_new() -> bool:
+            with suppress(psycopg.OperationalError, OSError, ValueError):
+                return self.ask("SELECT 1") is not None and self.postgres_pid != before
+            return False
+
+        if not wait_for(is_new, START_SECONDS):
+            raise DidNotStart(f"PostgreSQL did not start again; its log is {self.database.server.server_log}")
+
+    @contextmanager
     def statements(self, found: Counter[str]) -> Iterator[None]:
         """Count the statements that are sent to the server meanwhile, by their beginnings, from its log.
 
@@ -214,6 +239,14 @@ class Stage:
         with self._running("exchange", command, lambda: answer_of(admin_port, "/health") is not None, {}) as part:
             yield Server(part, port, admin_port)
 
+    @contextmanager
+    def venue_session(self) -> Iterator[Part]:
+        """The session with the venue, from when it reads the venue's reports."""
+        reads = "SELECT 1 FROM exchanges_reportsession WHERE venue_id = %s AND lease_expires_at > clock_timestamp()"
+        command = [sys.executable, "manage.py", "run_venue_session", demo.VENUE]
+        with self._running("session", command, lambda: self.ask(reads, [demo.VENUE]) is not None, {}) as part:
+            yield part
+
     def point_venue_at(self, server: Server, *, max_in_flight: int = 1024, **settings: Any) -> None:
         Venue.objects.filter(code=demo.VENUE).update(
             settings={"url": server.url, **settings}, max_in_flight=max_in_flight, halted_at=None, halted_by="",
@@ -279,6 +312,14 @@ class Stage:
         (port,) = free_ports(1)
         command = [self.references, "-m", "benchmarks.speed.venue", "--port", str(port), "--latency", f"{latency:g}"]
         with self._running("venue", command, lambda: answer_of(port, "/health") is not None, {}) as part:
+            yield Server(part, port)
+
+    @contextmanager
+    def receiver(self) -> Iterator[Server]:
+        """A receiver of webhooks (see receiver.py)."""
+        (port,) = free_ports(1)
+        command = [sys.executable, "-m", "benchmarks.speed.receiver", "--port", str(port)]
+        with self._running("receiver", command, lambda: answer_of(port, "/") is not None, {}) as part:
             yield Server(part, port)
 
     @contextmanager

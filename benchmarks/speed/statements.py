@@ -1,7 +1,8 @@
 """`python -m benchmarks.speed.statements`: how long the product's hot statements take in `DATABASE_URL`.
 
 Each line of the input is a number of rounds, and is answered with a line of JSON: milliseconds of each round, by
-statement. The statements are called as the product calls them, in turns.
+statement. The statements are called as the product calls them, in turns. With the argument `newest`, the orders that
+are looked up are the client's newest, and not its oldest.
 """
 
 import json
@@ -13,22 +14,37 @@ from decimal import Decimal
 from typing import Any
 
 import django
+import psycopg
 
 CLAIM = 64
+TAIL = 100
+PAGE = 500
 
 
 def _calls() -> dict[str, Callable[[], Any]]:
     from django.contrib.auth import get_user_model
     from django.db import transaction
+    from django.db.models import QuerySet
 
-    from benchmarks.speed.seed import INSTRUMENT
+    from benchmarks.speed.seed import INSTRUMENT, INSTRUMENTS
     from exchanges import demo
-    from orders import placement, selectors, submission
+    from orders import executions, feed, placement, selectors, streaming, submission
+    from orders.models import OrderEvent
+    from quiktrade.jobs import doorbell
 
     owner = get_user_model().objects.get(username=demo.CLIENTS[0]).pk
-    oldest = selectors.page_of_orders(owner, {}, after=None, newest_first=False, limit=500)
-    known = [(order.id, order.client_order_id) for order in oldest]
+    newest = sys.argv[1:] == ["newest"]
+    looked_up = selectors.page_of_orders(owner, {}, after=None, newest_first=newest, limit=500)
+    known = [(order.id, order.client_order_id) for order in looked_up]
     turn = iter(known * 1_000)
+    mark, upto = feed.horizon().cluster, feed.horizon()
+    line = psycopg.connect(**doorbell.connection_parameters(), autocommit=True)
+
+    def behind(events: QuerySet[OrderEvent], count: int) -> feed.Cursor:
+        """The place with this many of these events behind it."""
+        return feed.Cursor(mark, *events.order_by("-stamp", "-id").values_list("stamp", "id")[count])
+
+    last, missed = behind(OrderEvent.objects.all(), TAIL), behind(OrderEvent.objects.filter(owner_id=owner), PAGE)
 
     def accept() -> None:
         request = submission.NewOrderRequest(
@@ -58,12 +74,33 @@ def _calls() -> dict[str, Callable[[], Any]]:
         given = {"client_order_id": next(turn)[1]}
         assert selectors.page_of_orders(owner, given, after=None, newest_first=True, limit=51)
 
+    def tail() -> None:
+        nonlocal last
+        events, _ = feed.follow(line, last, limit=streaming.PAGE)
+        if newest and len(events) < TAIL:
+            return  # the newest ones can be read when the transaction of the mover has ended
+        assert len(events) >= TAIL, f"{len(events)} events"
+        last = feed.cursor_of(events[-TAIL], mark)
+
+    def resume() -> None:
+        assert len(feed.read(missed, upto, owner_id=owner, limit=PAGE)) == PAGE
+
+    def positions() -> None:
+        assert len(executions.page_of_positions(owner, venue=None, after=None, limit=501)) == INSTRUMENTS
+
+    def list_executions() -> None:
+        assert len(executions.page_of_executions(owner, {}, after=None, newest_first=True, limit=51)) == 51
+
     return {
         "accept": accept,
         f"claim of {CLAIM}": claim,
         "list, newest 50": list_newest,
         "look-up by id": look_up,
         "look-up by client_order_id": look_up_by_client_order_id,
+        f"tail, newest {TAIL} events": tail,
+        f"resume, {PAGE} events": resume,
+        "positions": positions,
+        "executions, newest 50": list_executions,
     }
 
 

@@ -1,26 +1,31 @@
 """The fault laboratory: its plan, its judgement, its proxy, and a short run of all of it."""
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from benchmarks.faults import saboteur
-from benchmarks.faults.invariants import KINDS, Evidence, ForeignRead, Row, Step, Told, VenueEntry, violations
+from benchmarks.faults.invariants import violations
 from benchmarks.faults.plan import KINDS as FAULTS
 from benchmarks.faults.plan import QUICK, make_plan
 from benchmarks.faults.proxy import FaultProxy, Harm
+from benchmarks.faults.records import KINDS, Evidence, ForeignRead, Row, Step, Terms, Told, VenueEntry
 from benchmarks.management.commands.chaos import Command
 from benchmarks.stage.ports import free_ports
+from benchmarks.tests import test_after_placement
 from exchanges.tests.running import ORDER, RunningExchange, call, running_exchange
 from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import open_place, processes_of
@@ -35,7 +40,7 @@ def test_the_same_seed_gives_the_same_plan() -> None:
 
 
 def test_three_minutes_see_every_kind_of_fault() -> None:
-    assert {fault.kind for fault in make_plan(1, seconds=180, per_minute=16)} == set(FAULTS)
+    assert {fault.kind for fault in make_plan(1, seconds=180, per_minute=20)} == set(FAULTS)
 
 
 def test_thirty_minutes_see_more_than_300_faults_each_kind_as_often_as_any_other() -> None:
@@ -46,11 +51,23 @@ def test_thirty_minutes_see_more_than_300_faults_each_kind_as_often_as_any_other
 
 
 def test_the_saboteur_knows_how_to_do_everything_that_can_be_planned() -> None:
-    by_name = {*saboteur.VENUE_FAULTS, *saboteur.HARMS, "proxy_refuse"}
+    by_name = {*saboteur.VENUE_FAULTS, *saboteur.HARMS, "proxy_refuse", "lease_theft", "exchange_rename"}
     databases = {kind for kind in FAULTS if kind.startswith(("backend_", "postgres_"))}
     by_signal = {kind for kind in FAULTS if kind.rpartition("_")[2] in (*saboteur.SIGNALS, "freeze")}
     assert set(FAULTS) == by_name | databases | by_signal
     assert set(QUICK) <= set(FAULTS)
+
+
+def test_an_exchange_with_a_renamed_journal_has_its_reports_in_another_stream(tmp_path: Path) -> None:
+    with running_exchange(tmp_path) as exchange:
+        assert call(exchange.url, "POST", "/orders", ORDER)[0] == 201
+        before = call(exchange.url, "GET", "/reports")[1]
+    (journal,) = tmp_path.glob("*.jsonl")
+    saboteur.rename_stream(journal)
+    with running_exchange(tmp_path) as exchange:
+        after = call(exchange.url, "GET", "/reports")[1]
+    assert after["stream"] != before["stream"]
+    assert after["reports"] == before["reports"]
 
 
 # ---- The judgement ----
@@ -59,7 +76,7 @@ CONTENT = ("US0378331005", "buy", "limit", 100)
 TOLD = Told(
     client_order_id="c-1", owner="alice", content=CONTENT, first_sent_at=1.0, accepted_at=2.0, order_ids={"o-1"}
 )
-ROW = Row("o-1", "alice", "c-1", CONTENT, "placed", False, 1, 3, "S-1")
+ROW = Row("o-1", "alice", "c-1", CONTENT, "placed", False, 1, 3, "S-1", Terms(100))
 HISTORY = [
     Step(1, "accepted", "", "pending", 0, 2.0, ""),
     Step(2, "claimed", "pending", "submitting", 1, 2.1, ""),
@@ -120,7 +137,7 @@ def test_nothing_is_wrong_with_clean_evidence() -> None:
 
 
 def test_every_kind_of_violation_is_tried() -> None:
-    assert {what for what, _ in WRONG} == set(KINDS)
+    assert {what for what, _ in [*WRONG, *test_after_placement.WRONG]} == set(KINDS)
 
 
 @pytest.mark.parametrize(("what", "changes"), WRONG)
@@ -205,6 +222,39 @@ def test_the_proxy_refuses_connections_until_it_is_told_not_to(
         _place(proxy)
     proxy.refuse(False)
     assert _place(proxy)[0] == 201
+
+
+async def _reports(proxy: FaultProxy, count: int) -> list[str]:
+    """The kinds of the first reports that come over the stream. Raises: aiohttp.ClientError, TypeError at its end."""
+    url = f"http://127.0.0.1:{proxy.port}/reports?after=0"
+    kinds: list[str] = []
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        while len(kinds) < count:
+            content = await socket.receive_json(timeout=30)
+            kinds += [report["kind"] for report in content.get("reports", ())]
+    return kinds
+
+
+def test_the_proxy_passes_a_stream_on_and_breaks_it_off(behind_proxy: tuple[RunningExchange, FaultProxy]) -> None:
+    _, proxy = behind_proxy
+    assert _place(proxy)[0] == 201
+    assert asyncio.run(_reports(proxy, 1)) == ["new"]
+    breaking = threading.Timer(0.5, proxy.refuse, [True])
+    breaking.start()
+    with pytest.raises((aiohttp.ClientError, TypeError)):
+        asyncio.run(_reports(proxy, 2))
+    breaking.join()
+
+
+@pytest.mark.parametrize("mode", ["reset_before", "reset_after", "drop_reply"])
+def test_the_proxy_keeps_a_stream_from_beginning(behind_proxy: tuple[RunningExchange, FaultProxy], mode: str) -> None:
+    _, proxy = behind_proxy
+    proxy.set("harm", Harm(mode))
+    with pytest.raises(aiohttp.ClientError):
+        asyncio.run(_reports(proxy, 1))
+    proxy.set("harm", None)
+    assert _place(proxy)[0] == 201
+    assert asyncio.run(_reports(proxy, 1)) == ["new"]
 
 
 # ---- The whole ----

@@ -11,7 +11,7 @@ import math
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,11 +21,18 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from exchanges.venue import NotSent, OutcomeUnknown
+from exchanges.venue import NotSent, OutcomeUnknown, VenueTrouble
 from quiktrade import crash
+from quiktrade.tracing import spans
 
 MAX_REPLY_BYTES = 64 * 1024
 """An answer about one order takes a few hundred bytes; more is not an answer."""
+
+LARGEST_MESSAGE = 4 * 1024 * 1024
+"""A message of a stream holds some hundred reports of a few hundred bytes each."""
+
+CLOSE_SECONDS = 0.2
+"""For this long a stream that we close waits for its other end to agree."""
 
 CONNECT_SHARE = 0.5
 """The part of the deadline for connecting. It ends first, so that a request not sent is known as such."""
@@ -115,11 +122,16 @@ class HttpCalls:
         self._free = asyncio.Semaphore(in_flight)
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, method: str, path: str, body: bytes | None = None) -> HttpReply:
-        """Make the call; `path` is percent-encoded already. Raises: NotSent, OutcomeUnknown."""
+    async def send(
+        self, method: str, path: str, body: bytes | None = None, *, largest: int = MAX_REPLY_BYTES
+    ) -> HttpReply:
+        """Make the call; `path` is percent-encoded already. Raises: NotSent, OutcomeUnknown.
+
+        A reply of more than `largest` bytes is no answer.
+        """
         await self._take_connection()
         try:
-            return await self._send(method, path, body)
+            return await self._send(method, path, body, largest)
         except aiohttp.ConnectionTimeoutError as error:
             raise NotSent("connect_timeout", "no connection in time") from error
         except aiohttp.ClientConnectorError as error:
@@ -135,10 +147,36 @@ class HttpCalls:
         except OutcomeUnknown:
             raise
         except Exception as error:
-            logger.exception("A call to a venue failed in a way nobody foresaw")
+            logger.exception("A call to a venue failed in a way nobody foresaw", extra={"event": "venue.call_failed"})
             raise OutcomeUnknown("unforeseen", _text_of(error)) from error
         finally:
             self._free.release()
+
+    async def listen(self, path: str) -> AsyncIterator[str]:
+        """The text messages of a WebSocket, until it ends. Raises: NotSent if it cannot be opened, OutcomeUnknown.
+
+        It takes no place among the calls. How long it may be silent is for the caller to say.
+        """
+        if self._session is None:
+            self._session = self._open_session()
+        url = URL(self._url + path, encoded=True)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                socket = await self._session.ws_connect(
+                    url, max_msg_size=LARGEST_MESSAGE, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            trouble = VenueTrouble.LOCKED_OUT if error.status in (401, 403) else None
+            raise NotSent("no_stream", f"HTTP {error.status}", answered=True, trouble=trouble) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotSent("no_stream", _text_of(error)) from error
+        try:
+            async for message in socket:
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    raise OutcomeUnknown("unreadable_message", f"a message of type {message.type.name.lower()}")
+                yield message.data
+        finally:
+            await socket.close()
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -156,18 +194,19 @@ class HttpCalls:
         except TimeoutError as error:
             raise NotSent("no_free_connection", "too many calls under way") from error
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> HttpReply:
+    async def _send(self, method: str, path: str, body: bytes | None, largest: int) -> HttpReply:
         if self._session is None:
             self._session = self._open_session()
         url = URL(self._url + path, encoded=True)
+        headers = spans.headers()
+        if body:
+            headers["Content-Type"] = "application/json"
         async with (
             asyncio.timeout(self._timeout_seconds),
-            self._session.request(
-                method, url, data=body, headers=_JSON if body else None, allow_redirects=False
-            ) as response,
+            self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response,
         ):
             crash.point("after_send")
-            return HttpReply(response.status, response.headers, await _read(response))
+            return HttpReply(response.status, response.headers, await _read(response, largest))
 
     def _open_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -199,9 +238,6 @@ class HttpCalls:
         return made
 
 
-_JSON = {"Content-Type": "application/json"}
-
-
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keep aiohttp from sending again over a new connection what was lost on one it had kept alive.
 
@@ -219,10 +255,10 @@ def _text_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            raise OutcomeUnknown("unreadable_reply", f"HTTP {response.status}, above {MAX_REPLY_BYTES} bytes")
+        if len(body) > largest:
+            raise OutcomeUnknown("unreadable_reply", f"HTTP {response.status}, above {largest} bytes")
     return bytes(body)

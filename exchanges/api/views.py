@@ -39,6 +39,7 @@ class VenueViewSet(viewsets.GenericViewSet[Venue]):
     queryset = Venue.objects.filter(enabled=True)
     serializer_class = VenueSerializer
     pagination_class = None
+    required_scopes = dict.fromkeys(("list", "retrieve"))  # whoever has a token may know the venues
     lookup_field = "code"
     lookup_value_converter = "str"
 

@@ -5,27 +5,44 @@
     DELETE /admin/faults          none
     PUT    /admin/faults/{name}   true, or an object of parameters: this one, the others as they were
     DELETE /admin/faults/{name}
+    POST   /admin/bust            {"execution_id"}: that execution never was
+    POST   /admin/correct         {"execution_id", "quantity", "price"}: it was of this quantity, not more than it said
+    POST   /admin/close           end the day; {"reports": N}, how many reports it made
     GET    /orders /stats /health the same as on the order port
 
-A change is in force when it is answered. It is JSON whatever Content-Type says, so that curl -d will do.
+A bust or a correction is answered with its reports. A change is in force when it is answered. It is JSON whatever
+Content-Type says, so that curl -d will do.
 """
 
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
+from exchanges.simulator.exchange import Exchange
 from exchanges.simulator.faults import KINDS, FaultError, Faults
+from exchanges.simulator.journal import JournalError
 from exchanges.simulator.reads import Reads
-from exchanges.simulator.replies import answer, refuse
-from exchanges.simulator.validation import Refusal
+from exchanges.simulator.replies import answer, cut, refuse
+from exchanges.simulator.validation import Refusal, read_execution
 
 
 class AdminPort:
-    """`apply` is awaited after every change, to open or close the gate."""
+    """`apply` is awaited after every change, to open or close the gate. `lost_memory` as of `OrderPort`."""
 
-    def __init__(self, faults: Faults, reads: Reads, apply: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        faults: Faults,
+        reads: Reads,
+        apply: Callable[[], Awaitable[None]],
+        lost_memory: Callable[[JournalError], None],
+    ) -> None:
+        self._exchange = exchange
+        self._lost_memory = lost_memory
         self._faults = faults
         self._apply = apply
         self.application = web.Application()
@@ -36,6 +53,9 @@ class AdminPort:
                 web.delete("/admin/faults", self._clear),
                 web.put("/admin/faults/{name}", self._put),
                 web.delete("/admin/faults/{name}", self._remove),
+                web.post("/admin/bust", partial(self._act, self._bust)),
+                web.post("/admin/correct", partial(self._act, self._correct)),
+                web.post("/admin/close", partial(self._act, self._close)),
                 web.route("*", "/{path:.*}", reads.handle),
             ]
         )
@@ -59,6 +79,28 @@ class AdminPort:
 
     async def _remove(self, request: web.Request) -> web.Response:
         return await self._change(lambda: self._faults.remove(request.match_info["name"]))
+
+    async def _act(self, act: Callable[[Any], Any], request: web.Request) -> web.Response:
+        content = await _json(request)
+        try:
+            result = act(content if isinstance(content, dict) else {})
+            await self._exchange.journal.settle()
+            return answer(200, result)
+        except Refusal as refusal:
+            return refuse(refusal)
+        except JournalError as error:
+            self._lost_memory(error)
+            return cut(request)
+
+    def _bust(self, content: dict[str, Any]) -> Any:
+        return {"reports": self._exchange.bust(str(content.get("execution_id")), datetime.now(UTC))}
+
+    def _correct(self, content: dict[str, Any]) -> Any:
+        quantity, price = read_execution(content)
+        return {"reports": self._exchange.correct(str(content.get("execution_id")), quantity, price, datetime.now(UTC))}
+
+    def _close(self, content: dict[str, Any]) -> Any:
+        return {"reports": self._exchange.close(datetime.now(UTC))}
 
     async def _change(self, change: Callable[[], None]) -> web.Response:
         try:

@@ -13,8 +13,21 @@ from typing import Any
 
 PLACE = "place"
 FIND = "find"
+CANCEL = "cancel"
+REPLACE = "replace"
 _BOTH = frozenset({PLACE, FIND})
 _PLACE = frozenset({PLACE})
+REPORT = "report"
+FRAME = "frame"
+EXECUTION = "execution"
+END = "end"
+_CANCEL = frozenset({CANCEL})
+_REPORT = frozenset({REPORT})
+_FRAME = frozenset({FRAME})
+_EXECUTION = frozenset({EXECUTION})
+_END = frozenset({END})
+_COUNTS_AS = {CANCEL: PLACE, REPLACE: PLACE}
+"""A fault of what is placed strikes a cancel and a replacement too: a member sends all three in one way."""
 
 MAX_SECONDS = 3600.0
 
@@ -50,16 +63,29 @@ KINDS: dict[str, Kind] = {
     "forget_duplicates":   Kind("a known client_order_id becomes a further live order", _PLACE, _PLACE),
     "duplicate_window":    Kind("likewise, once this many seconds have passed", _PLACE, _PLACE, ("seconds",)),
     "forget_rejections":   Kind("a refused client_order_id may be used again", _PLACE, _PLACE),
+    "ignore_cancel":       Kind("a cancel is answered 202, and nothing comes of it", _CANCEL, _CANCEL),
     # when the order is on record
     "latency":          Kind("the reply takes this many seconds", _BOTH, _BOTH, ("seconds",)),
     "accept_then_drop": Kind("the connection is closed without a reply", _BOTH, _PLACE),
     "truncate":         Kind("the connection is closed in the middle of the reply", _BOTH, _PLACE),
+    # of the stream of reports, heartbeats among its frames
+    "drop_reports":    Kind("a report is not sent", _REPORT, _REPORT),
+    "repeat_reports":  Kind("a report is sent twice", _REPORT, _REPORT),
+    "shuffle_reports": Kind("the reports of a frame come in any order", _FRAME, _FRAME),
+    "delay_reports":   Kind("a frame comes this many seconds later", _FRAME, _FRAME, ("seconds",)),
+    "silent_stream":   Kind("it stays open and says nothing, for this many seconds (30)", _FRAME, _FRAME, ("seconds",)),
+    "cut_stream":      Kind("its connection is reset instead of a frame", _FRAME, _FRAME),
+    # of what happens to an order, this many seconds (0) after it did
+    "late_fill":  Kind("an order that ended with something left is filled after all", _END, _END, ("seconds",)),
+    "bust":       Kind("a fill is busted", _EXECUTION, _EXECUTION, ("seconds",)),
+    "correction": Kind("a fill is corrected to another quantity", _EXECUTION, _EXECUTION, ("seconds",)),
     # of the listening socket: it strikes no requests, so it has no aim, probability or count
     "refuse":           Kind("connections are refused", frozenset(), frozenset()),
 }
 # fmt: on
 
-_NEEDS_SECONDS = frozenset({"hold", "latency", "duplicate_window"})
+_AT_ONCE_BY_DEFAULT = frozenset({"late_fill", "bust", "correction"})
+_NEEDS_SECONDS = frozenset({"hold", "latency", "duplicate_window", "delay_reports"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,6 +133,9 @@ class Faults:
     seed: int = field(default_factory=lambda: secrets.randbits(32))
     _set: dict[str, Fault] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        return bool(self._set)
+
     def __contains__(self, name: str) -> bool:
         return name in self._set
 
@@ -114,7 +143,8 @@ class Faults:
         """The faults that strike this request."""
         if not self._set:
             return {}
-        return {name: fault for name, fault in self._set.items() if call in fault.aims and fault.strikes()}
+        calls = {call, _COUNTS_AS.get(call, call)}
+        return {name: fault for name, fault in self._set.items() if calls & fault.aims and fault.strikes()}
 
     def replace(self, settings: Mapping[str, Any]) -> None:
         """Set exactly these, counters at zero. Raises: FaultError, and then nothing has changed."""
@@ -157,6 +187,8 @@ def read_fault(name: str, value: Any, seed: int) -> Fault:
     read = {key: _READERS[key](f"{name}: {key}", content) for key, content in value.items() if key != "on"}
     if name == "rate_limit":
         read.setdefault("retry_after", 1.0)
+    if name in _AT_ONCE_BY_DEFAULT:
+        read.setdefault("seconds", (0.0, 0.0))
     aims = _aims(name, kind, value["on"]) if "on" in value else kind.default_aims
     dice = random.Random(f"{seed}/{name}")  # noqa: S311 - to be repeatable is the point
     return Fault(name=name, aims=aims, dice=dice, **read)

@@ -1,4 +1,8 @@
-"""The simulated exchange's memory on disk: one JSON line an order, appended, never rewritten.
+"""The simulated exchange's memory on disk, one JSON line for each thing that happened, appended, never rewritten.
+
+The first line names the journal. Each further one is an order, a request to cancel or replace one, or something that
+the market did by itself; it has all the reports that followed from it. So a line is there whole or not at all, and a
+trade never has one side only. A journal of the time before there was a market has lines without reports.
 
 Every line goes to the kernel in a write of its own before the order is answered for. That outlives the
 process, however it dies. With `fsync` it outlives the machine: the reply then waits for the disk, one wait
@@ -10,17 +14,18 @@ that cannot be read prevents the start: an exchange with holes in its memory wou
 
 import asyncio
 import fcntl
-import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exchanges.simulator.ledger import Ledger, Place, VenueOrder
+import orjson
+
+from exchanges.simulator.ledger import WORKING, Ledger, VenueOrder, is_order
+from exchanges.simulator.report_log import Place, Record
 
 FORMAT = 1
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class JournalError(Exception):
@@ -46,7 +51,7 @@ class Journal:
         """Write one record; returns where. Raises: JournalError, now and for ever after; the process must end."""
         if self._torn:
             raise JournalError(f"{self.path} ends in half a line")  # a further line would become part of it
-        line = memoryview(_encode(record).encode() + b"\n")
+        line = memoryview(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
         place = Place(self._size, len(line))
         try:
             while line:
@@ -77,21 +82,27 @@ class Journal:
         os.close(self._descriptor)
 
 
-def open_journal(path: Path, *, fsync: bool) -> tuple[Journal, Ledger]:
-    """Open or create the journal and read back what it remembers. Raises: JournalError."""
+Observe = Callable[[list[Record]], None]
+
+
+def open_journal(path: Path, *, fsync: bool, observe: Observe | None = None) -> tuple[Journal, Ledger]:
+    """Open or create the journal and read back what it remembers. `observe` is called with the reports of each line.
+
+    Raises: JournalError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise JournalError(f"cannot open {path}: {error.strerror}") from error
     try:
-        return _read_back(descriptor, path, fsync=fsync)
+        return _read_back(descriptor, path, fsync, observe or (lambda reports: None))
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _read_back(descriptor: int, path: Path, *, fsync: bool) -> tuple[Journal, Ledger]:
+def _read_back(descriptor: int, path: Path, fsync: bool, observe: Observe) -> tuple[Journal, Ledger]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -106,17 +117,34 @@ def _read_back(descriptor: int, path: Path, *, fsync: bool) -> tuple[Journal, Le
                 break
             place, whole = Place(whole, len(line)), whole + len(line)
             try:
-                record = json.loads(line)
+                record = orjson.loads(line)
                 if number == 1:
                     prefix = _read_header(record)
                 else:
-                    ledger.add(VenueOrder.from_json(record), place)
+                    _take(ledger, record, place, observe)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise JournalError(f"{path}: line {number} cannot be read; move the file away") from error
     journal = Journal(descriptor, path, prefix or secrets.token_hex(3), whole, fsync=fsync)
     if not prefix:
         journal.append({"journal": FORMAT, "prefix": journal.prefix})
     return journal, ledger
+
+
+def _take(ledger: Ledger, record: Record, place: Place, observe: Observe) -> None:
+    """Raises: KeyError, TypeError, ValueError or AttributeError for a line of another form."""
+    reports = record.get("reports", [])
+    if is_order(record):
+        order = VenueOrder.from_json(record)
+        ledger.add(order, place)
+        if order.status == WORKING and not reports:
+            ledger.unlisted.add(order.sequence)
+    elif "request" in record:
+        ledger.add_request(record["request"]["request_id"], place)
+    elif not reports:
+        raise ValueError("neither an order, nor a request, nor a report")
+    if reports:
+        ledger.add_reports(reports, place)
+        observe(reports)
 
 
 def _read(descriptor: int, place: Place) -> bytes:

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from dataclasses import dataclass
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ _KINDS = "\n".join(
 )
 
 EPILOG = f"""\
-faults (what happens to a request, or to the socket):
+faults (what happens to a request, to the stream of reports, to an order, or to the socket):
 {_KINDS}
 
   parameters are numbers, SHORTEST-LONGEST for seconds, true or false. All but refuse also take
-  probability=0..1, count=N (strike N requests, then no more) and on=place|find|both.
+  probability=0..1, count=N (strike N requests, then no more) and, those of requests, on=place|find|both:
+  what strikes an order that is placed strikes a cancel and a replacement too.
 
 examples:
   run_exchange --latency 0.05-0.5
@@ -33,6 +35,7 @@ while it runs, on the admin port:
   curl -X PUT    http://127.0.0.1:8766/admin/faults -d '{{"refuse": true}}'
   curl -X PUT    http://127.0.0.1:8766/admin/faults -d '{{"latency": {{"seconds": [0.05, 0.5]}}}}'
   curl -X DELETE http://127.0.0.1:8766/admin/faults
+  curl -X POST   http://127.0.0.1:8766/admin/bust -d '{{"execution_id": "5f0c1e-e12"}}'
   curl           http://127.0.0.1:8766/stats
 """
 
@@ -46,6 +49,9 @@ class Options:
     fsync: bool
     rules: Rules
     faults: Faults
+    matching: bool
+    liquidity: float
+    closes_at: time | None
 
 
 def default_journal() -> Path:
@@ -86,6 +92,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse orders for it as not tradable; may be repeated",
     )
     add("--max-quantity", type=_positive, metavar="N", help="refuse orders for more")
+    add("--no-matching", action="store_true", help="without a market: every order works for ever")
+    add(
+        "--liquidity",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="a second member trades with this part of the orders, 0 to 1 (%(default)g)",
+    )
+    add("--close", type=_time_of_day, metavar="HH:MM", help="end the day at this time, UTC (it never ends)")
     add("--latency", metavar="SECONDS", help="every reply takes this long: 0.5, or 0.1-0.5 for a random time")
     add(
         "--fault",
@@ -99,6 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_options(arguments: argparse.Namespace) -> Options:
     """Raises: ValueError, with a sentence about the option that is wrong."""
+    if arguments.no_matching and (arguments.liquidity or arguments.close):
+        raise ValueError("--no-matching: without a market there is no --liquidity and no --close")
     admin_port = arguments.admin_port
     if admin_port is None:
         admin_port = arguments.port and arguments.port + 1
@@ -120,6 +137,9 @@ def read_options(arguments: argparse.Namespace) -> Options:
         fsync=arguments.fsync,
         rules=Rules(untradable_instruments=frozenset(arguments.reject_instrument), max_quantity=arguments.max_quantity),
         faults=faults,
+        matching=not arguments.no_matching,
+        liquidity=arguments.liquidity,
+        closes_at=arguments.close,
     )
 
 
@@ -135,6 +155,19 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be above zero")
     return number
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return share
+
+
+def _time_of_day(text: str) -> time:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text, re.ASCII):
+        raise argparse.ArgumentTypeError("must be HH:MM, from 00:00 to 23:59")
+    return time.fromisoformat(text)
 
 
 def _fault(text: str) -> tuple[str, Any]:

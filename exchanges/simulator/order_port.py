@@ -1,23 +1,27 @@
-"""POST /orders and GET /orders/{client_order_id} over HTTP, with the faults that strike them."""
+"""What a member sends to the exchange and asks of it over HTTP, with the faults that strike it."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from exchanges.simulator.exchange import PROPER, Conduct, Exchange
-from exchanges.simulator.faults import FIND, PLACE, Fault, Faults
+from exchanges.simulator.faults import CANCEL, FIND, PLACE, REPLACE, Fault, Faults
 from exchanges.simulator.journal import JournalError
 from exchanges.simulator.reads import Reads
 from exchanges.simulator.replies import answer, cut, cut_short, refuse
-from exchanges.simulator.validation import Refusal, read_order
+from exchanges.simulator.stream import Streams
+from exchanges.simulator.validation import Refusal, read_cancel, read_order, read_replace
 
 ORDERS = "/orders"
 ORDER = "/orders/"
+STATE = "/state"
+REPORTS = "/reports"
 
 Act = Callable[[web.BaseRequest, Conduct], Awaitable[web.Response]]
 
@@ -26,11 +30,17 @@ class OrderPort:
     """`lost_memory` is called when the journal fails; the process must then end without answering."""
 
     def __init__(
-        self, exchange: Exchange, faults: Faults, reads: Reads, lost_memory: Callable[[JournalError], None]
+        self,
+        exchange: Exchange,
+        faults: Faults,
+        reads: Reads,
+        streams: Streams,
+        lost_memory: Callable[[JournalError], None],
     ) -> None:
         self._exchange = exchange
         self._faults = faults
         self._reads = reads
+        self._streams = streams
         self._lost_memory = lost_memory
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -39,7 +49,13 @@ class OrderPort:
         if request.method == "POST" and request.path == ORDERS:
             call, act = PLACE, self._place
         elif request.method == "GET" and request.path.startswith(ORDER):
-            call, act = FIND, self._find
+            call, act = FIND, self._state if request.path.endswith(STATE) else self._find
+        elif request.method == "POST" and request.path.startswith(ORDER) and request.path.endswith(f"/{CANCEL}"):
+            call, act = CANCEL, partial(self._amend, CANCEL)
+        elif request.method == "POST" and request.path.startswith(ORDER) and request.path.endswith(f"/{REPLACE}"):
+            call, act = REPLACE, partial(self._amend, REPLACE)
+        elif request.path == REPORTS and request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._stream(request)
         else:
             return await self._reads.handle(request)
         self._reads.begin(call)
@@ -54,15 +70,16 @@ class OrderPort:
         finally:
             self._reads.end()
 
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._streams.serve(request)
+        except JournalError as error:
+            self._lost_memory(error)
+            return cut(request)
+
     async def _place(self, request: web.BaseRequest, conduct: Conduct) -> web.Response:
-        if request.content_type != "application/json":
-            return refuse(Refusal(415, "unsupported_media_type", "the body must be application/json"))
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return refuse(Refusal(413, "request_too_large", "the body is too large"))
-        try:
-            order = await self._exchange.accept(read_order(body), conduct)
+            order = await self._exchange.accept(read_order(await _body(request)), conduct)
         except Refusal as refusal:
             return refuse(refusal)
         return answer(
@@ -74,9 +91,27 @@ class OrderPort:
             },
         )
 
+    async def _amend(self, kind: str, request: web.BaseRequest, conduct: Conduct) -> web.Response:
+        client_order_id = _named(request, f"/{kind}")
+        try:
+            body = await _body(request)
+            if kind == CANCEL:
+                result = await self._exchange.cancel(client_order_id, read_cancel(body), conduct)
+            else:
+                result = await self._exchange.replace(client_order_id, read_replace(body), conduct)
+        except Refusal as refusal:
+            return refuse(refusal)
+        return answer(result.status, result.content)
+
+    async def _state(self, request: web.BaseRequest, conduct: Conduct) -> web.Response:
+        try:
+            return answer(200, await self._exchange.state(_named(request, STATE)))
+        except Refusal as refusal:
+            return refuse(refusal)
+
     async def _find(self, request: web.BaseRequest, conduct: Conduct) -> web.Response:
         try:
-            order = await self._exchange.find(unquote(request.rel_url.raw_path.removeprefix(ORDER)))
+            order = await self._exchange.find(_named(request))
         except Refusal as refusal:
             return refuse(refusal)
         return answer(
@@ -89,6 +124,21 @@ class OrderPort:
                 "text": order.text,
             },
         )
+
+
+def _named(request: web.BaseRequest, ending: str = "") -> str:
+    """The client_order_id in the path."""
+    return unquote(request.rel_url.raw_path.removeprefix(ORDER).removesuffix(ending))
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    """Raises: Refusal."""
+    if request.content_type != "application/json":
+        raise Refusal(415, "unsupported_media_type", "the body must be application/json")
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Refusal(413, "request_too_large", "the body is too large") from None
 
 
 async def _troubled(request: web.BaseRequest, act: Act, struck: Mapping[str, Fault]) -> web.Response:
@@ -142,4 +192,5 @@ def _conduct(struck: Mapping[str, Fault]) -> Conduct:
         forget_rejections="forget_rejections" in struck,
         enforce_valid_until=fence is not None,
         clock_ahead=fence.clock_ahead if fence else 0.0,
+        ignore_cancel="ignore_cancel" in struck,
     )

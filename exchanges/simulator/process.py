@@ -6,22 +6,30 @@ import errno
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, time, timedelta
 
+import uvloop
 from aiohttp import web
 
 from exchanges.simulator.admin_port import AdminPort
 from exchanges.simulator.exchange import Exchange
 from exchanges.simulator.gate import Gate
 from exchanges.simulator.journal import JournalError, open_journal
+from exchanges.simulator.liquidity import Liquidity
+from exchanges.simulator.market import Market
+from exchanges.simulator.mishaps import Mishaps
 from exchanges.simulator.options import Options
 from exchanges.simulator.order_port import OrderPort
 from exchanges.simulator.reads import Reads
+from exchanges.simulator.stream import Streams
 
 GRACE_SECONDS = 0.5
 """For requests under way when it stops or starts to refuse; aiohttp may wait it twice. `up` allows more."""
 
 OPEN_FILES = 8192
+
+TICK_SECONDS = 0.2
 
 
 class CannotRun(Exception):
@@ -32,7 +40,7 @@ def run(options: Options) -> None:
     """Serve until SIGTERM or SIGINT. Raises: CannotRun."""
     _allow_many_connections()
     try:
-        asyncio.run(_serve(options))
+        uvloop.run(_serve(options))
     except JournalError as error:
         raise CannotRun(str(error)) from error
 
@@ -48,15 +56,18 @@ def _allow_many_connections() -> None:
 async def _serve(options: Options) -> None:
     stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     _stop_on_signals(stopped)
-    journal, ledger = open_journal(options.journal, fsync=options.fsync)
-    exchange = Exchange(journal, ledger, options.rules)
+    market = Market() if options.matching else None
+    journal, ledger = open_journal(options.journal, fsync=options.fsync, observe=market.observe if market else None)
+    exchange = Exchange(journal, ledger, options.rules, market)
     reads = Reads(exchange, options.faults)
 
     def lost_memory(error: JournalError) -> None:
         if not stopped.done():
             stopped.set_exception(error)
 
-    order_port = OrderPort(exchange, options.faults, reads, lost_memory)
+    streams = Streams(exchange, options.faults)
+    Mishaps(exchange, options.faults, lost_memory)
+    order_port = OrderPort(exchange, options.faults, reads, streams, lost_memory)
     with _explained(options.port):
         gate = Gate(options.host, options.port, order_port.handle)
     one_at_a_time = asyncio.Lock()
@@ -68,7 +79,7 @@ async def _serve(options: Options) -> None:
             else:
                 await gate.open()
 
-    admin_port = AdminPort(options.faults, reads, apply_faults)
+    admin_port = AdminPort(exchange, options.faults, reads, apply_faults, lost_memory)
     runner = web.AppRunner(admin_port.application, access_log=None, shutdown_timeout=GRACE_SECONDS)
     try:
         await runner.setup()
@@ -82,12 +93,42 @@ async def _serve(options: Options) -> None:
             f"journal {journal.path} ({len(ledger)} orders)\n"
         )
         sys.stdout.flush()
-        await stopped
+        tasks = [asyncio.create_task(_pass_time(exchange, options.closes_at, lost_memory))]
+        if options.liquidity:
+            liquidity = Liquidity(exchange, options.liquidity, options.faults.seed, lost_memory)
+            tasks.append(asyncio.create_task(liquidity.run()))
+        try:
+            await stopped
+        finally:
+            for task in tasks:
+                task.cancel()
     finally:
         await asyncio.gather(gate.close(grace_seconds=GRACE_SECONDS), runner.cleanup())
         gate.release()
         ledger.close()
         journal.close()
+
+
+async def _pass_time(exchange: Exchange, closes_at: time | None, lost_memory: Callable[[JournalError], None]) -> None:
+    """Have orders that are good till a date end when it comes, and not only when the next order comes; end the day."""
+    now = datetime.now(UTC)
+    try:
+        while True:
+            earlier, now = now, datetime.now(UTC)
+            exchange.pass_time(now)
+            if closes_at is not None and is_between(earlier, closes_at, now):
+                exchange.close(now)
+            await asyncio.sleep(TICK_SECONDS)
+    except JournalError as error:
+        lost_memory(error)
+
+
+def is_between(earlier: datetime, at: time, now: datetime) -> bool:
+    """Tell whether it became this time of the day after `earlier` and not after `now`."""
+    latest = datetime.combine(now.date(), at, tzinfo=UTC)
+    if latest > now:
+        latest -= timedelta(days=1)
+    return earlier < latest
 
 
 def _stop_on_signals(stopped: asyncio.Future[None]) -> None:

@@ -1,21 +1,20 @@
 """Answers of the simulated exchange, whole and broken."""
 
-import json
 import socket
 import struct
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from exchanges.simulator.validation import Refusal
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 _LINGER_AND_RESET = struct.pack("ii", 1, 0)
 
 
 def answer(status: int, content: Any, headers: dict[str, str] | None = None) -> web.Response:
     headers = {"Content-Type": "application/json"} | (headers or {})
-    return web.Response(status=status, body=_encode(content).encode(), headers=headers)
+    return web.Response(status=status, body=orjson.dumps(content), headers=headers)
 
 
 def refuse(refusal: Refusal) -> web.Response:

@@ -14,6 +14,7 @@ TYPES = frozenset({"market", "limit", "stop", "stop_limit"})
 LIMIT_PRICED = frozenset({"limit", "stop_limit"})
 STOP_PRICED = frozenset({"stop", "stop_limit"})
 TIMES_IN_FORCE = frozenset({"day", "gtc", "ioc", "fok", "gtd"})
+RESTING = frozenset({"day", "gtc", "gtd"})
 
 _CLIENT_ORDER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
 _INSTRUMENT = re.compile(r"[A-Z0-9]{12}", re.ASCII)
@@ -46,20 +47,30 @@ class OrderRequest:
     valid_until: str | None
 
 
-_FIELDS = frozenset(OrderRequest.__dataclass_fields__)
+@dataclass(slots=True, kw_only=True)
+class CancelRequest:
+    """A request to cancel an order, by an id of the member's own."""
+
+    request_id: str
+    valid_until: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class ReplaceRequest:
+    """A request to give an order other terms, by an id of the member's own; None leaves a term as it is."""
+
+    request_id: str
+    quantity: int | None
+    limit_price: str | None
+    stop_price: str | None
+    time_in_force: str | None
+    expires_at: str | None
+    valid_until: str | None
 
 
 def read_order(body: bytes) -> OrderRequest:
     """Read the body of POST /orders. Raises: Refusal, naming the field that is wrong."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(400, "malformed_request", "the body is not JSON") from error
-    if type(content) is not dict:
-        raise Refusal(400, "malformed_request", "the body is not a JSON object")
-    if not content.keys() <= _FIELDS:
-        unknown = ", ".join(sorted(content.keys() - _FIELDS))
-        raise Refusal(422, "invalid_field", f"unknown: {unknown}"[:200])
+    content = _object(body, OrderRequest)
     type_ = _one_of(content, "type", TYPES)
     time_in_force = _one_of(content, "time_in_force", TIMES_IN_FORCE)
     return OrderRequest(
@@ -74,6 +85,55 @@ def read_order(body: bytes) -> OrderRequest:
         expires_at=_time(content, "expires_at", required=time_in_force == "gtd", allowed=time_in_force == "gtd"),
         valid_until=_time(content, "valid_until", required=False, allowed=True),
     )
+
+
+def read_cancel(body: bytes) -> CancelRequest:
+    """Read the body of POST /orders/{client_order_id}/cancel. Raises: Refusal, naming the field that is wrong."""
+    content = _object(body, CancelRequest)
+    return CancelRequest(
+        request_id=_matching(content, "request_id", _CLIENT_ORDER_ID, "1 to 64 of A-Z a-z 0-9 . _ : -"),
+        valid_until=_time(content, "valid_until", required=False, allowed=True),
+    )
+
+
+def read_replace(body: bytes) -> ReplaceRequest:
+    """Read the body of POST /orders/{client_order_id}/replace. Raises: Refusal, naming the field that is wrong.
+
+    What does not fit the order that is replaced is found by the exchange.
+    """
+    content = _object(body, ReplaceRequest)
+    given = {name for name, value in content.items() if value is not None}
+    lasts = _one_of(content, "time_in_force", RESTING) if "time_in_force" in given else None
+    request = ReplaceRequest(
+        request_id=_matching(content, "request_id", _CLIENT_ORDER_ID, "1 to 64 of A-Z a-z 0-9 . _ : -"),
+        quantity=_quantity(content) if "quantity" in given else None,
+        limit_price=_price(content, "limit_price", required="limit_price" in given),
+        stop_price=_price(content, "stop_price", required="stop_price" in given),
+        time_in_force=lasts,
+        expires_at=_time(content, "expires_at", required=lasts == "gtd", allowed=lasts in (None, "gtd")),
+        valid_until=_time(content, "valid_until", required=False, allowed=True),
+    )
+    if not given - {"request_id", "valid_until"}:
+        raise Refusal(422, "invalid_field", "the request names no term to replace")
+    return request
+
+
+def read_execution(content: Mapping[str, Any]) -> tuple[int, str | None]:
+    """The quantity and the price of a correction; without a price it stays. Raises: Refusal."""
+    return _quantity(content), _price(content, "price", required=content.get("price") is not None)
+
+
+def _object(body: bytes, form: type[OrderRequest] | type[CancelRequest] | type[ReplaceRequest]) -> dict[str, Any]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, "malformed_request", "the body is not JSON") from error
+    if type(content) is not dict:
+        raise Refusal(400, "malformed_request", "the body is not a JSON object")
+    if not content.keys() <= form.__dataclass_fields__.keys():
+        unknown = ", ".join(sorted(content.keys() - form.__dataclass_fields__.keys()))
+        raise Refusal(422, "invalid_field", f"unknown: {unknown}"[:200])
+    return content
 
 
 def _wrong(field: str, text: str) -> Refusal:

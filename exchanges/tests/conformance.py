@@ -21,6 +21,7 @@ from exchanges.tests.peer import Peer, Request, reply
 from exchanges.venue import (
     Acknowledgement,
     CancelRequest,
+    Done,
     NewOrder,
     NotSent,
     NotSupported,
@@ -29,6 +30,8 @@ from exchanges.venue import (
     ReplaceRequest,
     Report,
     ReportStatus,
+    RequestRefused,
+    Taken,
     Venue,
     VenueTrouble,
 )
@@ -48,6 +51,34 @@ ORDER = NewOrder(
     expires_at=None,
     valid_until=datetime(2100, 1, 1, tzinfo=UTC),
 )
+
+CANCEL = CancelRequest(
+    client_order_id="0192f0c1-7a2b-7c3d-8e4f-00000000000c",
+    original_client_order_id=ORDER.client_order_id,
+    order_id=ORDER.client_order_id,
+    venue_order_id="V-1",
+    valid_until=datetime(2100, 1, 1, tzinfo=UTC),
+)
+REPLACE = ReplaceRequest(
+    client_order_id="0192f0c1-7a2b-7c3d-8e4f-00000000000d",
+    original_client_order_id=ORDER.client_order_id,
+    order_id=ORDER.client_order_id,
+    venue_order_id="V-1",
+    valid_until=datetime(2100, 1, 1, tzinfo=UTC),
+    quantity=80,
+    limit_price=Decimal("187.50"),
+    stop_price=None,
+    time_in_force="gtd",
+    expires_at=datetime(2099, 12, 31, 20, tzinfo=UTC),
+)
+
+Amendment = CancelRequest | ReplaceRequest
+AMENDMENTS = [pytest.param(CANCEL, id="cancel"), pytest.param(REPLACE, id="replace")]
+
+
+async def amend(venue: Venue, request: Amendment) -> Done | Taken:
+    return await (venue.cancel(request) if isinstance(request, CancelRequest) else venue.replace(request))
+
 
 STRANGE_BODIES = [
     b"",
@@ -133,6 +164,32 @@ class VenueConformance:
 
     def asked_for(self, request: Request) -> str:
         """The client_order_id that a request asks for."""
+        raise NotImplementedError
+
+    # Of a venue that cancels and replaces.
+
+    def amended(self, request: CancelRequest | ReplaceRequest) -> bytes:
+        """Its reply that it did what was asked, 40 being filled before."""
+        raise NotImplementedError
+
+    def amendment_taken(self, request: CancelRequest | ReplaceRequest) -> bytes:
+        """Its reply that it has the request, and promises nothing."""
+        raise NotImplementedError
+
+    def amendment_refused(self, by_end: bool) -> bytes:
+        """Its definite refusal, because the order has ended, or for another reason."""
+        raise NotImplementedError
+
+    def amendment_stale(self) -> bytes:
+        """Its reply that the request came too late and is void."""
+        raise NotImplementedError
+
+    def amendment_in_doubt(self) -> list[bytes]:
+        """Answers of which none proves that nothing was done."""
+        raise NotImplementedError
+
+    def amendment(self, request: Request) -> dict[str, Any]:
+        """The cancel or replace in a request: its `kind`, ids by the names of ReplaceRequest, and its terms."""
         raise NotImplementedError
 
     @asynccontextmanager
@@ -619,16 +676,93 @@ class VenueConformance:
         assert {"market", "limit"} <= capabilities.order_types
         assert "day" in capabilities.times_in_force
 
+    # Cancels and replaces.
+
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_what_is_done_is_told_with_what_was_filled(self, request_: Amendment) -> None:
+        async with Peer(wire.send(self.amended(request_))) as peer, self.open(peer.url) as venue:
+            done = await amend(venue, request_)
+            assert done == Done(
+                venue_order_id="V-1", quantity=getattr(request_, "quantity", 100), cumulative_quantity=40
+            )
+
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_a_request_says_the_same_on_every_attempt(self, request_: Amendment) -> None:
+        async with Peer(wire.send(self.amended(request_))) as peer, self.open(peer.url) as venue:
+            for _ in range(2):
+                await amend(venue, request_)
+            first, second = map(self.amendment, peer.requests)
+        assert first == second
+        assert first["client_order_id"] == request_.client_order_id
+        assert first["order_id"] == request_.order_id
+        if isinstance(request_, ReplaceRequest):
+            assert (first["kind"], first["quantity"], first["limit_price"]) == ("replace", 80, "187.5")
+            assert datetime.fromisoformat(first["expires_at"]) == request_.expires_at
+
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_a_request_that_is_only_taken_promises_nothing(self, request_: Amendment) -> None:
+        async with Peer(wire.send(self.amendment_taken(request_))) as peer, self.open(peer.url) as venue:
+            assert await amend(venue, request_) == Taken()
+
+    @pytest.mark.parametrize("by_end", [True, False])
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_a_definite_refusal_of_a_request_is_one(self, request_: Amendment, by_end: bool) -> None:
+        async with Peer(wire.send(self.amendment_refused(by_end))) as peer, self.open(peer.url) as venue:
+            with pytest.raises(RequestRefused) as raised:
+                await amend(venue, request_)
+            assert (raised.value.by_end, raised.value.answered) == (by_end, True)
+
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_a_request_that_came_too_late_was_not_sent(self, request_: Amendment) -> None:
+        async with Peer(wire.send(self.amendment_stale())) as peer, self.open(peer.url) as venue:
+            with pytest.raises(NotSent):
+                await amend(venue, request_)
+
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_any_other_answer_to_a_request_proves_nothing(self, request_: Amendment) -> None:
+        other = replace(request_, client_order_id="0192f0c1-7a2b-7c3d-8e4f-0000000000ff")
+        spoilt = [twisted(self.amended(request_), twist) for twist in UNREADABLE.values()]
+        for answer in (*self.amendment_in_doubt(), self.amended(other), *spoilt):
+            async with Peer(wire.send(answer)) as peer, self.open(peer.url) as venue:
+                with pytest.raises(OutcomeUnknown):
+                    await amend(venue, request_)
+
+    @pytest.mark.parametrize("behave", [wire.stall, wire.reset, wire.drop])
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_a_request_without_an_answer_may_have_arrived(self, request_: Amendment, behave: Any) -> None:
+        async with Peer(behave) as peer, self.open(peer.url, timeout_seconds=QUICK) as venue:
+            with pytest.raises(OutcomeUnknown):
+                await amend(venue, request_)
+
+    @pytest.mark.parametrize("request_", AMENDMENTS)
+    @asynchronous
+    async def test_a_request_to_nobody_was_not_sent(self, request_: Amendment) -> None:
+        async with self.open("http://127.0.0.1:9") as venue:
+            with pytest.raises(NotSent):
+                await amend(venue, request_)
+
     @asynchronous
     async def test_what_the_capabilities_lack_is_not_supported(self) -> None:
         async with self.open("http://127.0.0.1:1") as venue:
-            of = {"client_order_id": "b", "original_client_order_id": "a", "venue_order_id": "V-1"}
             if not venue.capabilities.cancels:
                 with pytest.raises(NotSupported):
-                    await venue.cancel(CancelRequest(**of))
+                    await venue.cancel(CANCEL)
             if not venue.capabilities.replaces:
                 with pytest.raises(NotSupported):
-                    await venue.replace(ReplaceRequest(**of, quantity=1, limit_price=None, stop_price=None))
+                    await venue.replace(REPLACE)
             if not venue.capabilities.reports:
                 with pytest.raises(NotSupported):
-                    venue.reports()
+                    venue.reports("", 0)
+                with pytest.raises(NotSupported):
+                    venue.executions("", 0)
+                with pytest.raises(NotSupported):
+                    venue.open_orders()
+                with pytest.raises(NotSupported):
+                    await venue.stream_end()

@@ -132,6 +132,7 @@ async def place_until_it_dies(exchange: RunningExchange, after: int) -> dict[str
     return acknowledged
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", [(), ("--fsync",)])
 def test_sigkill_loses_no_acknowledged_order(tmp_path: Path, options: tuple[str, ...]) -> None:
     with running_exchange(tmp_path, *options) as exchange:
@@ -145,6 +146,7 @@ def test_sigkill_loses_no_acknowledged_order(tmp_path: Path, options: tuple[str,
         assert acknowledged.items() <= kept.items()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("torn", [b'{"sequence":3,"client_or', b"\0\0\0", b'{"sequence":3}'])
 def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     with running_exchange(tmp_path) as exchange:
@@ -219,6 +221,7 @@ def test_nothing_is_appended_to_half_a_line(tmp_path: Path) -> None:
         journal.append({})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_cleanly_whatever_is_under_way(tmp_path: Path, number: signal.Signals) -> None:
     with running_exchange(tmp_path, "--fault", "stall:seconds=60") as exchange:

@@ -2,25 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.db import OperationalError, connection, transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
-from psycopg.errors import QueryCanceled
 from unfold.contrib.filters.admin import ChoicesCheckboxFilter, RelatedCheckboxFilter
 
-from orders import selectors
-from orders.admin import cells
+from orders import archive, selectors
+from orders.admin import cells, executions, requests, webhooks  # noqa: F401  they register their own pages
 from orders.admin.filters import AgeFilter, ClientFilter, CreatedFilter, NeedsOperatorFilter, StatusFilter
 from orders.admin.following import ActedFilter, CauseFilter, act
 from orders.admin.intents import INTENTS, REQUEUE, applies
-from orders.admin.listing import BoundedPaginator, OrderList
+from orders.admin.listing import BoundedPaginator, OrderList, in_time
 from orders.admin.search import HELP, search
+from orders.admin.timeline import picture
+from orders.executions import page_of_executions
 from orders.models import Order
 from quiktrade.console.intents import Intent, IntentAdmin
 from quiktrade.console.pages import ReadOnlyAdmin, clipped, lines
@@ -30,6 +31,7 @@ LIST_SECONDS = 3
 """A list that takes longer is cancelled: no filter may block the database."""
 
 EVENTS_SHOWN = 500
+EXECUTIONS_SHOWN = 500
 
 
 @admin.register(Order)
@@ -80,33 +82,48 @@ class OrderAdmin(ReadOnlyAdmin, IntentAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.method == "POST":  # an action, whose service owns its transaction
             return super().changelist_view(request, extra_context)
-        try:
-            with transaction.atomic():
-                with connection.cursor() as cursor:
-                    cursor.execute(f"SET LOCAL statement_timeout = '{LIST_SECONDS}s'")
-                return super().changelist_view(request, extra_context)
-        except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
-                raise
+        shown = in_time(LIST_SECONDS, lambda: super(OrderAdmin, self).changelist_view(request, extra_context))
+        if shown is None:
             context = {**self.admin_site.each_context(request), "opts": self.opts, "title": "Too many orders"}
             return TemplateResponse(request, "console/too_many.html", context, status=503)
+        return shown
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context: dict[str, Any] = {"title": "Order", "subtitle": None}
         if order := self.get_object(request, object_id):
+            archived = not Order.objects.filter(pk=order.pk).exists()
+            if archived:
+                trades = page_of_executions(
+                    order.owner_id, {"order": order.pk}, after=None, newest_first=False, limit=EXECUTIONS_SHOWN
+                )
+                rows = [cells.execution_row(trade) for trade in trades]
+                context["executions"] = {"headers": cells.EXECUTIONS, "rows": rows}
             # Events later than the order that was read are left out: the table ends with the status in the page's head.
-            events = selectors.history(order.pk).filter(sequence__lte=order.version)[:EVENTS_SHOWN]
+            events = selectors.whole_history(order.pk, upto=order.version, limit=EVENTS_SHOWN)
             context |= {
                 "title": cells.title(order),
                 "standing": cells.standing(order),
                 "terms": cells.terms(order),
                 "last_error": order.last_error,
-                "facts": cells.facts(order),
+                "facts": cells.facts(order, archived=archived),
+                "archived": archived,
+                "timeline": picture(order, events),
                 "history": {"headers": cells.HISTORY, "rows": [cells.history_row(event, order) for event in events]},
             }
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Order | None:
+        """The order, in use or archived. Lists have those in use; a search shows archived ones above its list."""
+        found: Order | None = super().get_object(request, object_id, from_field)
+        if found is not None or not self.has_view_permission(request):
+            return found
+        try:
+            order_id = UUID(object_id)
+        except ValueError:
+            return None
+        return archive.orders_anywhere([order_id]).get(order_id)
 
     def intents_for(self, obj: Model) -> Iterable[Intent]:
         assert isinstance(obj, Order)

@@ -6,15 +6,19 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from orders.executions import Trade
+from orders.facts import average_price, leaves_quantity
 from orders.models import Order, OrderEvent, Status
 from quiktrade.console.pages import clipped, code, label, muted, two, who
 from quiktrade.console.times import age, ahead, exact, stamp
 from quiktrade.decimals import decimal_text
+from quiktrade.tracing.traceparent import trace_of
 
 KINDS: Mapping[str, str] = {
     Status.PENDING: "info",
@@ -25,6 +29,7 @@ KINDS: Mapping[str, str] = {
     Status.PARTIALLY_FILLED: "success",
     Status.PENDING_CANCEL: "info",
     Status.PENDING_REPLACE: "info",
+    Status.DONE_FOR_DAY: "info",
     Status.FILLED: "success",
     Status.REJECTED: "danger",
 }
@@ -40,6 +45,8 @@ STANDING: Mapping[str, str] = {
     Status.PARTIALLY_FILLED: "The venue has it and executed a part.",
     Status.PENDING_CANCEL: "The venue was asked to cancel it and has not confirmed that yet.",
     Status.PENDING_REPLACE: "The venue was asked to change it and has not confirmed that yet.",
+    Status.DONE_FOR_DAY: "The venue does no more of it today. An order of one day is over with that; one that is good "
+    "for longer goes on when the venue says so.",
     Status.FILLED: "Executed in full. Final.",
     Status.CANCELED: "Canceled. Final.",
     Status.EXPIRED: "Its time ran out. Final.",
@@ -170,8 +177,16 @@ def chosen_row(order: Order, *, applies: bool, requeues: bool = False) -> list[S
     return [link(order), order.venue_id, terms(order), status_label(order), error(order), what]
 
 
-def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
-    """Everything about the order except its status, in groups."""
+def trace(trace_id: str) -> SafeString:
+    """The trace of an order, as a link if it is known where traces are shown."""
+    if not settings.TRACE_URL:
+        return code(trace_id)
+    url = settings.TRACE_URL.replace("{trace_id}", trace_id)
+    return format_html('<a href="{}" target="_blank" rel="noopener">{}</a>', url, code(trace_id))
+
+
+def facts(order: Order, *, archived: bool = False) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
+    """Everything about the order except its status, in groups. The executions of an archived one are in no list."""
     return [
         (
             "Terms",
@@ -200,15 +215,47 @@ def facts(order: Order) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
             ],
         ),
         (
+            "Execution",
+            [
+                ("Executed", executed(order, listed=not archived)),
+                ("Left", f"{leaves_quantity(order):,}"),
+                ("Average price", decimal(average_price(order.filled_value, order.filled_quantity))),
+                ("Ended at the venue", order.ended.replace("_", " ")),
+            ],
+        ),
+        (
             "Client",
             [
                 ("Client", order.owner.get_username()),
                 ("Client's order id", code(order.client_order_id)),
                 ("Order id", code(order.pk)),
                 ("Accepted", moment(order.created_at)),
+                *([("Trace", trace(trace_id))] if (trace_id := trace_of(order.traceparent)) else []),
             ],
         ),
     ]
+
+
+EXECUTIONS = ["Executed (UTC)", "Venue's id of it", "Quantity", "Price", "Counts"]
+
+
+def execution_row(trade: Trade) -> list[SafeString | str]:
+    later = [("Taken back", "danger", trade.busted_by), ("Corrected", "warning", trade.corrected_by)]
+    gone = [two(label(text, kind), code(name)) for text, kind, name in later if name]
+    at = exact(trade.executed_at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], trade.executed_at)
+    counts = gone[0] if gone else label("Yes", "success")
+    return [at, code(trade.execution_id), f"{trade.quantity:,}", decimal(trade.price), counts]
+
+
+def executed(order: Order, *, listed: bool = True) -> SafeString:
+    """The quantity, and where its executions are."""
+    url = f"{reverse('admin:orders_execution_changelist')}?order={order.pk}"
+    share = f"{order.filled_quantity:,} of {order.quantity:,}"
+    return (
+        format_html('<a href="{}" class="text-link">{}</a>', url, share)
+        if order.filled_quantity and listed
+        else SafeString(share)
+    )
 
 
 def moment(at: datetime | None) -> SafeString:

@@ -3,6 +3,8 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django import forms
@@ -10,9 +12,13 @@ from django.http import QueryDict
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from orders.admin.following import NO_CAUSE
+from orders.amendments import CannotReplace, InvalidChange, request_replace
+from orders.cancels import cancel_anywhere
+from orders.facts import leaves_quantity
 from orders.lifecycle import TRANSITIONS, Event
-from orders.models import Order, Status
+from orders.models import WORKING, Order, Status
 from orders.reconciliation import mark_not_placed, mark_placed, reconcile_orders
+from orders.requests import Changes
 from orders.services import cancel_orders, requeue_orders
 from quiktrade.console.intents import Intent, ReasonForm
 from quiktrade.outcomes import Outcome
@@ -129,13 +135,104 @@ MARK_NOT_PLACED = Intent(
     most=20,
     grave=True,
 )
-INTENTS = (REQUEUE, RECONCILE, MARK_PLACED, MARK_NOT_PLACED, CANCEL)
+
+
+# ---- At the venue ----
+
+
+def _cancel_at_venue(keys: Sequence[str], actor: str, answers: Mapping[str, str]) -> list[Outcome]:
+    return cancel_anywhere([UUID(key) for key in keys], actor=actor, reason=answers["reason"])
+
+
+def _price() -> forms.DecimalField:
+    return forms.DecimalField(
+        required=False,
+        max_digits=18,
+        decimal_places=8,
+        min_value=Decimal("0.00000001"),
+        error_messages={"min_value": "A price above zero is required."},
+        widget=UnfoldAdminTextInputWidget(),
+    )
+
+
+class ReplaceForm(ReasonForm):
+    """The terms to change. What is left empty stays as it is."""
+
+    quantity = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=10**12,
+        label="Quantity, in total",
+        widget=UnfoldAdminTextInputWidget(),
+    )
+    limit_price = _price()
+    stop_price = _price()
+    field_order = ("quantity", "limit_price", "stop_price", "reason")
+
+    def clean(self) -> dict[str, Any] | None:
+        given = super().clean()
+        if not self.errors and not any(self.cleaned_data.get(name) for name in REPLACED):
+            raise forms.ValidationError("Name at least one term to change: quantity, limit price or stop price.")
+        return given
+
+
+REPLACED = ("quantity", "limit_price", "stop_price")
+
+
+def _replace(keys: Sequence[str], actor: str, answers: Mapping[str, Any]) -> list[Outcome]:
+    changes = Changes(**{name: answers.get(name) for name in REPLACED})
+    return [_replaced(UUID(key), changes, actor, answers["reason"]) for key in keys]
+
+
+def _replaced(order_id: UUID, changes: Changes, actor: str, reason: str) -> Outcome:
+    try:
+        request_replace(order_id, changes, actor=actor, reason=reason)
+    except Order.DoesNotExist:
+        return Outcome(order_id, False, "There is no such order.")
+    except InvalidChange as error:
+        field = error.field.replace("_", " ").capitalize()
+        return Outcome(order_id, False, f"{field}: {error.detail}" if field else error.detail)
+    except CannotReplace as error:
+        return Outcome(order_id, False, str(error))
+    return Outcome(order_id, True, "its venue is asked to replace it")
+
+
+CANCEL_AT_VENUE = Intent(
+    name="cancel-at-venue",
+    verb="Cancel at the venue",
+    done="asked to be canceled",
+    icon="cancel",
+    permission="orders.operate_order",
+    explanation="The venues are asked to cancel these orders, also where a venue is halted. An order is canceled when "
+    "its venue says so; it may be executed until then. An order of which nothing is at a venue is canceled at once.",
+    act=_cancel_at_venue,
+    grave=True,
+)
+REPLACE = Intent(
+    name="replace",
+    verb="Replace at the venue",
+    done="asked to be replaced",
+    icon="edit",
+    permission="orders.operate_order",
+    explanation="The venue is asked to give the order other terms. What is left empty stays as it is, and the quantity "
+    "is the total, with what is executed already. The order has its new terms when the venue says so.",
+    act=_replace,
+    form=ReplaceForm,
+    most=1,
+)
+INTENTS = (REQUEUE, RECONCILE, MARK_PLACED, MARK_NOT_PLACED, REPLACE, CANCEL_AT_VENUE, CANCEL)
 
 
 def applies(intent: Intent, order: Order) -> bool:
     """Whether the order as it stands would not be refused."""
     if intent in (MARK_PLACED, MARK_NOT_PLACED):
         return order.parked
+    if intent is CANCEL_AT_VENUE:
+        may_be_there = order.status in (*WORKING, Status.SUBMITTING, Status.UNCONFIRMED) or order.in_doubt
+        return may_be_there and order.open_cancel is None and leaves_quantity(order) > 0
+    if intent is REPLACE:
+        asked = order.open_cancel is not None or order.open_replace is not None
+        return order.status in WORKING and not asked and leaves_quantity(order) > 0
     if intent is RECONCILE:
         return order.status == Status.UNCONFIRMED
     event = Event.REQUEUED if intent is REQUEUE else Event.CANCEL_REQUESTED

@@ -21,10 +21,13 @@ from orders import attention
 from orders.admin.following import NO_CAUSE
 from orders.admin.intents import RECONCILE, REQUEUE
 from orders.admin.recent import recent_actions
-from orders.attention import Group, State, Trouble
+from orders.attention import Group, OrderNeed, State, Trouble
+from orders.webhooks import services
+from quiktrade.alerts import incidents
 from quiktrade.console.intents import Intent
 from quiktrade.console.system import node_state
 from quiktrade.console.times import age, exact
+from quiktrade.database import replica
 from quiktrade.models import WorkerNode
 
 NODES_SHOWN = 10
@@ -58,6 +61,7 @@ def _troubled(request: HttpRequest) -> int:
 
 
 FAILED = {"status__exact": "failed"}
+DEAD = {"status__exact": "dead"}
 PARKED = {"needs": "parked"}
 DOUBTFUL = {"needs": "doubtful"}
 PAGES = {
@@ -80,6 +84,21 @@ PAGES = {
             lambda request: _shown(_state(request).counts.parked),
         ),
     ),
+    "Trading": (
+        Page("Executions", "swap_horiz", "orders.view_order", "orders_execution"),
+        Page("Positions", "account_balance_wallet", "orders.view_order", "orders_position"),
+        Page("Requests", "edit_note", "orders.view_order", "orders_orderrequest"),
+    ),
+    "Webhooks": (
+        Page(
+            "Webhooks",
+            "webhook",
+            "orders.view_webhookendpoint",
+            "orders_webhookendpoint",
+            badge=lambda request: _shown(services.disabled_by_itself()),
+        ),
+        Page("Dead letters", "mark_email_unread", "orders.view_webhookdelivery", "orders_webhookdelivery", DEAD),
+    ),
     "Exchanges": (
         Page(
             "Venues",
@@ -88,8 +107,16 @@ PAGES = {
             "exchanges_venue",
             badge=lambda request: _shown(_troubled(request)),
         ),
+        Page("Unmatched reports", "link_off", "exchanges.view_venue", "exchanges_unmatchedreport"),
     ),
     "System": (
+        Page(
+            "Incidents",
+            "notification_important",
+            "quiktrade.view_incident",
+            "quiktrade_incident",
+            badge=lambda request: _shown(incidents.unacknowledged().count()),
+        ),
         Page(
             "Worker nodes",
             "dns",
@@ -103,6 +130,7 @@ PAGES = {
     ),
     "Accounts": (
         Page("Users", "person", "auth.view_user", "auth_user"),
+        Page("Service accounts", "smart_toy", "quiktrade.view_apiclient", "quiktrade_apiclient"),
         Page("Groups", "group", "auth.view_group", "auth_group"),
     ),
 }
@@ -131,7 +159,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 
 def _entry(request: HttpRequest, page: Page, *, url: str, badge: str) -> dict[str, Any]:
     here, query = url.partition("?")[::2]
-    active = request.path == here or (page.model and request.path.startswith(here))
+    active = request.path == here or (page.model and request.path.startswith(here) and request.path not in _lists())
     if page.model == "orders_order" and request.path == here:
         active = request.GET.urlencode() == query  # the three lists of orders share a path
     elif page.query:
@@ -145,8 +173,18 @@ def _entry(request: HttpRequest, page: Page, *, url: str, badge: str) -> dict[st
     }
 
 
+def _lists() -> set[str]:
+    """The paths of all entries: one of them may lie beneath another's."""
+    return {page.url.partition("?")[0] for pages in PAGES.values() for page in pages}
+
+
 def first_page(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What is wrong, since when, why, and what to do about it. It stands first on the page."""
+    return context | replica.read(lambda: _first_page(request))
+
+
+def _first_page(request: HttpRequest) -> dict[str, Any]:
+    context: dict[str, Any] = {}
     may, state = request.user.has_perm, _state(request)
     if may("orders.view_order"):
         operates = may("orders.operate_order")
@@ -178,36 +216,15 @@ def _trouble(found: Trouble) -> dict[str, Any]:
 class Need:
     """How a group of orders is shown, and what an operator can do about the whole group."""
 
-    one: str
-    many: str
-    advice: str
+    need: OrderNeed
     intent: Intent
     query: dict[str, str]
 
 
 NEEDS = {
-    "failed": Need(
-        "1 order has failed",
-        "{} orders have failed",
-        "Nothing of this is at the venue. Requeue when the cause is mended, or cancel what is not wanted any more.",
-        REQUEUE,
-        FAILED,
-    ),
-    "parked": Need(
-        "1 order is parked",
-        "{} orders are parked",
-        "Ask the venue, by screen or telephone, and mark each placed or not placed. Reconcile asks it once more.",
-        RECONCILE,
-        PARKED,
-    ),
-    "doubtful": Need(
-        "1 order is in doubt",
-        "{} orders are in doubt",
-        "Sent, and for more than a minute no answer has said what became of this. The venue is asked by itself; find "
-        "out why it does not tell.",
-        RECONCILE,
-        DOUBTFUL,
-    ),
+    "failed": Need(attention.FAILED_NEED, REQUEUE, FAILED),
+    "parked": Need(attention.PARKED_NEED, RECONCILE, PARKED),
+    "doubtful": Need(attention.DOUBTFUL_NEED, RECONCILE, DOUBTFUL),
 }
 
 
@@ -217,7 +234,6 @@ def _group(group: Group, state: State, *, operates: bool) -> dict[str, Any]:
     found = f"{reverse('admin:orders_order_changelist')}?{query}"
     newest = reverse("admin:orders_order_change", args=[group.newest])
     count = f"{group.orders:,}{'+' if getattr(state.counts, group.need) > attention.GROUPED else ''}"
-    heading = need.one if count == "1" else need.many.format(count)
     links: list[dict[str, Any]] = [
         {"text": "Look at it" if count == "1" else "Look at them", "url": found, "icon": "visibility"}
     ]
@@ -225,11 +241,11 @@ def _group(group: Group, state: State, *, operates: bool) -> dict[str, Any]:
         act = f"{reverse(f'admin:orders_order_{need.intent.name}')}?{query}"
         links.append({"text": f"{need.intent.verb} {count} …", "url": act, "icon": need.intent.icon, "acts": True})
     return {
-        "sentence": f"{heading} at {group.venue}: {group.cause or 'no error is recorded'}",
+        "sentence": f"{need.need.heading(count)} at {group.venue}: {group.cause or 'no error is recorded'}",
         "since": _ago(group.since),
         "error": group.error if group.error != group.cause else "",
         "newest": {"url": newest, "text": "The order" if count == "1" else "The newest"},
-        "advice": need.advice,
+        "advice": need.need.advice,
         "links": links,
     }
 
@@ -287,6 +303,6 @@ def _state(request: HttpRequest) -> State:
     """Read once for each page, so that its head, its sidebar and its cards show the same numbers."""
     state: State | None = getattr(request, "_attention", None)
     if state is None:
-        state = attention.state()
+        state = replica.read(attention.state)
         request._attention = state  # type: ignore[attr-defined]
     return state

@@ -58,6 +58,17 @@ class ChoiceField(serializers.ChoiceField):
         raise serializers.ValidationError(message.format(allowed=", ".join(self.choices)), "invalid_choice")
 
 
+class FlagField(serializers.BooleanField):
+    """A JSON true or false. Words and numbers that could mean one of them are refused, because a guess may be wrong."""
+
+    default_error_messages = {"invalid": "true or false is required, without quotes."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
 @extend_schema_field({"type": "string", "pattern": f"^{CLIENT_ORDER_ID_PATTERN}$"})
 class ClientOrderIdField(TextField):
     """A client's own id of an order."""

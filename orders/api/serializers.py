@@ -17,15 +17,17 @@ from orders.api.fields import (
     PriceField,
     QuantityField,
     QueryMomentField,
-    TextField,
     VenueCodeField,
     price_text,
 )
+from orders.facts import average_price, leaves_quantity
 from orders.isin import is_isin, why_not
 from orders.models import (
     LIMIT_TYPES,
+    OPEN,
     STOP_TYPES,
     OrderEvent,
+    OrderRequest,
     OrderType,
     Side,
     Status,
@@ -122,6 +124,21 @@ class NewOrderBatchSerializer(KnownFieldsSerializer):
     orders = EachByItself(child=NewOrderSerializer(), min_length=1, max_length=MOST_IN_A_BATCH)
 
 
+class OpenRequestSerializer(serializers.Serializer[Any]):
+    """A request to cancel or replace an order that is not decided."""
+
+    id = serializers.UUIDField(help_text="What the venue sees as the request's id, on every attempt.")
+    kind = serializers.ChoiceField(OrderRequest.Kind.choices)
+    client_order_id = serializers.CharField(allow_blank=True, help_text="Your own id of the request, if you gave one.")
+    status = serializers.ChoiceField(
+        [(status.value, status.label) for status in OPEN],
+        help_text="waiting: for the order to be known at the venue; pending, submitting: it is being sent; sent: the "
+        "venue has it; unconfirmed: the venue is being asked what came of it.",
+    )
+    attempts = serializers.IntegerField(help_text="How many times it was claimed to be sent.")
+    since = serializers.DateTimeField()
+
+
 class OrderSerializer(serializers.Serializer[Any]):
     """An order in its present state."""
 
@@ -149,6 +166,24 @@ class OrderSerializer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     placed_at = serializers.DateTimeField(allow_null=True)
+    version = serializers.IntegerField(
+        help_text="The number of its events so far. Of two answers the one with the higher version is the later."
+    )
+    filled_quantity = serializers.IntegerField(help_text="Shares executed so far (FIX 14).")
+    leaves_quantity = serializers.IntegerField(
+        help_text="Shares that may still be executed (FIX 151); 0 once nothing is at the venue or on its way there."
+    )
+    average_price = PriceField(
+        allow_null=True,
+        help_text="The average price of what was executed (FIX 6), rounded to 8 decimal places; null if nothing was.",
+    )
+
+    cancel_requested_at = serializers.DateTimeField(
+        allow_null=True, help_text="When its venue was last to be asked to cancel it; null if it never was."
+    )
+    open_request = OpenRequestSerializer(
+        allow_null=True, help_text="A cancel, or else a replace, that its venue has not decided; null if there is none."
+    )
 
     def to_representation(self, order: ClientOrder) -> dict[str, Any]:
         """Written out, because iterating over the fields takes ten times as long, for every order of a page."""
@@ -173,6 +208,12 @@ class OrderSerializer(serializers.Serializer[Any]):
             "created_at": order.created_at,
             "updated_at": order.updated_at,
             "placed_at": order.placed_at,
+            "version": order.version,
+            "filled_quantity": order.filled_quantity,
+            "leaves_quantity": leaves_quantity(order),
+            "average_price": price_text(average_price(order.filled_value, order.filled_quantity)),
+            "cancel_requested_at": order.cancel_requested_at,
+            "open_request": order.open_request,
         }
 
 
@@ -210,23 +251,17 @@ class OrderEventSerializer(serializers.Serializer[Any]):
     from_status = serializers.CharField(allow_blank=True, help_text="Empty at the first step.")
     to_status = serializers.ChoiceField(Status.choices)
     attempt = serializers.IntegerField()
-    by = serializers.SerializerMethodField(help_text="A client, an operator or the system.")
+    by = serializers.SerializerMethodField(help_text="A client, an operator, the system or a venue.")
     reason = serializers.SerializerMethodField(help_text="A sentence; for a rejection, the venue's own code and text.")
     at = serializers.DateTimeField()
 
-    @extend_schema_field({"type": "string", "enum": ["client", "operator", "system"]})
+    @extend_schema_field({"type": "string", "enum": ["client", "operator", "system", "venue"]})
     def get_by(self, event: OrderEvent) -> str:
         """The kind of actor. A client does not see which of our people or machines it was."""
         return event.actor.partition(":")[0]
 
     def get_reason(self, event: OrderEvent) -> str:
         return explanations.reason(event.event, event.actor, event.reason)
-
-
-class CancelSerializer(KnownFieldsSerializer):
-    """Why an order is canceled. The body may be left out."""
-
-    reason = TextField(required=False, max_length=500, help_text="Kept in the order's history.")
 
 
 class OrderListQuerySerializer(KnownFieldsSerializer):
@@ -243,7 +278,9 @@ class OrderListQuerySerializer(KnownFieldsSerializer):
         required=False,
         error_messages={"invalid": "A venue's code is required, four characters A-Z 0-9. GET /api/v1/venues has them."},
     )
-    client_order_id = ClientOrderIdField(required=False)
+    client_order_id = ClientOrderIdField(
+        required=False, help_text="The order's, or that of a request of yours to replace or cancel it."
+    )
     created_from = QueryMomentField(required=False, help_text="Created at this time or later.")
     created_before = QueryMomentField(required=False, help_text="Created before this time.")
     ordering = ChoiceField(["-created_at", "created_at"], default="-created_at")

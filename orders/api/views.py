@@ -1,25 +1,33 @@
 """Orders over HTTP. Each view validates, makes one call and answers."""
 
 import time
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework import serializers, status, viewsets
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework import serializers, status
 from rest_framework.decorators import action
-from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from orders import selectors, services, submission
+from orders import selectors, submission
+from orders.api.amendments import ORDER_ID, REPLACE, AmendmentViews
+from orders.api.executions import (
+    EXECUTED,
+    PAGE_QUERY,
+    ExecutionPageSerializer,
+    PageQuerySerializer,
+    executions_page,
+)
+from orders.api.executions import ORDERING as EXECUTIONS_ORDERING
 from orders.api.fields import ClientOrderIdField
+from orders.api.idempotency import IDEMPOTENCY_KEY, REPLAYED, client_order_id_of
+from orders.api.limits import limits_on
 from orders.api.pagination import Cursor
+from orders.api.queries import decoded, next_page, validated_query
 from orders.api.serializers import (
-    CLIENT_ORDER_ID_HELP,
     MOST_IN_A_BATCH,
-    CancelSerializer,
     NewOrderBatchSerializer,
     NewOrderSerializer,
     OrderBatchSerializer,
@@ -28,8 +36,10 @@ from orders.api.serializers import (
     OrderPageSerializer,
     OrderSerializer,
 )
-from orders.models import CLIENT_ORDER_ID_PATTERN, Order, Status
-from orders.selectors import ClientOrder
+from orders.models import Status
+from quiktrade.auth.scopes import Scope
+from quiktrade.database import replica
+from quiktrade.limits import RateLimited
 
 LIMIT_ORDER = OpenApiExample(
     "Limit order",
@@ -90,6 +100,12 @@ _ACCEPTED: dict[str, Any] = {
     "created_at": "2026-01-31T09:30:00.120450Z",
     "updated_at": "2026-01-31T09:30:00.120450Z",
     "placed_at": None,
+    "version": 1,
+    "filled_quantity": 0,
+    "leaves_quantity": 100,
+    "average_price": None,
+    "cancel_requested_at": None,
+    "open_request": None,
 }
 _PLACED = _ACCEPTED | {
     "status": "placed",
@@ -98,15 +114,44 @@ _PLACED = _ACCEPTED | {
     "next_attempt_at": None,
     "updated_at": "2026-01-31T09:30:00.131207Z",
     "placed_at": "2026-01-31T09:30:00.131207Z",
+    "version": 3,
 }
 _CANCELED = _ACCEPTED | {
     "status": "canceled",
     "next_attempt_at": None,
     "updated_at": "2026-01-31T09:30:07.402118Z",
+    "version": 2,
+    "leaves_quantity": 0,
 }
 ACCEPTED = OpenApiExample("Stored, to be placed", value=_ACCEPTED, response_only=True, status_codes=["201"])
 PLACED = OpenApiExample("Placed", value=_PLACED, response_only=True, status_codes=["200"])
-CANCELED = OpenApiExample("Canceled", value=_CANCELED, response_only=True)
+CANCELED = OpenApiExample("Canceled", value=_CANCELED, response_only=True, status_codes=["200"])
+_PENDING = _PLACED | {"version": 4, "updated_at": "2026-01-31T09:30:07.402118Z"}
+_REQUEST = {
+    "id": "019a1c2e-97a2-7d01-b6c4-0242ac120002",
+    "kind": "cancel",
+    "client_order_id": "",
+    "status": "pending",
+    "attempts": 0,
+    "since": "2026-01-31T09:30:07.402118Z",
+}
+TO_BE_CANCELED = OpenApiExample(
+    "Its venue is asked to cancel it",
+    value=_PENDING
+    | {
+        "status": "pending_cancel",
+        "cancel_requested_at": "2026-01-31T09:30:07.402118Z",
+        "open_request": _REQUEST,
+    },
+    response_only=True,
+    status_codes=["202"],
+)
+TO_BE_REPLACED = OpenApiExample(
+    "Its venue is asked to replace it",
+    value=_PENDING | {"status": "pending_replace", "open_request": _REQUEST | {"kind": "replace"}},
+    response_only=True,
+    status_codes=["202"],
+)
 BATCH = OpenApiExample(
     "Two orders",
     value={
@@ -117,17 +162,7 @@ BATCH = OpenApiExample(
     },
     request_only=True,
 )
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    {"type": "string", "pattern": f'^"?{CLIENT_ORDER_ID_PATTERN}"?$'},
-    OpenApiParameter.HEADER,
-    description=CLIENT_ORDER_ID_HELP + "; the same as `client_order_id` in the body.",
-)
-ORDER_ID = OpenApiParameter("id", UUID, OpenApiParameter.PATH, description="QuikTrade's id of the order: its `id`.")
 OWN = "One of your own orders; any other is answered as if it did not exist."
-REPLAYED = OpenApiParameter(
-    "Idempotency-Replayed", bool, OpenApiParameter.HEADER, response=[200], description="true: stored before."
-)
 LOCATION = OpenApiParameter(
     "Location", OpenApiTypes.URI, OpenApiParameter.HEADER, response=[201], description="The order's URL."
 )
@@ -163,32 +198,23 @@ CLIENT_ORDER_ID, LIST_QUERY = ClientOrderIdField(), OrderListQuerySerializer()
 NEW_ORDER, NEW_ORDER_BATCH, ORDER = NewOrderSerializer(), NewOrderBatchSerializer(), OrderSerializer()
 
 
-class OrderViewSet(viewsets.GenericViewSet[Order]):
+@extend_schema_view(
+    cancel=extend_schema(examples=[CANCELED, TO_BE_CANCELED]),
+    replace=extend_schema(examples=[REPLACE, TO_BE_REPLACED]),
+)
+class OrderViewSet(AmendmentViews):
     """A client's own orders; any other order is answered as if it did not exist."""
 
     serializer_class = OrderSerializer
     lookup_value_converter = "str"
     pagination_class = None
+    required_scopes = {
+        **dict.fromkeys(("list", "retrieve", "events", "executions"), Scope.READ),
+        **dict.fromkeys(("create", "batch", "replace"), Scope.WRITE),
+        **dict.fromkeys(("cancel", "cancel_many"), Scope.CANCEL),
+    }
     max_body_bytes = settings.API_MAX_BODY_BYTES
     instead_of = dict.fromkeys(("DELETE", "PUT", "PATCH"), "An order is canceled by POST /api/v1/orders/{id}/cancel.")
-
-    def order(self) -> ClientOrder:
-        try:
-            order_id = UUID(self.kwargs["pk"])
-        except ValueError:
-            raise NotFound("The order id in the path is not a UUID.") from None
-        order = selectors.order_of(self.owner_id, order_id)
-        if order is None:
-            raise NotFound("You have no such order.")
-        return order
-
-    @property
-    def owner_id(self) -> int:
-        return cast(int, self.request.user.pk)
-
-    @property
-    def actor(self) -> str:
-        return f"client:{self.request.user.get_username()}"
 
     @extend_schema(
         summary="Submit an order",
@@ -202,6 +228,7 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             IDEMPOTENCY_KEY,
             LOCATION,
             REPLAYED,
+            *limits_on(200, 201),
         ],
         responses={
             201: OpenApiResponse(OrderSerializer, "Stored."),
@@ -211,16 +238,20 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     )
     def create(self, request: Request) -> Response:
         values = NEW_ORDER.run_validation(request.data)
-        values["client_order_id"] = _client_order_id(request, values.get("client_order_id"))
+        values["client_order_id"] = client_order_id_of(request, values.get("client_order_id"))
+        allowance = self.allowance
         submitted = submission.submit_order(
             submission.NewOrderRequest(**values),
             owner_id=self.owner_id,
             actor=self.actor,
+            allowance=allowance,
         )
         body = ORDER.to_representation(submitted.order)
+        headers = allowance.headers() if allowance is not None else {}
         if submitted.replayed:
-            return Response(body, status.HTTP_200_OK, headers={"Idempotency-Replayed": "true"})
-        headers = {"Location": _address(request, f"{request.path}/{submitted.order.id}")}
+            headers["Idempotency-Replayed"] = "true"
+            return Response(body, status.HTTP_200_OK, headers=headers)
+        headers["Location"] = _address(request, f"{request.path}/{submitted.order.id}")
         return Response(body, status.HTTP_201_CREATED, headers=headers)
 
     @extend_schema(
@@ -229,9 +260,12 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
             f"1 to {MOST_IN_A_BATCH} orders at the cost of a few. Each is stored or refused by itself, as a single "
             "one would be, and has its own result; those that are stored are durable and will be placed. Give each "
             "its own `client_order_id`, and the whole batch can be sent again. If you get no answer, or a 503, it is "
-            "not known whether any is stored: send the batch again."
+            "not known whether any is stored: send the batch again. A batch of n orders counts as n in your limit of "
+            "orders. If that is too many now, those that are stored already have their results, and each other one a "
+            "429; if there are none, the whole answer is a 429."
         ),
         request=NewOrderBatchSerializer,
+        parameters=limits_on(200),
         responses=OpenApiResponse(OrderBatchSerializer, "Each order's own result."),
         examples=[BATCH],
     )
@@ -255,7 +289,14 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
                 wanted[index] = submission.NewOrderRequest(**values)
         for index, details in wrong.items():
             results[index] = self._refused(_of_order(index, details), most_errors=max(1, MOST_ERRORS // len(wrong)))
-        outcomes = submission.submit_orders(list(wanted.values()), owner_id=self.owner_id, actor=self.actor)
+        allowance = self.allowance
+        outcomes = submission.submit_orders(
+            list(wanted.values()), owner_id=self.owner_id, actor=self.actor, allowance=allowance
+        )
+        if not any(isinstance(outcome, submission.Submission) for outcome in outcomes):
+            for outcome in outcomes:
+                if isinstance(outcome, RateLimited):
+                    raise outcome
         for index, outcome in zip(wanted, outcomes, strict=True):
             _give_way(index)
             if isinstance(outcome, submission.Submission):
@@ -266,7 +307,8 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
                 results[index] = self._refused(_of_order(index, detail))
             else:
                 results[index] = self._refused(outcome)
-        return Response({"results": [results[index] for index in range(len(orders))]})
+        headers = allowance.headers() if allowance is not None else {}
+        return Response({"results": [results[index] for index in range(len(orders))]}, headers=headers)
 
     def _refused(self, error: Exception, **more: Any) -> dict[str, Any]:
         """The result of an order that would have been answered with this error by itself."""
@@ -288,21 +330,20 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
         responses=OrderPageSerializer,
     )
     def list(self, request: Request) -> Response:
-        query = _validated_query(LIST_QUERY, request)
+        query = validated_query(LIST_QUERY, request, lists=LISTS)
         limit = query["limit"]
         page = selectors.page_of_orders(
             self.owner_id,
             {name: query[name] for name in selectors.FILTERS if name in query},
-            after=_cursor(query.get("cursor")),
+            after=decoded("cursor", query.get("cursor"), Cursor.decode),
             newest_first=query["ordering"] == "-created_at",
             limit=limit + 1,
         )
         link = cursor = None
         if len(page) > limit:
             page = page[:limit]
-            parameters = request.query_params.copy()
-            parameters["cursor"] = cursor = Cursor.of(page[-1]).encode()
-            link = request.build_absolute_uri(f"{request.path}?{parameters.urlencode()}")
+            cursor = Cursor.of(page[-1]).encode()
+            link = next_page(request, "cursor", cursor)
         orders = [ORDER.to_representation(order) for order in page]
         return Response({"next": link, "next_cursor": cursor, "results": orders})
 
@@ -318,28 +359,21 @@ class OrderViewSet(viewsets.GenericViewSet[Order]):
     )
     @action(detail=True)
     def events(self, request: Request, pk: str) -> Response:
-        history = selectors.history(self.order().id)
+        order = self.order()
+        history = replica.read(lambda: selectors.whole_history(order.id))
         return Response(OrderEventSerializer(history, many=True).data)
 
     @extend_schema(
-        summary="Cancel an order that has not been sent",
-        description=(
-            "The answer is 409, with the reason, for an order that is at the venue, may be there, or is final. An "
-            "order that is canceled already is returned unchanged: send the request again as often as you like."
-        ),
-        parameters=[ORDER_ID],
-        request=CancelSerializer,
-        responses=OrderSerializer,
-        examples=[CANCELED],
+        summary="Read an order's executions",
+        description="A page of what was executed of the order, as in the list of all your executions.",
+        parameters=[ORDER_ID, PageQuerySerializer, EXECUTIONS_ORDERING],
+        responses=ExecutionPageSerializer,
+        examples=[EXECUTED],
     )
-    @action(detail=True, methods=["post"])
-    def cancel(self, request: Request, pk: str) -> Response:
-        order = self.order()
-        serializer = CancelSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        reason = serializer.validated_data.get("reason") or "Canceled by the client."
-        services.cancel_order(order.id, actor=self.actor, reason=reason)
-        return Response(ORDER.to_representation(self.order()))
+    @action(detail=True)
+    def executions(self, request: Request, pk: str) -> Response:
+        query = validated_query(PAGE_QUERY, request)
+        return executions_page(request, query, {"order": self.order().id})
 
 
 def _address(request: Request, path: str) -> str:
@@ -357,46 +391,3 @@ def _give_way(index: int) -> None:
 def _of_order(index: int, detail: Any) -> serializers.ValidationError:
     """The errors of one order of a batch, with the order's position in the body."""
     return serializers.ValidationError({"orders": {str(index): detail}})
-
-
-def _client_order_id(request: Request, in_body: str | None) -> str | None:
-    """The id that the body or the Idempotency-Key header gives. Raises: ValidationError, where they differ."""
-    header = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if header is None:
-        return in_body
-    try:
-        # The draft standard writes it as a quoted string; most clients do not.
-        in_header: str = CLIENT_ORDER_ID.run_validation(header.removeprefix('"').removesuffix('"'))
-    except serializers.ValidationError as error:
-        raise serializers.ValidationError({"header:Idempotency-Key": error.detail}) from None
-    if in_body is not None and in_body != in_header:
-        raise serializers.ValidationError(
-            {"client_order_id": "It differs from the Idempotency-Key header; give one, or the same twice."}, "differs"
-        )
-    return in_header
-
-
-def _validated_query(serializer: serializers.Serializer[Any], request: Request) -> dict[str, Any]:
-    given = dict(request.query_params.lists())
-    if repeated := {name: len(values) for name, values in given.items() if len(values) > 1 and name not in LISTS}:
-        raise serializers.ValidationError(
-            {f"query:{name}": f"Given {times} times; once is allowed." for name, times in repeated.items()}, "repeated"
-        )
-    try:
-        return cast(
-            dict[str, Any], serializer.run_validation({name: ",".join(values) for name, values in given.items()})
-        )
-    except serializers.ValidationError as error:
-        errors = cast(dict[str, Any], error.detail)
-        raise serializers.ValidationError({f"query:{name}": each for name, each in errors.items()}) from None
-
-
-def _cursor(text: str | None) -> Cursor | None:
-    if text is None:
-        return None
-    try:
-        return Cursor.decode(text)
-    except ValueError:
-        raise serializers.ValidationError(
-            {"query:cursor": "Not a cursor; take the next link of a page as it is."}, "invalid_cursor"
-        ) from None

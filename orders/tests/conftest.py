@@ -1,9 +1,9 @@
 import pytest
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
 
 from exchanges.models import Venue
 from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade.auth.tokens import AccessToken
 
 
 @pytest.fixture

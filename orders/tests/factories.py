@@ -7,21 +7,26 @@ from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import factory
 from django.contrib.auth.models import Group, Permission, User
 from django.utils import timezone
 
 from exchanges import circuit
-from exchanges.models import Venue
+from exchanges.models import ReportSession, Venue
+from exchanges.venue import ExecutionReport, ReportKind
 from orders import lifecycle
 from orders.lifecycle import Event, Step
 from orders.models import LIMIT_TYPES, STOP_TYPES, Order, Status, new_order_id
+from orders.reports import Checkpoint, ingest
 from quiktrade.models import WorkerNode
 
 ACTOR = "system:factory"
 LEASE_SECONDS = 30.0
 LOOK_UP_SECONDS = 60.0
+REQUEST_ID = UUID("019a0000-0000-7000-8000-0000000000ff")
+"""Of the cancel or replace that an order of the factory waits for."""
 UNREACHABLE = "http://127.0.0.1:9"
 """Nobody listens on the discard port, so a test that places by mistake reaches no exchange on this machine."""
 
@@ -34,6 +39,11 @@ def console_group(name: str) -> Group:
             for label, codenames in part.items():
                 found = Permission.objects.filter(content_type__app_label=label, codename__in=codenames)
                 group.permissions.add(*found)
+        ours = import_module("quiktrade.migrations.0006_service_accounts").GROUPS.get(name, [])
+        ours = ours + import_module("quiktrade.migrations.0010_incidents").GROUPS[name]
+        group.permissions.add(*Permission.objects.filter(content_type__app_label="quiktrade", codename__in=ours))
+        webhooks = import_module("orders.migrations.0020_deliver_webhooks").GROUPS[name]
+        group.permissions.add(*Permission.objects.filter(content_type__app_label="orders", codename__in=webhooks))
     return group
 
 
@@ -102,6 +112,25 @@ def silent_venue(code: str = "XSIM", *, times: int = 7, error: str = "no answer 
     circuit.permit(code, 1)
     circuit.record_silence(code, requests=times, probe=False, error=error)
     return venue
+
+
+def report(order_id: UUID, venue: str, kind: ReportKind, **given: Any) -> None:
+    """Have the venue report something of an order, as the next report of its stream."""
+    session, _ = ReportSession.objects.get_or_create(
+        venue_id=venue,
+        stream="factory",
+        defaults={"token": REQUEST_ID, "holder": "factory", "lease_expires_at": timezone.now()},
+    )
+    session.refresh_from_db()
+    at = Checkpoint(venue, session.stream, session.token, session.next_sequence)
+    row = Order.objects.get(pk=order_id)
+    given = {
+        "client_order_id": str(order_id),
+        "venue_order_id": row.venue_order_id or f"V-{order_id}",
+        "execution_id": f"E-{at.next_sequence}",
+        **given,
+    }
+    ingest([ExecutionReport(sequence=at.next_sequence, kind=kind, **given)], at, lease=LEASE_SECONDS)
 
 
 class OrderFactory(factory.Factory[Order]):
@@ -173,6 +202,10 @@ class OrderFactory(factory.Factory[Order]):
                 take(Event.ATTEMPTS_EXHAUSTED, reason=f"{attempts} attempts did not reach the venue.")
             case Status.PLACED:
                 take(Event.ACKNOWLEDGED, venue_order_id=venue_order_id)
+            case Status.PARTIALLY_FILLED | Status.FILLED | Status.DONE_FOR_DAY | Status.PENDING_CANCEL:
+                take(Event.ACKNOWLEDGED, venue_order_id=venue_order_id)
+            case Status.PENDING_REPLACE:
+                take(Event.ACKNOWLEDGED, venue_order_id=venue_order_id)
             case Status.REJECTED:
                 take(Event.REJECTED_BY_VENUE, reason=error)
             case Status.EXPIRED:
@@ -181,6 +214,17 @@ class OrderFactory(factory.Factory[Order]):
                 take(Event.CANCEL_REQUESTED, reason="Not wanted any more")
             case _:
                 raise ValueError(f"the lifecycle has no way to {status!r} yet")
+        match status:
+            case Status.PENDING_CANCEL:
+                take(Event.CANCEL_ASKED, request_id=REQUEST_ID)
+            case Status.PENDING_REPLACE:
+                take(Event.REPLACE_ASKED, request_id=REQUEST_ID)
+            case Status.PARTIALLY_FILLED:
+                report(row.id, venue.pk, ReportKind.EXECUTED, quantity=row.quantity * 2 // 5, price=Decimal("10.25"))
+            case Status.FILLED:
+                report(row.id, venue.pk, ReportKind.EXECUTED, quantity=row.quantity, price=Decimal("10.25"))
+            case Status.DONE_FOR_DAY:
+                report(row.id, venue.pk, ReportKind.DONE_FOR_DAY)
         if delay is not None and delay < 0:  # the lifecycle puts nothing off into the past: there, time passes
             due_at = timezone.now() + timedelta(seconds=delay)
             Order.objects.filter(pk=row.id).update(next_attempt_at=due_at)

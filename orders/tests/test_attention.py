@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from exchanges import circuit
 from exchanges.models import Venue, VenueHealth
-from orders import attention
-from orders.models import Order
+from orders import amendments, attention
+from orders.models import Order, OrderRequest
 from orders.tests.factories import OrderFactory, VenueFactory, WorkerNodeFactory, silent_venue
 
 pytestmark = pytest.mark.django_db
@@ -170,3 +170,11 @@ def test_a_count_is_exact_up_to_where_it_would_cost(monkeypatch: pytest.MonkeyPa
         OrderFactory(status="failed")
     assert attention.state().counts.failed == 2
     assert sum(group.orders for group in attention.groups()) == 2
+
+
+@pytest.mark.parametrize(("age", "heads"), [(299.0, []), (301.0, ["1 unanswered"])])
+def test_a_cancel_without_an_answer_for_five_minutes_needs_a_person(age: float, heads: list[str]) -> None:
+    order = OrderFactory(status="placed")
+    amendments.request_cancel(order.pk, actor="client:alice", reason="Not wanted any more.")
+    OrderRequest.objects.update(created_at=ago(age))
+    assert attention.state().heads() == heads

@@ -15,6 +15,7 @@ from orders import lifecycle
 from orders.lifecycle import Event, Step
 from orders.models import Order
 from orders.tests.factories import OrderFactory
+from orders.webhook_models import WebhookDelivery
 from quiktrade.tests.processes import database_url_of_tests, wait_until
 
 HOUR = 3600
@@ -89,10 +90,10 @@ def test_a_look_up_is_due_by_the_databases_clock() -> None:
 
 
 @contextmanager
-def locked(order: Order) -> Iterator[None]:
-    """Have somebody else hold the order's row, as a claim under way does."""
+def locked(row: Order | WebhookDelivery) -> Iterator[None]:
+    """Have somebody else hold the row, as a claim under way does."""
     with psycopg.connect(database_url_of_tests()) as other, connection.cursor() as cursor:
-        other.execute("SELECT FROM orders_order WHERE id = %s FOR UPDATE", [order.pk])
+        other.execute(f"SELECT FROM {row._meta.db_table} WHERE id = %s FOR UPDATE", [row.pk])
         cursor.execute("SET lock_timeout = '3s'")  # whoever waits is told so
         try:
             yield

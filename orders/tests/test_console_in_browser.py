@@ -101,6 +101,7 @@ def give_reason(page: Page, reason: str, button: str) -> None:
     page.get_by_role("button", name=button).click()
 
 
+@pytest.mark.exhaustive
 def test_the_list_shows_where_orders_stand(page: Page) -> None:
     failed = OrderFactory(status="failed", attempts=3, error="connection_refused: nobody listens there")
     parked = OrderFactory(status="unconfirmed", parked=True)
@@ -114,6 +115,7 @@ def test_the_list_shows_where_orders_stand(page: Page) -> None:
     expect(page.locator("#result_list tr.data-row")).to_have_count(1)
 
 
+@pytest.mark.exhaustive
 def test_ticked_orders_are_requeued_with_a_reason_and_the_refused_one_is_explained(page: Page) -> None:
     failed, placed = OrderFactory(status="failed"), OrderFactory(status="placed")
     page.goto("/admin/orders/order/")
@@ -130,6 +132,7 @@ def test_ticked_orders_are_requeued_with_a_reason_and_the_refused_one_is_explain
     expect(row(page, failed)).to_contain_text("Pending")
 
 
+@pytest.mark.exhaustive
 def test_all_that_match_are_chosen_by_a_link(page: Page) -> None:
     for _ in range(51):
         OrderFactory(status="failed")
@@ -157,6 +160,7 @@ def test_an_orders_page_shows_its_history_and_requeues_it(page: Page) -> None:
     assert (event.actor, event.reason) == ("operator:olga", "venue is back")
 
 
+@pytest.mark.exhaustive
 def test_a_venue_is_halted_and_resumed_with_reasons(page: Page) -> None:
     page.goto("/admin/exchanges/venue/")
     page.get_by_role("link", name="XSIM").click()
@@ -171,6 +175,7 @@ def test_a_venue_is_halted_and_resumed_with_reasons(page: Page) -> None:
     assert not Venue.objects.get().halted
 
 
+@pytest.mark.exhaustive
 def test_search_and_filters_narrow_the_list_down(page: Page) -> None:
     wanted, other = OrderFactory(client_order_id="mom-1"), OrderFactory(client_order_id="hedge-1", side="sell")
     page.goto("/admin/orders/order/")
@@ -188,6 +193,7 @@ def test_search_and_filters_narrow_the_list_down(page: Page) -> None:
     expect(row(page, other)).to_be_visible()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("page", mostly_exhaustive(["light", "dark"], "light"), indirect=True)
 def test_every_page_works_without_another_host(page: Page, tmp_path: Path) -> None:
     order = OrderFactory(status="failed", attempts=2)
@@ -221,6 +227,7 @@ def root(page: Page) -> None:
     UserFactory(username="root", is_superuser=True, is_staff=True, password=PASSWORD)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("root")
 def test_an_api_client_that_was_made_here_submits_an_order(page: Page) -> None:
     password = make_account(page, "alice", "API client")
@@ -231,6 +238,7 @@ def test_an_api_client_that_was_made_here_submits_an_order(page: Page) -> None:
     assert Order.objects.get().owner.username == "alice"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("root")
 def test_an_operator_who_was_made_here_requeues_and_changes_the_password(page: Page) -> None:
     order = OrderFactory(status="failed")
@@ -254,6 +262,7 @@ def test_an_operator_who_was_made_here_requeues_and_changes_the_password(page: P
     log_in(page, "oscar", "day-shift-8")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("root")
 def test_a_lost_password_is_replaced(page: Page) -> None:
     log_in(page, "root", PASSWORD)
@@ -267,6 +276,7 @@ def test_a_lost_password_is_replaced(page: Page) -> None:
 # ---- What a page says stays true while it is looked at ----
 
 
+@pytest.mark.exhaustive
 def test_the_overview_tells_of_a_failure_while_it_is_looked_at(page: Page) -> None:
     WorkerNodeFactory()
     page.goto("/admin/")
@@ -277,6 +287,7 @@ def test_the_overview_tells_of_a_failure_while_it_is_looked_at(page: Page) -> No
     expect(page.locator('#nav-sidebar-apps a[href$="status__exact=failed"]')).to_contain_text("1")
 
 
+@pytest.mark.exhaustive
 def test_an_orders_page_follows_it_to_its_end(page: Page) -> None:
     order = OrderFactory()
     page.goto(f"/admin/orders/order/{order.pk}/change/")
@@ -313,6 +324,7 @@ def test_a_list_takes_rows_in_and_keeps_what_is_ticked_typed_and_focused(page: P
     expect(search).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_the_buttons_count_anew_when_a_ticked_order_moves(page: Page) -> None:
     order = OrderFactory(status="failed")
     page.goto("/admin/orders/order/")
@@ -323,6 +335,7 @@ def test_the_buttons_count_anew_when_a_ticked_order_moves(page: Page) -> None:
     expect(page.get_by_role("button", name="Cancel 1 …")).to_be_enabled()
 
 
+@pytest.mark.exhaustive
 def test_a_list_that_was_empty_can_be_ticked_when_orders_come(page: Page) -> None:
     page.goto("/admin/orders/order/?status__exact=failed")
     order = OrderFactory(status="failed")
@@ -331,6 +344,7 @@ def test_a_list_that_was_empty_can_be_ticked_when_orders_come(page: Page) -> Non
     expect(page.locator(".action-counter")).to_have_text("1 of 1 selected")
 
 
+@pytest.mark.exhaustive
 def test_a_page_that_cannot_be_refreshed_says_how_old_it_is(page: Page) -> None:
     page.goto("/admin/")
     page.evaluate("void (window.fetch = () => Promise.reject(new TypeError('no answer')))")

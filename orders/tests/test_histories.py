@@ -332,7 +332,7 @@ def _let_time_pass(seconds: int) -> None:
 def _let_history_change(cursor: Any) -> None:
     """This lasts to the end of the test, whose transaction is rolled back."""
     cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    cursor.execute("ALTER TABLE orders_orderevent DISABLE TRIGGER orderevent_append_only")
+    cursor.execute("ALTER TABLE orders_orderevent DISABLE TRIGGER USER")
 
 
 def _roll_back(order: Order) -> None:
@@ -365,9 +365,7 @@ def run_histories(machine: type[Histories], examples: int) -> None:
         registry.ADAPTERS.pop("scripted", None)
 
 
-@pytest.mark.parametrize(
-    "safety", mostly_exhaustive(ResendSafety, ResendSafety.NOTHING, ResendSafety.REFUSES_DUPLICATES)
-)
+@pytest.mark.parametrize("safety", mostly_exhaustive(ResendSafety, ResendSafety.NOTHING))
 def test_random_histories_place_no_order_twice_and_lose_none(safety: ResendSafety) -> None:
     run_histories(type("Histories", (Histories,), {"safety": safety}), examples=EXAMPLES)
 

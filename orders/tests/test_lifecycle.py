@@ -1,4 +1,5 @@
 from dataclasses import replace
+from decimal import Decimal
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -7,17 +8,19 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from exchanges.adapters.simulator import SimulatorVenue
-from exchanges.venue import OrderRejected
-from orders import lifecycle, selectors
+from exchanges.models import UnmatchedReport
+from exchanges.venue import OrderRejected, ReportKind
+from orders import lifecycle, reports, selectors
 from orders.lifecycle import TRANSITIONS, Event, LookUp, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
-from orders.tests.factories import UNREACHABLE, OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import REQUEST_ID, UNREACHABLE, OrderFactory, UserFactory, VenueFactory, report
 from orders.tests.threads import in_threads
 from orders.verdicts import failed_step
 
 pytestmark = pytest.mark.django_db
 
-REACHABLE = ("pending", "submitting", "unconfirmed", "failed", "placed", "rejected", "canceled", "expired")
+AT_VENUE = ("placed", "partially_filled", "pending_cancel", "pending_replace", "done_for_day", "filled")
+REACHABLE = ("pending", "submitting", "unconfirmed", "failed", *AT_VENUE, "rejected", "canceled", "expired")
 
 # Worked out by hand, and not read from the code.
 LEGAL = {
@@ -48,12 +51,73 @@ LEGAL = {
     ("unconfirmed", "turned_away"): "pending",
     ("unconfirmed", "marked_placed"): "placed",
     ("unconfirmed", "marked_not_placed"): "failed",
+    ("placed", "cancel_asked"): "pending_cancel",
+    ("partially_filled", "cancel_asked"): "pending_cancel",
+    ("pending_replace", "cancel_asked"): "pending_cancel",
+    ("done_for_day", "cancel_asked"): "pending_cancel",
+    ("filled", "cancel_asked"): "pending_cancel",
+    ("pending", "cancel_asked"): "unconfirmed",  # in doubt
+    ("submitting", "cancel_asked"): "submitting",
+    ("unconfirmed", "cancel_asked"): "unconfirmed",
+    ("pending_cancel", "cancel_withdrawn"): "placed",
+    ("placed", "replace_asked"): "pending_replace",
+    ("partially_filled", "replace_asked"): "pending_replace",
+    ("done_for_day", "replace_asked"): "pending_replace",
+    ("filled", "replace_asked"): "pending_replace",
+    ("pending_replace", "replace_withdrawn"): "placed",
+    ("pending_cancel", "replace_withdrawn"): "pending_cancel",
 }
+
+# What a report makes of an order: a status, "same" where it says nothing new, or "kept" where it does not fit and is
+# left to operators. The order has 100; 40 of it are executed where it is partially filled, and what is canceled or
+# expired ended here. Executions are of 10, busts and corrections of one not yet known, `replaced` and `restated` to 90.
+SENT = ("pending", "submitting", "unconfirmed", "failed")
+ENDED_HERE = ("canceled", "expired")
+NEITHER = dict.fromkeys((*SENT, *ENDED_HERE), "kept")
+STAYS = {
+    status: status for status in ("partially_filled", "pending_cancel", "pending_replace", "done_for_day", "filled")
+}
+EVIDENCE = (*SENT, *ENDED_HERE, "placed", "rejected")
+EXECUTED = {**dict.fromkeys(EVIDENCE, "partially_filled"), **STAYS}
+REPORTED = {
+    "acknowledged": {**dict.fromkeys((*SENT, *ENDED_HERE, "rejected"), "placed"), **dict.fromkeys(AT_VENUE, "same")},
+    "rejected": {
+        **dict.fromkeys(REACHABLE, "kept"),
+        **dict.fromkeys(("submitting", "unconfirmed", "placed"), "rejected"),
+        **dict.fromkeys(("rejected", "done_for_day"), "same"),
+    },
+    "executed": EXECUTED,
+    "corrected": EXECUTED,
+    "busted": {**dict.fromkeys(EVIDENCE, "placed"), **STAYS, "rejected": "rejected"},
+    "canceled": {**dict.fromkeys(REACHABLE, "canceled"), "filled": "filled", "rejected": "same"},
+    "expired": {**dict.fromkeys(REACHABLE, "expired"), "filled": "filled", "rejected": "same"},
+    "done_for_day": {
+        **NEITHER,
+        **STAYS,
+        **dict.fromkeys(("placed", "partially_filled", "filled"), "done_for_day"),
+        **dict.fromkeys(("done_for_day", "rejected"), "same"),
+    },
+    "restated": {**NEITHER, **STAYS, **dict.fromkeys(("placed", "done_for_day"), "placed"), "rejected": "kept"},
+    "replaced": {
+        **NEITHER,
+        **STAYS,
+        **dict.fromkeys(("placed", "pending_replace"), "placed"),
+        "filled": "same",
+        "rejected": "kept",
+    },
+    "cancel_pending": dict.fromkeys(REACHABLE, "same"),
+    "replace_pending": dict.fromkeys(REACHABLE, "same"),
+    "cancel_refused": {**dict.fromkeys(REACHABLE, "same"), "pending_cancel": "placed"},
+    "replace_refused": {**dict.fromkeys(REACHABLE, "same"), "pending_replace": "placed"},
+}
+ANSWERS = ("cancel_pending", "replace_pending", "replaced", "cancel_refused", "replace_refused")
 
 
 def step_for(order: Order, event: Event, **more: Any) -> Step:
     more.setdefault("venue_order_id", "V1" if event in (Event.ACKNOWLEDGED, Event.MARKED_PLACED) else "")
     more.setdefault("delay", 30.0 if event == Event.CLAIMED else None)
+    if event in (Event.CANCEL_ASKED, Event.CANCEL_WITHDRAWN, Event.REPLACE_ASKED, Event.REPLACE_WITHDRAWN):
+        more.setdefault("request_id", REQUEST_ID)
     return Step(order_id=order.pk, event=event, **more)
 
 
@@ -61,10 +125,17 @@ def history(order_id: UUID) -> list[tuple[int, str, str, str]]:
     return list(selectors.history(order_id).values_list("sequence", "event", "from_status", "to_status"))
 
 
-@pytest.mark.parametrize(("status", "event"), [*product(REACHABLE, Event.values)])
+BY_REPORTS_ALONE = {event for _, event in lifecycle.REPORTED} - {Event.REJECTED_BY_VENUE}
+
+
+@pytest.mark.parametrize(("status", "event"), [*product(REACHABLE, sorted(set(Event) - BY_REPORTS_ALONE))])
 def test_every_pair_of_status_and_event_does_what_is_worked_out_here(status: str, event: str) -> None:
     order = OrderFactory(status=status)
     before = history(order.pk)
+    if (status, event) == ("pending", "cancel_asked"):
+        Order.objects.filter(pk=order.pk).update(in_doubt=True)
+    if (status, event) == ("pending_cancel", "replace_withdrawn"):
+        Order.objects.filter(pk=order.pk).update(open_replace=REQUEST_ID)
 
     moved, stale = lifecycle.advance([step_for(order, Event(event))], actor="system:test")
 
@@ -81,12 +152,96 @@ def test_every_pair_of_status_and_event_does_what_is_worked_out_here(status: str
         assert history(order.pk) == before
 
 
+def test_no_step_does_what_only_a_report_does() -> None:
+    orders = [OrderFactory(status=status) for status in REACHABLE]
+    for event in BY_REPORTS_ALONE:
+        assert not lifecycle.advance([step_for(order, event) for order in orders], actor="system:test").moved
+
+
+@pytest.mark.parametrize(("status", "kind"), [*product(REACHABLE, REPORTED)])
+def test_every_pair_of_status_and_report_does_what_is_worked_out_here(status: str, kind: str) -> None:
+    order = OrderFactory(status=status)
+    before, expected = history(order.pk), REPORTED[kind][status]
+    given: dict[str, Any] = {"quantity": 90 if kind in ("replaced", "restated") else 10, "price": Decimal(10)}
+    if kind in ("busted", "corrected"):
+        given["refers_to"] = "not known"
+    if kind in ANSWERS:
+        given |= {"client_order_id": str(REQUEST_ID), "original_client_order_id": str(order.pk)}
+
+    report(order.pk, "XSIM", ReportKind(kind), **given)
+
+    after = Order.objects.get(pk=order.pk)
+    assert UnmatchedReport.objects.exists() == (expected == "kept")
+    if expected in ("same", "kept"):
+        assert (after.status, history(order.pk)) == (status, before)
+    else:
+        event = reports.EVENTS[ReportKind(kind)]
+        assert after.status == expected
+        assert history(order.pk) == [*before, (len(before) + 1, event, status, expected)]
+
+
 def test_the_table_in_the_code_is_the_one_worked_out_here() -> None:
-    assert {(str(before), str(event)): str(after) for (before, event), after in TRANSITIONS.items()} == LEGAL
+    by_steps = {edge: after for edge, after in TRANSITIONS.items() if edge not in lifecycle.REPORTED}
+    assert {(str(before), str(event)) for before, event in by_steps} == set(LEGAL)
+    assert all(after in (LEGAL[before, event], lifecycle.STANDING) for (before, event), after in by_steps.items())
+    by_reports = {
+        (status, str(reports.EVENTS[ReportKind(kind)]))
+        for kind, outcomes in REPORTED.items()
+        for status, after in outcomes.items()
+        if after not in ("same", "kept")
+    }
+    assert by_reports <= {(str(before), str(event)) for before, event in TRANSITIONS}
+    assert {TRANSITIONS[edge] for edge in lifecycle.REPORTED} == {lifecycle.STANDING}
+
+
+def test_a_cancel_that_another_request_asked_for_is_not_withdrawn() -> None:
+    order = OrderFactory(status="pending_cancel")
+    step = step_for(order, Event.CANCEL_WITHDRAWN, request_id=new_order_id())
+    assert lifecycle.advance([step], actor="system:test").stale
+
+
+def test_a_replace_that_another_request_asked_for_is_not_withdrawn() -> None:
+    order = OrderFactory(status="pending_replace")
+    step = step_for(order, Event.REPLACE_WITHDRAWN, request_id=new_order_id())
+    assert lifecycle.advance([step], actor="system:test").stale
+
+
+def test_an_order_that_is_not_in_doubt_waits_for_no_venue_to_cancel_it() -> None:
+    order = OrderFactory(status="pending")
+    assert lifecycle.advance([step_for(order, Event.CANCEL_ASKED)], actor="system:test").stale
+
+
+@pytest.mark.parametrize("status", ["submitting", "unconfirmed"])
+def test_a_cancel_changes_nothing_of_an_attempt_and_is_asked_for_once(status: str) -> None:
+    order = OrderFactory(status=status, **({"parked": True} if status == "unconfirmed" else {}))
+    for asked in (1, 0):
+        assert len(lifecycle.advance([step_for(order, Event.CANCEL_ASKED)], actor="system:test").moved) == asked
+    after = Order.objects.get(pk=order.pk)
+    for name in ("lease_expires_at", "next_attempt_at", "parked_at", "last_error", "attempt"):
+        assert getattr(after, name) == getattr(order, name), name
+    assert after.open_cancel == REQUEST_ID
+    assert after.cancel_requested_at is not None
+
+
+def test_an_order_that_a_cancel_waits_for_is_not_sent_again() -> None:
+    order = OrderFactory(status="unconfirmed")
+    lifecycle.advance([step_for(order, Event.CANCEL_ASKED)], actor="system:test")
+    again = step_for(order, Event.NOT_FOUND, attempt=1, in_doubt=True)
+    assert lifecycle.advance([again], actor="system:test").stale
+    Order.objects.filter(pk=order.pk).update(status="pending")
+    assert lifecycle.claim("XSIM", limit=1, in_flight=1, lease=30, actor="system:test") == []
+
+
+def test_an_acknowledgement_leads_to_where_the_order_stands_by_then() -> None:
+    order = OrderFactory(status="submitting")
+    Order.objects.filter(pk=order.pk).update(open_cancel=REQUEST_ID)  # asked for while it was being sent
+    (moved,) = lifecycle.advance([step_for(order, Event.ACKNOWLEDGED)], actor="system:test").moved
+    assert moved.status == "pending_cancel"
 
 
 def test_only_pending_leads_to_submitting() -> None:
-    assert {before for (before, _), after in TRANSITIONS.items() if after == "submitting"} == {"pending"}
+    ways = {before for (before, event), after in TRANSITIONS.items() if after == "submitting" != before}
+    assert ways == {"pending"}
 
 
 def test_only_an_operators_word_makes_a_doubtful_order_failed() -> None:
@@ -336,6 +491,9 @@ def test_the_history_can_be_neither_changed_nor_deleted(statement: str) -> None:
         ({"stop_price": 1}, "order_stop_price_by_type"),
         ({"status": "lost"}, "order_status_known"),
         ({"status": "placed"}, "order_at_venue_has_its_id"),
+        ({"status": "done_for_day"}, "order_at_venue_has_its_id"),
+        ({"filled_quantity": -1}, "order_filled_not_negative"),
+        ({"ended": "filled"}, "order_ended_known"),
         ({"status": "submitting"}, "order_lease_iff_submitting"),
         ({"lease_expires_at": "2030-01-01T00:00:00Z"}, "order_lease_iff_submitting"),
         ({"next_attempt_at": None}, "order_pending_has_time"),

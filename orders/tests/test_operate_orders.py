@@ -305,7 +305,7 @@ def test_a_venue_is_halted_from_a_terminal_that_is_neither_utf_8_nor_can_show_it
 @pytest.fixture
 def exchange(tmp_path: Path, transactional_db: None) -> Iterator[RunningExchange]:
     with running_exchange(tmp_path, "--reject-instrument", "US5949181045") as running:
-        VenueFactory(settings={"url": running.url, "timeout_seconds": 1.0, "settle_seconds": 0.001})
+        VenueFactory(settings={"url": running.url, "timeout_seconds": 1.0, "settle_seconds": 0.000_001})
         yield running
 
 
@@ -391,7 +391,18 @@ def test_what_to_reconcile_must_be_said() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["requeue_orders", "place_orders", "reconcile_orders", "show_order", "halt_venue", "resume_venue"],
+    [
+        "requeue_orders",
+        "place_orders",
+        "reconcile_orders",
+        "reconcile_restored",
+        "show_order",
+        "halt_venue",
+        "resume_venue",
+        "show_position",
+        "send_webhooks",
+        "cancel_orders",
+    ],
 )
 def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -425,7 +436,7 @@ def test_the_example_of_an_error_names_one_that_makes_orders_fail() -> None:
 
 def test_a_parked_order_is_marked_not_placed_by_command(tmp_path: Path) -> None:
     with running_exchange(tmp_path) as exchange:
-        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.001})
+        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.000_001})
         order = OrderFactory(status="unconfirmed", parked=True)
         Order.objects.update(updated_at="2020-01-01T00:00:00Z")
         call_command("mark_not_placed", str(order.pk), "--reason", "not on the screen")
@@ -434,7 +445,7 @@ def test_a_parked_order_is_marked_not_placed_by_command(tmp_path: Path) -> None:
 
 def test_an_order_that_the_venue_denies_is_not_marked_placed_by_command(tmp_path: Path) -> None:
     with running_exchange(tmp_path) as exchange:
-        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.001})
+        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.000_001})
         order = OrderFactory(status="unconfirmed", parked=True)
         Order.objects.update(updated_at="2020-01-01T00:00:00Z")
         with pytest.raises(CommandError) as refused:

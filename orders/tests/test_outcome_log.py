@@ -37,7 +37,14 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
     return Told(caplog)
 
 
-def order(event: Event, *, age: float = 0.01, venue: str = "XSIM", client_order_id: str = "mom-1") -> MovedOrder:
+def order(
+    event: Event,
+    *,
+    age: float = 0.01,
+    venue: str = "XSIM",
+    client_order_id: str = "mom-1",
+    traceparent: str | None = None,
+) -> MovedOrder:
     given: dict[str, Any] = {
         "id": uuid4(),
         "event": event.value,
@@ -45,8 +52,15 @@ def order(event: Event, *, age: float = 0.01, venue: str = "XSIM", client_order_
         "venue_id": venue,
         "status": "pending",
     }
-    others: dict[str, Any] = dict.fromkeys(MovedOrder.__match_args__, 1)
+    others: dict[str, Any] = dict.fromkeys(MovedOrder.__match_args__, 1) | {"traceparent": traceparent}
     return MovedOrder(**{**others, **given, "client_order_id": client_order_id})
+
+
+def test_a_line_about_an_order_has_its_trace(told: Told) -> None:
+    traced = f"00-{'a' * 32}-{'b' * 16}-01"
+    (line, other) = told.of(*(order(Event.ACKNOWLEDGED, age=9.0, traceparent=each) for each in (traced, None)))
+    assert line[2]["trace_id"] == "a" * 32
+    assert "trace_id" not in other[2]
 
 
 def test_an_order_placed_as_usual_is_not_told(told: Told) -> None:

@@ -54,6 +54,7 @@ def make_orders(count: int) -> None:
         OrderFactory(owner=owner)
 
 
+@pytest.mark.exhaustive
 def test_a_venue_that_asks_for_a_pause_is_left_alone_for_so_long_and_then_probed() -> None:
     line = Line(lambda number: limited(1.5) if number < 10 else None)
     with answering(line.place) as venue:
@@ -85,6 +86,7 @@ def test_orders_that_are_claimed_but_not_sent_when_a_pause_begins_are_put_back()
     assert OrderEvent.objects.filter(event="turned_away", reason__startswith="held_back").count() == 19
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seconds", [0.0, None])
 def test_a_venue_that_limits_us_for_long_fails_no_order(seconds: float | None) -> None:
     line = Line(lambda number: limited(seconds))
@@ -95,6 +97,7 @@ def test_a_venue_that_limits_us_for_long_fails_no_order(seconds: float | None) -
     assert len(line.came) < 60  # one probe each half second, after those that were under way
 
 
+@pytest.mark.exhaustive
 def test_refused_credentials_stop_the_venue_and_one_probe_resumes_it(caplog: pytest.LogCaptureFixture) -> None:
     refused = NotSent("not_authorized", "HTTP 401", answered=True, trouble=VenueTrouble.LOCKED_OUT)
     line = Line(lambda number: refused if number < 20 + 2 else None)

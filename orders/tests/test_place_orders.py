@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from exchanges.adapters import http_calls
 from exchanges.models import Venue
 from exchanges.tests.running import RunningExchange, running_exchange
 from orders import services
@@ -16,14 +18,19 @@ from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+PATIENT: dict[str, Any] = {"timeout_seconds": 60.0, "settle_seconds": 0.1}
+"""A machine that is slow for a while does not end an attempt at a venue with these settings, nor does its lease."""
+
+
 @pytest.fixture
-def exchange(tmp_path: Path) -> Iterator[RunningExchange]:
+def exchange(tmp_path: Path, settings: Any) -> Iterator[RunningExchange]:
+    settings.PLACEMENT_LEASE_SECONDS = 600.0
     with running_exchange(tmp_path, "--reject-instrument", "US5949181045") as running:
-        VenueFactory(settings={"url": running.url, "timeout_seconds": 1.0, "settle_seconds": 0.1})
+        VenueFactory(settings={"url": running.url, **PATIENT})
         yield running
 
 
-def run_engine(seconds: float = 20.0, linger: float = 0.0) -> Engine:
+def run_engine(seconds: float = 60.0, linger: float = 0.0) -> Engine:
     engine = Engine()
 
     async def run() -> None:
@@ -107,22 +114,29 @@ def test_an_answer_that_proves_nothing_leaves_the_order_unconfirmed(exchange: Ru
     assert len(exchange.orders()) <= 1
 
 
-def test_a_stalled_venue_is_given_up_after_its_deadline(exchange: RunningExchange) -> None:
+def test_a_stalled_venue_is_given_up_after_its_deadline(
+    exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_calls, "CONNECT_SHARE", 60.0)  # a slow machine must not end the attempt before it is sent
+    Venue.objects.update(settings={"url": exchange.url, "timeout_seconds": 1.0})
     order = OrderFactory()
-    exchange.set_faults(stall={"seconds": 10, "count": 1})
+    exchange.set_faults(stall={"seconds": 60, "count": 1})
 
     run_engine()
 
     assert Order.objects.get(pk=order.pk).status == "unconfirmed"
 
 
-def test_a_dead_venue_does_not_keep_another_from_its_orders(exchange: RunningExchange) -> None:
+def test_a_dead_venue_does_not_keep_another_from_its_orders(
+    exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orders.verdicts.UNREACHABLE_SECONDS", 3600.0)  # so that the run ends when all were tried
     dead = VenueFactory(code="XDED", settings={"url": "http://127.0.0.1:9"})
     owner = UserFactory()
     lost = [OrderFactory(owner=owner, venue=dead).pk for _ in range(10)]
     good = [OrderFactory(owner=owner).pk for _ in range(10)]
 
-    run_engine(seconds=2.0)
+    run_engine()
 
     assert set(Order.objects.filter(pk__in=good).values_list("status", flat=True)) == {"placed"}
     assert set(Order.objects.filter(pk__in=lost).values_list("status", flat=True)) == {"pending"}
@@ -156,7 +170,7 @@ def test_an_engine_that_is_told_to_stop_claims_no_more(exchange: RunningExchange
     engine = Engine()
 
     async def run() -> None:
-        await engine.run(seconds=20.0, stopping=lambda: True)
+        await engine.run(seconds=60.0, stopping=lambda: True)
         await engine.close()
 
     asyncio.run(run())
@@ -166,7 +180,7 @@ def test_an_engine_that_is_told_to_stop_claims_no_more(exchange: RunningExchange
 
 
 def test_a_node_keeps_to_what_its_adapter_can_have_under_way(exchange: RunningExchange) -> None:
-    Venue.objects.update(max_in_flight=100, settings={"url": exchange.url, "in_flight": 2})
+    Venue.objects.update(max_in_flight=100, settings={"url": exchange.url, "in_flight": 2, **PATIENT})
     owner = UserFactory()
     for _ in range(8):
         OrderFactory(owner=owner)

@@ -1,15 +1,21 @@
 """GET /api/v1/orders, /orders/{id} and /orders/{id}/events."""
 
 import base64
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
+from exchanges.venue import ReportKind
+from orders.amendments import request_replace
 from orders.api.serializers import OrderSerializer
+from orders.facts import average_price
 from orders.models import Order
-from orders.tests.factories import OrderFactory, VenueFactory
+from orders.requests import Changes
+from orders.tests.factories import OrderFactory, VenueFactory, report
 from orders.tests.test_submit_order import LIMIT, errors
 
 ORDERS = "/api/v1/orders"
@@ -29,15 +35,72 @@ def test_an_answer_has_the_fields_that_the_schema_declares(alice: APIClient) -> 
     assert list(body) == list(OrderSerializer().fields)
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("pending", (0, 100, None)),
+        ("submitting", (0, 100, None)),
+        ("unconfirmed", (0, 100, None)),
+        ("failed", (0, 0, None)),
+        ("placed", (0, 100, None)),
+        ("partially_filled", (40, 60, "10.25")),
+        ("pending_cancel", (0, 100, None)),
+        ("pending_replace", (0, 100, None)),
+        ("done_for_day", (0, 0, None)),
+        ("filled", (100, 0, "10.25")),
+        ("canceled", (0, 0, None)),
+        ("expired", (0, 0, None)),
+        ("rejected", (0, 0, None)),
+    ],
+)
+def test_an_order_says_what_was_executed_and_what_is_left(
+    alice: APIClient, status: str, expected: tuple[int, int, str | None]
+) -> None:
+    order = make("alice", status=status)
+    body = alice.get(f"{ORDERS}/{order}").json()
+    assert (body["filled_quantity"], body["leaves_quantity"], body["average_price"]) == expected
+    assert body["version"] == len(alice.get(f"{ORDERS}/{order}/events").json())
+    assert alice.get(ORDERS).json()["results"] == [body]
+
+
+def test_an_order_of_many_days_keeps_what_is_left_when_a_day_ends(alice: APIClient) -> None:
+    order = make("alice", status="done_for_day", time_in_force="gtc")
+    assert alice.get(f"{ORDERS}/{order}").json()["leaves_quantity"] == 100
+
+
+def test_what_is_left_of_a_canceled_order_is_nothing_and_its_executions_stay(alice: APIClient) -> None:
+    order = make("alice", status="partially_filled")
+    report(UUID(order), "XSIM", ReportKind.CANCELED)
+    body = alice.get(f"{ORDERS}/{order}").json()
+    assert (body["status"], body["filled_quantity"], body["leaves_quantity"]) == ("canceled", 40, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "filled", "expected"),
+    [
+        ("0.00000003", 2, "0.00000002"),  # 0.000000015: a half goes to the even digit
+        ("0.00000005", 2, "0.00000002"),  # 0.000000025
+        ("0.00000007", 2, "0.00000004"),  # 0.000000035
+        ("100", 3, "33.33333333"),
+        ("1025", 100, "10.25"),
+        # Of 28 digits, Python's default, the rest would be a half, and be rounded down.
+        ("4500000000000000005000000000.00000001", 10**18, "4500000000.00000001"),
+    ],
+)
+def test_an_average_price_is_rounded_once_and_half_to_even(value: str, filled: int, expected: str) -> None:
+    assert average_price(Decimal(value), filled) == Decimal(expected)
+
+
 def test_a_client_sees_its_own_orders_and_no_others(alice: APIClient, bob: APIClient) -> None:
     mine, others = make("alice"), make("bob")
 
     assert ids(alice.get(ORDERS)) == [mine]
     assert alice.get(f"{ORDERS}/{mine}").status_code == 200
+    same = {"X-Request-ID": "same"}
     for path in ("", "/events"):
-        response = alice.get(f"{ORDERS}/{others}{path}")
+        response = alice.get(f"{ORDERS}/{others}{path}", headers=same)
         assert response.status_code == 404
-        assert response.json() == alice.get(f"{ORDERS}/019a1c2e-7b1f-7c3d-9a55-0242ac120002{path}").json()
+        assert response.json() == alice.get(f"{ORDERS}/019a1c2e-7b1f-7c3d-9a55-0242ac120002{path}", headers=same).json()
     assert alice.post(f"{ORDERS}/{others}/cancel").status_code == 404
     assert Order.objects.get(pk=others).status == "pending"
 
@@ -114,6 +177,15 @@ def test_the_list_can_be_narrowed(alice: APIClient, query: str, expected: set[st
     Order.objects.filter(pk=past).update(created_at="2015-06-01T00:00:00Z")
 
     assert {names[order] for order in ids(alice.get(f"{ORDERS}?{query}"))} == expected
+
+
+def test_an_order_is_found_by_the_id_of_a_request_to_replace_it(alice: APIClient) -> None:
+    order, bobs = make("alice", status="placed", client_order_id="abc"), OrderFactory(status="placed")
+    change = {"quantity": 50, "client_order_id": "abc-2"}
+    assert alice.post(f"{ORDERS}/{order}/replace", change).status_code == 202
+    request_replace(bobs.pk, Changes(quantity=50), actor="client:bob", reason="Less.", client_order_id="abc-3")
+    found = {name: ids(alice.get(f"{ORDERS}?client_order_id={name}")) for name in ("abc", "abc-2", "abc-3")}
+    assert found == {"abc": [order], "abc-2": [order], "abc-3": []}
 
 
 def forged(text: str) -> str:

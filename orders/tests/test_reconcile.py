@@ -185,7 +185,7 @@ def test_an_operators_look_up_waits_until_no_request_can_be_on_its_way() -> None
 @pytest.fixture
 def parked(tmp_path: Path) -> Iterator[tuple[Order, RunningExchange]]:
     with running_exchange(tmp_path) as exchange:
-        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.001})
+        VenueFactory(settings={"url": exchange.url, "resend_safety": "nothing", "settle_seconds": 0.000_001})
         order = OrderFactory(status="unconfirmed", parked=True)
         Order.objects.update(updated_at="2020-01-01T00:00:00Z")
         yield order, exchange

@@ -2,6 +2,7 @@
 failure is logged."""
 
 import logging
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -9,12 +10,12 @@ import pytest
 from django.db import DataError, IntegrityError, connection
 
 from exchanges.models import Venue
-from exchanges.venue import Acknowledgement, NewOrder
+from exchanges.venue import Acknowledgement, NewOrder, ReportKind
 from orders import lifecycle, placement, recording
 from orders.lifecycle import Event, LookUp, MovedOrder, Step
 from orders.models import Order, OrderEvent
 from orders.placement import Attempt
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, report
 from orders.tests.scripted_venue import answering, run_engine
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -168,3 +169,20 @@ def test_a_venue_whose_claim_fails_keeps_no_other_from_its_orders(monkeypatch: p
         placed = OrderFactory(venue=venue).pk
         run_engine(seconds=3.0)
     assert status_of(placed) == "placed"
+
+
+@pytest.mark.parametrize(("venue_order_id", "levels"), [("V-1", []), ("V-2", [logging.ERROR])])
+@pytest.mark.parametrize("kind", ["executed", "canceled"])
+def test_an_acknowledgement_behind_a_report_is_told_only_if_it_is_of_another_order_at_the_venue(
+    kind: str, venue_order_id: str, levels: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    order = OrderFactory(status="submitting")
+    report(order.pk, "XSIM", ReportKind(kind), venue_order_id="V-1", quantity=40, price=Decimal(10))
+    reported = status_of(order.pk)
+    step = Step(order_id=order.pk, event=Event.ACKNOWLEDGED, attempt=None, venue_order_id=venue_order_id)
+
+    recording.record_outcomes([step], actor="system:placement")
+
+    assert [record.levelno for record in caplog.records] == levels
+    row = Order.objects.get(pk=order.pk)
+    assert (row.status, row.venue_order_id) == (reported, "V-1")

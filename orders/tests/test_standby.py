@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from django.db import connection
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.tests.factories import UserFactory, VenueFactory
 from quiktrade.api import health
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.database.connection import Connection
 from quiktrade.tests.processes import Process, Processes, wait_until
 from quiktrade.tests.servers import Server, used_by_this_process
@@ -51,6 +51,7 @@ def _synchronous(primary: Server) -> bool:
         return admin.execute("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'").rowcount == 1
 
 
+@pytest.mark.exhaustive
 def test_a_repeat_is_a_200_only_when_the_standby_has_the_order(pair: tuple[Server, Server]) -> None:
     primary, standby = pair
     token = AccessToken.for_user(UserFactory())

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from rest_framework_simplejwt.tokens import AccessToken
 
 from exchanges.models import Venue, VenueHealth
 from exchanges.tests.peer import Peer, Request
@@ -22,6 +21,7 @@ from orders import reconciliation
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import run_engine
+from quiktrade.auth.tokens import AccessToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -56,7 +56,7 @@ RETRY_AFTER = (
     *("Wed, 21 Oct 2099 07:28:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2300", "Thu, 01 Jan 0001 00:00:00 +2359", "\xff"),
 )
 VALUES: tuple[Any, ...] = (
-    *("working", "rejected", "V-1", "", "a\0b", "\ud800", "x" * 30_000, "\x1b[2J", "‮gro", "数量", " ", "\n"),
+    *("working", "rejected", "V-1", "", "a\0b", "\ud800", "x" * 30_000, "\x1b[2J", "\u202egro", "数量", " ", "\n"),
     *(None, True, 0, -1, 10**400, float("inf"), float("nan"), [], {}, [[[]]], {"a": "\0"}),
 )
 CODES = (

@@ -1,8 +1,10 @@
 """POST /api/v1/orders."""
 
 import re
+from decimal import Decimal
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection
@@ -12,10 +14,11 @@ from rest_framework import serializers
 from rest_framework.test import APIClient
 
 from exchanges.models import Venue
+from exchanges.venue import ReportKind
 from orders import selectors
 from orders.api.fields import PRICE_LENGTH, PRICE_PATTERN, PriceField
 from orders.models import Order, OrderEvent
-from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, report
 from quiktrade.database.statements import fetch
 
 ORDERS = "/api/v1/orders"
@@ -51,6 +54,7 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
     assert response["Location"] == f"http://localhost/api/v1/orders/{body['id']}"
     assert without(body, "id", "client_order_id", "created_at", "updated_at", "next_attempt_at") == {
         "status": "pending",
+        "version": 1,
         "venue": "XSIM",
         "instrument": "US0378331005",
         "side": "buy",
@@ -61,10 +65,15 @@ def test_a_limit_order_is_stored_and_answered_with_its_address(alice: APIClient)
         "time_in_force": "day",
         "expires_at": None,
         "place_by": None,
+        "filled_quantity": 0,
+        "leaves_quantity": 100,
+        "average_price": None,
         "venue_order_id": "",
         "attempts": 0,
         "last_error": "",
         "placed_at": None,
+        "cancel_requested_at": None,
+        "open_request": None,
     }
     assert body["client_order_id"] == body["id"]
     assert alice.get(response["Location"]).json() == body
@@ -478,6 +487,24 @@ def test_a_repeat_with_another_place_by_is_a_conflict(alice: APIClient) -> None:
     assert alice.post(ORDERS, order).status_code == 201
     assert alice.post(ORDERS, order | {"place_by": "2100-01-01T00:00:01Z"}).status_code == 409
     assert alice.post(ORDERS, LIMIT | {"client_order_id": "a"}).status_code == 409
+
+
+def test_a_repeat_is_compared_with_what_was_submitted_and_not_with_what_the_venue_made_of_it(alice: APIClient) -> None:
+    more = {
+        "type": "stop_limit",
+        "stop_price": "9.5",
+        "time_in_force": "gtd",
+        "expires_at": "2100-01-01T12:00:00+02:00",
+    }
+    order = LIMIT | more | {"client_order_id": "a"}
+    stored = alice.post(ORDERS, order).json()
+    report(UUID(stored["id"]), "XSIM", ReportKind.EXECUTED, quantity=1, price=Decimal(10))
+    report(UUID(stored["id"]), "XSIM", ReportKind.RESTATED, quantity=2)
+
+    again = alice.post(ORDERS, order)
+
+    assert (again.status_code, again.json()["quantity"]) == (200, 2)
+    assert alice.post(ORDERS, order | {"quantity": 2}).status_code == 409
 
 
 # ---- When something of ours fails ----

@@ -12,13 +12,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
 
 from orders import lifecycle, submission
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
 from orders.tests.test_store_together import row
 from orders.tests.threads import in_threads
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.jobs import doorbell
 from quiktrade.tests.processes import wait_until
 

@@ -106,7 +106,7 @@ def test_orders_behind_an_open_circuit_are_not_due() -> None:
     OrderFactory()
     permit()
     silence(5)
-    assert selectors.venues_with_due_orders() == []
+    assert selectors.venues_with_due_work() == []
     due = selectors.work_due().place
     assert due is not None
     assert due > 0

@@ -13,6 +13,7 @@ from exchanges import registry
 from exchanges.venue import (
     Acknowledgement,
     Capabilities,
+    ExecutionReport,
     NewOrder,
     NotSent,
     OrderRejected,
@@ -29,7 +30,7 @@ from orders.models import Order, new_order_id
 from orders.selectors import VenueToServe
 from orders.tests.factories import OrderFactory
 from orders.tests.scripted_venue import Book, ScriptedVenue
-from orders.verdicts import Doubt, Park, conclude, failed_step, look_up_delay
+from orders.verdicts import Doubt, Park, conclude, failed_step, is_evidence, look_up_delay
 
 CAPABILITIES = Capabilities(
     resend_safety=ResendSafety.REFUSES_DUPLICATES,
@@ -90,6 +91,30 @@ def report(status: ReportStatus, venue_order_id: str = "V1") -> Report:
 def test_a_report_without_the_venues_id_decides_nothing() -> None:
     said = report(ReportStatus.WORKING, venue_order_id="")
     assert conclude(new_order_id(), 1, said, CAPABILITIES, Doubt(10.0, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "executed", "reports", "expected"),
+    [
+        (ReportStatus.CANCELED, 0, True, "canceled"),
+        (ReportStatus.EXPIRED, 0, True, "expired"),
+        (ReportStatus.CANCELED, 40, True, "acknowledged"),  # its executions come first, by the venue's session
+        (ReportStatus.CANCELED, None, True, "acknowledged"),
+        (ReportStatus.CANCELED, 40, False, "canceled"),  # nothing else will ever come
+        (ReportStatus.EXPIRED, None, False, "expired"),
+        (ReportStatus.DONE_FOR_DAY, 0, True, "acknowledged"),
+        (ReportStatus.FILLED, 100, True, "acknowledged"),
+        (ReportStatus.PARTIALLY_FILLED, 40, False, "acknowledged"),
+        (ReportStatus.WORKING, 0, True, "acknowledged"),
+    ],
+)
+def test_an_order_that_has_ended_at_its_venue_ends_here(
+    status: ReportStatus, executed: int | None, reports: bool, expected: str
+) -> None:
+    said = replace(report(status), cumulative_quantity=executed)
+    found = conclude(new_order_id(), 1, said, replace(CAPABILITIES, reports=reports), Doubt(10.0, 0))
+    assert (found.kind if isinstance(found, ExecutionReport) else found.event) == expected  # type: ignore[union-attr]
+    assert is_evidence(found)
 
 
 @pytest.mark.parametrize(("rounds", "expected"), [(9, Step), (10, Park)])

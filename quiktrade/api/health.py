@@ -32,6 +32,8 @@ from quiktrade.models import WorkerNode
 logger = logging.getLogger(__name__)
 
 DUE_TOO_LONG_SECONDS = 30.0
+UNREAD_TOO_LONG_SECONDS = 30.0
+"""A venue that cannot be reached is tried again within 10 s, and a lease of a dead session ends in 5."""
 REMEMBER_SECONDS = 1.0
 """The database is asked to write at most once in this time, however many probes there are."""
 WRITE_SECONDS = 1.5
@@ -68,7 +70,12 @@ def _checks() -> dict[str, dict[str, Any]]:
     if not _asking.acquire(timeout=WRITE_SECONDS):
         return {"database": {"ok": False, "detail": "The database is slow to write."}}
     try:
-        return {"database": _database(), "job_cluster": _job_cluster(), "oldest_due_order": _oldest_due_order()}
+        return {
+            "database": _database(),
+            "job_cluster": _job_cluster(),
+            "oldest_due_order": _oldest_due_order(),
+            "venue_reports": _venue_reports(),
+        }
     except DatabaseError as error:
         logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
         return {"database": {"ok": False, "detail": "The database cannot be reached or is read-only."}}
@@ -97,7 +104,7 @@ def _could_store() -> dict[str, Any]:
             return {"ok": False, "detail": "This is a standby." if standby else "The database is read-only."}
         _write()
     except (DatabaseError, NotDurable) as error:
-        logger.error("Not ready", extra={"event": "health.unavailable", "error": str(error).strip()})
+        logger.error("Not ready", extra={"event": "health.cannot_store", "error": str(error).strip()})
         discard()  # it may be closed already, and the other checks need another one
         full = isinstance(error.__cause__, psycopg.errors.DiskFull)
         why = "The database's disk is full." if full else "The database cannot be reached, or cannot write."
@@ -143,6 +150,13 @@ def _oldest_due_order() -> dict[str, Any]:
     due = import_string(settings.JOBS_DUE)()
     overdue = max(0.0, -due) if due is not None else 0.0
     return {"ok": overdue <= DUE_TOO_LONG_SECONDS, "overdue_seconds": round(overdue, 1)}
+
+
+def _venue_reports() -> dict[str, Any]:
+    unread = import_string(settings.SESSIONS_READ)()
+    if unread is None:
+        return {"ok": True, "detail": "No session of a venue has ever run."}
+    return {"ok": unread <= UNREAD_TOO_LONG_SECONDS, "unread_seconds": round(max(0.0, unread), 1)}
 
 
 PROBES = {"/healthz": healthz, "/readyz": readyz}

@@ -53,6 +53,9 @@ class StrictJSONParser(BaseParser):
             while left > 0 and (chunk := stream.read(65_536)):
                 left -= len(chunk)
             raise PayloadTooLarge(limit)
+        return self.read(body)
+
+    def read(self, body: bytes) -> Any:
         if body.startswith(codecs.BOM_UTF8):
             raise ParseError("The body begins with a byte-order mark (EF BB BF). Send JSON without one.")
         try:

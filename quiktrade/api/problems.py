@@ -4,8 +4,9 @@
      "detail": "…", "errors": [{"pointer": "#/quantity", "code": "min_value", "detail": "…"}]}
 
 `type` is stable: programs branch on it. `errors` names what to change, by a `pointer` into the body, a `parameter`
-of the query, or a `header`; their number is limited, so that a refusal stays small. A 500 carries `incident`, which
-the log has, too.
+of the query, or a `header`; their number is limited, so that a refusal stays small. `request_id` is the request's, by
+which the lines of the log about it are found, and `trace_id` that of its trace, if one is recorded; a 500 also carries
+`incident`, which the log has, too.
 """
 
 import http
@@ -26,10 +27,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as standard_handler
 
+from quiktrade.api.context import request_id
 from quiktrade.api.parsers import LONGEST_NAME
 from quiktrade.api.renderers import FastJSONRenderer
 from quiktrade.database.durability import NotDurable
 from quiktrade.errors import Refusal
+from quiktrade.metrics import names
+from quiktrade.tracing import spans
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +70,7 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
     request: Request = context["request"]
     request.accepted_renderer, request.accepted_media_type = FastJSONRenderer(), MEDIA_TYPE  # for a page's view, too
     if isinstance(exception, SuspiciousOperation):
-        return _response(_from_suspicion(exception))
+        return _response(request, _from_suspicion(exception))
     if isinstance(exception, Http404 | PermissionDenied | exceptions.APIException):
         standard = standard_handler(exception, dict(context))  # it knows the status and the headers
         assert standard is not None
@@ -75,15 +79,17 @@ def exception_handler(exception: Exception, context: Mapping[str, Any]) -> Respo
         if "WWW-Authenticate" in headers and getattr(exception, "token_was_given", False):
             # RFC 6750, 3.1: if no token was given, no error is named.
             headers["WWW-Authenticate"] += f', error="invalid_token", error_description="{body["detail"]}"'
-        return _response(body, headers)
+        return _response(request, body, headers)
     if isinstance(exception, Refusal):
-        return _response(problem(exception.status, exception.kind, **exception.members()))
+        body = problem(exception.status, exception.kind, **exception.members())
+        return _response(request, body, exception.headers())
     if isinstance(exception, DATABASE_TROUBLE):
-        return _response(unavailable(exception), {"Retry-After": str(RETRY_SECONDS)})
-    return _response(unexpected(request._request, exception))
+        return _response(request, unavailable(exception), {"Retry-After": str(RETRY_SECONDS)})
+    return _response(request, unexpected(request._request, exception))
 
 
 def unavailable(exception: BaseException, detail: str = _SEND_AGAIN) -> dict[str, Any]:
+    names.DATABASE_TROUBLE("web").inc()
     logger.error("Database cannot be relied on", extra={"event": "api.unavailable", "error": str(exception).strip()})
     return problem(503, "unavailable", f"The database cannot be relied on at this moment, and {detail}")
 
@@ -103,8 +109,13 @@ def unexpected(request: HttpRequest, exception: BaseException | None) -> dict[st
     return problem(500, "internal-error", detail, **more)
 
 
-def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    return Response(body, status=body["status"], headers=headers, content_type=MEDIA_TYPE)
+def _response(request: Request, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_of(request, body), status=body["status"], headers=headers, content_type=MEDIA_TYPE)
+
+
+def _of(request: object, body: dict[str, Any]) -> dict[str, Any]:
+    ids = {"request_id": request_id(request), "trace_id": spans.trace_id()}
+    return body | {name: id_ for name, id_ in ids.items() if id_}
 
 
 _KINDS = {
@@ -234,6 +245,11 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     fault = sys.exception()
+    if isinstance(fault, Refusal):  # of a page of the console: the API's views make problems of theirs
+        response = _page(request, problem(fault.status, fault.kind, **fault.members()))
+        for name, value in fault.headers().items():
+            response[name] = value
+        return response
     if not isinstance(fault, DATABASE_TROUBLE):
         return _page(request, unexpected(request, None))
     response = _page(request, unavailable(fault, _LOOK_FIRST))
@@ -244,4 +260,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def _page(request: HttpRequest, body: dict[str, Any]) -> HttpResponse:
     if request.path.startswith("/admin"):
         return render(request, "problem.html", {"problem": body}, status=body["status"])
-    return JsonResponse(body, status=body["status"], content_type=MEDIA_TYPE)
+    return JsonResponse(_of(request, body), status=body["status"], content_type=MEDIA_TYPE)

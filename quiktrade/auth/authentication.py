@@ -1,7 +1,8 @@
 """The one place where a caller's token is verified.
 
 What was found is kept in the process: a token's signature until the token runs out, and its account for a second, so
-that a deactivation, a new password or a change to staff in the console takes effect within that time.
+that a deactivation, a new password or a change to staff in the console takes effect within that time. A withdrawn key
+and the end of a session take effect with the account, too.
 """
 
 import hashlib
@@ -13,11 +14,16 @@ from typing import Any
 from cachetools import TLRUCache, TTLCache, cached
 from django.contrib.auth.models import AbstractBaseUser
 from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.tokens import Token
 
+from quiktrade.auth.clients import require_network
 from quiktrade.auth.tokens import LOG_IN, PASSWORD_CLAIM, AccessToken, InvalidToken, account_of
 from quiktrade.database.batching import Batcher
+
+_throttle = BaseThrottle()
 
 ACCOUNT_SECONDS = 1.0
 REMEMBERED = 10_000
@@ -32,12 +38,28 @@ def _digest(self: object, raw_token: bytes) -> Any:
 
 
 def _account(self: object, validated_token: Token) -> Any:
-    """The key includes the password: a token of an earlier password must not find what a later token left here."""
-    return validated_token["user_id"], validated_token[PASSWORD_CLAIM]
+    """The key includes the password: a token of an earlier password must not find what a later token left here.
+    It includes the key that signed the token, which can be withdrawn, the session, which can end, and the service
+    account, which can be disabled.
+    """
+    claims = validated_token.payload
+    kid = getattr(validated_token, "kid", None)
+    return claims["user_id"], claims[PASSWORD_CLAIM], kid, claims.get("sid"), claims.get("client_id")
+
+
+def address_of(request: Request) -> str:
+    """Where the request came from: the address that the proxy saw, if there is one."""
+    return _throttle.get_ident(request)
 
 
 class TokenAuthentication(JWTAuthentication):
     """Simple JWT's authentication, with a cache."""
+
+    def authenticate(self, request: Request) -> Any:
+        found = super().authenticate(request)
+        if found is not None and (networks := getattr(found[0], "networks", "")):
+            require_network(networks, address_of(request))
+        return found
 
     def get_raw_token(self, header: bytes) -> bytes | None:
         """The token of `Bearer TOKEN`; None for another scheme. Case does not matter in its name (RFC 9110, 11.1)."""

@@ -1,22 +1,41 @@
 """What the token endpoints take and answer: Simple JWT's serializers, which read tokens by the classes in tokens.py."""
 
-from typing import Any
+from typing import Any, cast
 
+from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from drf_spectacular.utils import extend_schema_serializer
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework_simplejwt.serializers import (
     PasswordField,
     TokenBlacklistSerializer,
     TokenObtainPairSerializer,
+    TokenObtainSerializer,
     TokenRefreshSerializer,
     TokenVerifySerializer,
 )
-from rest_framework_simplejwt.tokens import Token
 
 from quiktrade.api.serializers import KnownFieldsSerializer
-from quiktrade.auth.tokens import AnyToken, RefreshToken, require_client
+from quiktrade.auth import audit, second_factor, sessions
+from quiktrade.auth.scopes import ALL, Scope, scopes_of, text_of
+from quiktrade.auth.tokens import AnyToken, NotAClient, RefreshToken, require_client
+
+
+def _scope(value: str) -> str:
+    try:
+        return text_of(scopes_of(value))
+    except ValueError as error:
+        raise serializers.ValidationError(str(error), "invalid_scope") from None
+
+
+_ONE_SCOPE = "|".join(Scope)
+
+
+@extend_schema_field({"type": "string", "pattern": f"^ *({_ONE_SCOPE})( +({_ONE_SCOPE}))* *$", "maxLength": 200})
+class ScopeField(serializers.CharField):
+    """What a token may be used for."""
+
 
 NO_OBJECT: dict[str, Any] = {"invalid": "A JSON object is required."}
 
@@ -29,22 +48,67 @@ class LogInSerializer(TokenObtainPairSerializer):
     }
     access = serializers.CharField(read_only=True)
     refresh = serializers.CharField(read_only=True)
-    token_class = RefreshToken
+    code = serializers.CharField(
+        required=False,
+        max_length=30,
+        write_only=True,
+        help_text="Of the authenticator app, or a recovery code; if the account has a second factor.",
+    )
+    scope = ScopeField(
+        required=False,
+        max_length=200,
+        help_text=f"What the tokens may be used for: one or more of {ALL}, with spaces between them. Default: all.",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["password"] = PasswordField(trim_whitespace=False)  # as the console takes it
 
-    @classmethod
-    def get_token(cls, user: Any) -> Token:
-        require_client(user)
-        return super().get_token(user)
+    validate_scope = staticmethod(_scope)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        TokenObtainSerializer.validate(self, attrs)
+        user = cast(User, self.user)
+        try:
+            require_client(user)
+        except NotAClient:
+            audit.log_in_refused(user, "not a client")
+            raise
+        second_factor.require_code(user, attrs.get("code"))
+        scope = attrs.get("scope", ALL)
+        token = RefreshToken.for_user(user, scope)
+        audit.logged_in(user, to="api")
+        return {"access": str(token.access_token), "refresh": str(token), "scope": scope}
 
 
 @extend_schema_serializer(component_name="TokenRefresh")
 class RefreshSerializer(TokenRefreshSerializer):
     default_error_messages = NO_OBJECT
-    token_class = RefreshToken
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        token = RefreshToken(attrs["refresh"]).exchanged()
+        audit.refreshed(token["user_id"])
+        return {"access": str(token.access_token), "refresh": str(token)}
+
+
+@extend_schema_serializer(component_name="ClientCredentials")
+class ClientCredentialsSerializer(KnownFieldsSerializer):
+    """The id and the secret may stand in the header instead (HTTP Basic)."""
+
+    grant_type = serializers.ChoiceField(["client_credentials"])
+    client_id = serializers.CharField(required=False, max_length=100)
+    client_secret = PasswordField(required=False, max_length=200, trim_whitespace=False)
+    scope = ScopeField(required=False, max_length=200, help_text="Less than the service account may do.")
+
+    validate_scope = staticmethod(_scope)
+
+
+@extend_schema_serializer(component_name="ClientToken")
+class ClientTokenSerializer(serializers.Serializer[Any]):
+    access_token = serializers.CharField()
+    token_type = serializers.CharField(help_text="Bearer.")
+    expires_in = serializers.IntegerField(help_text="Seconds. Then ask for a new one.")
+    scope = serializers.CharField()
 
 
 @extend_schema_serializer(component_name="TokenVerify")
@@ -59,7 +123,12 @@ class VerifySerializer(TokenVerifySerializer):
 @extend_schema_serializer(component_name="TokenBlacklist")
 class LogOutSerializer(TokenBlacklistSerializer):
     default_error_messages = NO_OBJECT
-    token_class = RefreshToken
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        token = RefreshToken(attrs["refresh"])
+        sessions.end(token.session_id)
+        audit.session_ended(token["user_id"])
+        return {}
 
 
 @extend_schema_serializer(component_name="PasswordChange")

@@ -12,6 +12,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
+from quiktrade.database import replica
+
 if TYPE_CHECKING:  # unfold's classes have these interfaces, and no type information of their own
     StyledAdmin = admin.ModelAdmin[Any]
     StyledList = PlainChangeList
@@ -51,8 +53,10 @@ class ConsoleAdmin(StyledAdmin):
         return ConsoleList
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        title = {"title": capfirst(self.opts.verbose_name_plural)}
-        return super().changelist_view(request, {**title, **(extra_context or {})})
+        context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
+        if request.method == "POST":  # an action
+            return super().changelist_view(request, context)
+        return replica.read(lambda: super(ConsoleAdmin, self).changelist_view(request, context))
 
 
 class ReadOnlyAdmin(ConsoleAdmin):

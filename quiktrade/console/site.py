@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.http import HttpRequest
 from django.templatetags.static import static
+from django.urls import reverse
 
 
 def stylesheet(request: HttpRequest) -> str:
@@ -15,6 +16,14 @@ def script(request: HttpRequest) -> str:
 
 def icon(request: HttpRequest) -> str:
     return static("quiktrade/favicon.svg")
+
+
+def own_account(request: HttpRequest) -> list[dict[str, str]]:
+    """The links behind the name at the bottom left."""
+    return [
+        {"title": "Change password", "link": reverse("admin:password_change")},
+        {"title": "Second factor", "link": reverse("second-factor")},
+    ]
 
 
 def environment(request: HttpRequest) -> list[str]:

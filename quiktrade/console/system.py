@@ -1,7 +1,7 @@
 """The console's pages on the system itself: worker nodes, background jobs, users and groups."""
 
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
@@ -16,23 +16,27 @@ from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 from django.utils.safestring import SafeString
 from django_q.models import Failure, OrmQ, Schedule, Success
-from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminRadioSelectWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminRadioSelectWidget,
+)
 
+from quiktrade import limits
+from quiktrade.auth import audit, second_factor
 from quiktrade.console.pages import ConsoleAdmin, ReadOnlyAdmin, clipped, code, label
 from quiktrade.console.times import age, ahead, exact
 from quiktrade.models import WorkerNode
 
-# The libraries' own pages are replaced here, or removed for rows that are many and say nothing (successful jobs,
-# tokens). They must be registered before, whatever the order of INSTALLED_APPS.
-for module in ("django_q.admin", "rest_framework_simplejwt.token_blacklist.admin"):
-    import_module(module)
-for model in (Success, Failure, Schedule, OrmQ, OutstandingToken, BlacklistedToken, User, Group):
+# The libraries' own pages are replaced here, or removed for rows that are many and say nothing (successful
+# jobs). They must be registered before, whatever the order of INSTALLED_APPS.
+import_module("django_q.admin")
+for model in (Success, Failure, Schedule, OrmQ, User, Group):
     admin.site.unregister(model)
 admin.site.index_title = "Overview"
 
@@ -162,6 +166,25 @@ class NewAccountForm(forms.ModelForm):  # type: ignore[type-arg]
         return None if access == CLIENT else self.groups.get(pk=access)
 
 
+def _rate(label: str) -> forms.IntegerField:
+    most, widget = limits.MOST_PER_SECOND, UnfoldAdminIntegerFieldWidget()
+    return forms.IntegerField(label=label, required=False, min_value=0, max_value=most, widget=widget)
+
+
+class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
+    """An account with its limits, which are a row of their own."""
+
+    orders_per_second = _rate("Orders per second")
+    reads_per_second = _rate("Reads per second")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial = {**self.initial, **limits.own(self.instance)}
+        for limit in limits.LIMITS:
+            if field := self.fields.get(limit.field):
+                field.help_text = f"Empty: the default, which is {limit.default or 'no limit'}. 0: no limit."
+
+
 def permissions_of(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Permission]:
     """What the account may do, or could do once it is active: `get_all_permissions` leaves the latter out."""
     return Permission.objects.filter(Q(user=user.pk) | Q(group__user=user.pk)).distinct()
@@ -177,7 +200,7 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
     another account raises anybody's permissions.
     """
 
-    form, add_form = forms.ModelForm, NewAccountForm
+    form, add_form = AccountForm, NewAccountForm
     change_form_template = "console/user.html"
     add_form_template = "admin/change_form.html"
     list_display = ("username", "email", "roles", "is_staff", "is_superuser", "is_active", "last_login")
@@ -198,6 +221,15 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
     def roles(self, user: User) -> str:
         groups = ", ".join(group.name for group in user.groups.all())
         return groups or ("superuser" if user.is_superuser else "no group" if user.is_staff else "API client")
+
+    @admin.display(description="orders per second")
+    def orders_per_second(self, user: User) -> str:
+        """For who may not change it."""
+        return limits.ORDERS.in_words(limits.own(user)[limits.ORDERS.field])
+
+    @admin.display(description="reads per second")
+    def reads_per_second(self, user: User) -> str:
+        return limits.READS.in_words(limits.own(user)[limits.READS.field])
 
     # ---- Who may do what ----
 
@@ -226,6 +258,7 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
         return (
             (None, {"fields": ("username", "email", "first_name", "last_name")}),
             ("Access", {"fields": ("is_active", "is_staff", "groups", *superuser)}),  # only groups grant permissions
+            ("Limits of its use of the API", {"fields": tuple(limit.field for limit in limits.LIMITS)}),
             ("Dates", {"fields": ("last_login", "date_joined")}),
         )
 
@@ -234,6 +267,16 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
             groups = self._groups_to_give(request)
             return db_field.formfield(queryset=groups, widget=UnfoldAdminCheckboxSelectMultipleWidget())
         return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    # ---- The log ----
+
+    def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        audit.account_made(cast(User, obj), by=f"operator:{request.user.get_username()}")
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        audit.account_changed(cast(User, obj), message, by=f"operator:{request.user.get_username()}")
+        return super().log_change(request, obj, message)
 
     # ---- A new account ----
 
@@ -248,6 +291,9 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
             obj.is_staff = form.group is not None
             obj.set_unusable_password()  # until `response_add` makes one
         super().save_model(request, obj, form, change)
+        if change:
+            given = {limit.field: form.cleaned_data[limit.field] for limit in limits.LIMITS}
+            limits.change(obj, given, by=f"operator:{request.user.get_username()}")
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
@@ -258,6 +304,11 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
         return self._new_password(request, obj, title=f"Account {obj} is made")
 
     # ---- Passwords ----
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        user = kwargs.get("obj")
+        has_one = user is not None and second_factor.of(user) is not None
+        return super().render_change_form(request, {**context, "second_factor": has_one}, *args, **kwargs)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         """Give the account a new password, because the old one is lost."""
@@ -273,6 +324,29 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
         with transaction.atomic():
             self.log_change(request, user, "Gave it a new password.")
             return self._new_password(request, user, title=f"{user} has a new password")
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.remove_second_factor)
+        urls: list[URLPattern] = super().get_urls()
+        return [path("<id>/second-factor/", view, name="auth_user_second_factor"), *urls]
+
+    def remove_second_factor(self, request: HttpRequest, id: str) -> HttpResponse:
+        """Take the second factor from an account, because its owner lost the app and the recovery codes."""
+        user = self.get_object(request, unquote(id))
+        if user is None:
+            raise Http404
+        if not self.has_change_permission(request, user):
+            raise PermissionDenied
+        if user.pk == request.user.pk:  # that takes a code
+            return HttpResponseRedirect(reverse("second-factor"))
+        if request.method != "POST":
+            title = f"Remove the second factor of {user}"
+            required = second_factor.is_required()
+            return self._account_page(request, user, "console/remove_second_factor.html", title, required=required)
+        with transaction.atomic():
+            if second_factor.remove(user):
+                self.log_change(request, user, "Removed its second factor.")
+        return HttpResponseRedirect(reverse("admin:auth_user_change", args=[user.pk]))
 
     def _new_password(self, request: HttpRequest, user: User, *, title: str) -> HttpResponse:
         """The password is shown in this answer only: it is stored nowhere, not even in the session."""

@@ -8,6 +8,7 @@ from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
+from quiktrade.database import replica
 from quiktrade.database.connection import Connection
 
 
@@ -21,7 +22,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @property
     def pool(self) -> Any:
-        """psycopg's pool, where this process has one (see pool.py), of our connections with our check.
+        """psycopg's pool, where this process has one (pool.py, replica.py), of our connections with our check.
 
         Django's own check would cost a round trip with every request.
         """
@@ -29,14 +30,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if options is None:
             return None
         if self.alias not in self._connection_pools:
-            self._connection_pools[self.alias] = ConnectionPool(
+            pool: ConnectionPool[Any] = ConnectionPool(
                 kwargs={**self.get_connection_params(), "autocommit": True},
-                connection_class=Connection,
+                connection_class=replica.Line if self.alias == replica.ALIAS else Connection,
                 open=False,  # Django opens it with the first connection
                 configure=self._configure_connection,
                 check=_check,
                 **options,
             )
+            self._connection_pools.setdefault(self.alias, pool)  # another thread may have made one meanwhile
         return self._connection_pools[self.alias]
 
     def is_usable(self) -> bool:

@@ -49,6 +49,9 @@ WEB = Bounds({"statement_timeout": "3s", "lock_timeout": "1s", "idle_in_transact
 WORKER = Bounds({"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "15s"}, 20.0)
 """A job waits longer, but less than the lease of the orders that it holds."""
 
+SESSION = Bounds({"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "5s"}, 6.0)
+"""What a session that reads a venue's reports holds locked is free again about when its lease has ended."""
+
 OPTIONS = {
     "connect_timeout": "3",
     # A connection that only listens sends nothing that could stay unanswered, so TCP must find out that the server is

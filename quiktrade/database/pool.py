@@ -8,7 +8,7 @@ which the job cluster needs, and a thread that lasts can keep its connection.
 
 from typing import Any
 
-from django.db import connection, connections
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 TIMEOUT_SECONDS = 3.0
 """How long a request waits for a free connection. Then the answer is 503, as when the database does not answer."""
@@ -16,16 +16,16 @@ TIMEOUT_SECONDS = 3.0
 
 def use_pool(most: int) -> None:
     """Have this process's requests share up to `most` connections. Call this before the first one is made."""
-    for settings in connections.settings.values():
-        settings["CONN_MAX_AGE"] = 0  # given back at the end of each request
-        settings["OPTIONS"]["pool"] = {
-            "min_size": 1,
-            "max_size": most,
-            "timeout": TIMEOUT_SECONDS,
-            # While the database is away, the pool repeats an attempt to connect only for this long. The next request
-            # makes a new attempt at once, while the pool's own would come at longer and longer intervals.
-            "reconnect_timeout": 1.0,
-        }
+    settings = connections.settings[DEFAULT_DB_ALIAS]
+    settings["CONN_MAX_AGE"] = 0  # given back at the end of each request
+    settings["OPTIONS"]["pool"] = {
+        "min_size": 1,
+        "max_size": most,
+        "timeout": TIMEOUT_SECONDS,
+        # While the database is away, the pool repeats an attempt to connect only for this long. The next request makes
+        # a new attempt at once, while the pool's own would come at longer and longer intervals.
+        "reconnect_timeout": 1.0,
+    }
 
 
 def give_back() -> None:
@@ -33,6 +33,14 @@ def give_back() -> None:
     wrapper: Any = connection
     if wrapper.pool is not None and wrapper.connection is not None and not wrapper.in_atomic_block:
         wrapper.close()
+
+
+def forget() -> None:
+    """Give it back for long: what Django keeps for each greenlet that has had one is made again when it is needed."""
+    give_back()
+    wrapper: Any = connection
+    if wrapper.pool is not None and wrapper.connection is None:
+        del connections[DEFAULT_DB_ALIAS]
 
 
 def discard() -> None:

@@ -6,7 +6,8 @@ What to run comes from three places, in this order:
    own. A doorbell (NOTIFY) makes the pusher ask at once; without one it asks once a second;
 2. django-q2's own queue table, for schedules and whatever else is enqueued;
 3. a heartbeat every two seconds, which passes through the pusher, a worker and the monitor, and so proves that
-   all three, and the queues between them, work.
+   all three, and the queues between them, work;
+4. a look for trouble every ten seconds, of which people are told (quiktrade/alerts). Web processes look, too.
 
 It extends the ORM broker, so the admin's pages, `qinfo` and `qmonitor` keep working.
 """
@@ -28,9 +29,12 @@ from django_q.conf import Conf
 from django_q.humanhash import uuid as task_id
 from django_q.signing import SignedPackage
 
+from quiktrade.alerts import watch
+from quiktrade.alerts.incidents import LOOK_SECONDS
 from quiktrade.database.connection import Connection, answer_within
 from quiktrade.jobs import doorbell, heartbeat
 from quiktrade.jobs.work import Demand
+from quiktrade.metrics.names import DATABASE_TROUBLE
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class PostgresBroker(ORM):  # type: ignore[misc]
         super().__init__(list_key=list_key)
         self._listener: tuple[int, Connection] | None = None  # with the process that opened it
         self._beat_at = 0.0
+        self._looked_at = time.monotonic()
         self._demand: Callable[[], Demand] = import_string(settings.JOBS_DEMAND)
 
     def __getstate__(self) -> tuple[str, Any]:
@@ -83,6 +88,9 @@ class PostgresBroker(ORM):  # type: ignore[misc]
         if time.monotonic() - self._beat_at >= settings.JOBS_HEARTBEAT_SECONDS:
             self._beat_at = time.monotonic()
             packages.append(_package(heartbeat.JOB, heartbeat.ACKNOWLEDGEMENT))
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            packages.append(_package(watch.JOB, DEMANDED))
         try:
             close_old_connections()
             answer_within(heartbeat.ANSWER_SECONDS)
@@ -92,7 +100,11 @@ class PostgresBroker(ORM):  # type: ignore[misc]
             if not packages:
                 self._wait(min(demand.wait, settings.JOBS_HEARTBEAT_SECONDS), demand.listen)
         except (DatabaseError, psycopg.Error) as error:
-            logger.error("Job queue cannot be read, trying again", extra={"error": str(error).strip()})
+            DATABASE_TROUBLE("broker").inc()
+            logger.error(
+                "Job queue cannot be read, trying again",
+                extra={"event": "jobs.queue_unreadable", "error": str(error).strip()},
+            )
             self._hang_up()
             connection.close()
             time.sleep(OUTAGE_SECONDS)
@@ -106,7 +118,9 @@ class PostgresBroker(ORM):  # type: ignore[misc]
                 super().acknowledge(task_id)
             except DatabaseError as error:
                 # The row comes back after Conf.RETRY. An exception here would end the monitor.
-                logger.error("Job not acknowledged", extra={"error": str(error).strip()})
+                logger.error(
+                    "Job not acknowledged", extra={"event": "jobs.not_acknowledged", "error": str(error).strip()}
+                )
                 connection.close()
 
     def fail(self, task_id: int | str) -> None:

@@ -10,6 +10,7 @@ its parent.
 import contextlib
 import ctypes
 import logging
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from ctypes import c_bool
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
@@ -26,11 +28,14 @@ import django_q.conf
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
-from django_q.signals import post_spawn
+from django_q.signals import post_execute_in_worker, post_spawn
 
 from quiktrade import memory
 from quiktrade.database.connection import WORKER, bound_waits
 from quiktrade.jobs import work
+from quiktrade.metrics import listener
+from quiktrade.metrics.names import CLUSTER_STARTS, JOB_SECONDS
+from quiktrade.tracing import spans
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +74,10 @@ class SafeSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
             super().reincarnate(process)
             return
         what = "worker" if is_worker else "monitor"
-        logger.critical("A process died at its queue: ending this cluster", extra={"role": what, "pid": process.pid})
+        logger.critical(
+            "A process died at its queue: ending this cluster",
+            extra={"event": "cluster.process_died", "role": what, "pid": process.pid},
+        )
         _stop.value = True
         end = time.monotonic() + FINISH_SECONDS
         while time.monotonic() < end and any(p.is_alive() and p.timer.value > _BUSY for p in self.pool):
@@ -86,12 +94,15 @@ def run() -> int:
     """
     work.stop_requested = lambda: bool(_stop.value)
     post_spawn.connect(_warm_up, dispatch_uid="quiktrade.jobs.cluster")
+    post_execute_in_worker.connect(_measure, dispatch_uid="quiktrade.jobs.cluster")
+    CLUSTER_STARTS().inc()
     os.register_at_fork(after_in_child=_child)
     _die_with_parent()
     _open_files_enough()
     bound_waits(WORKER)
     with contextlib.suppress(DatabaseError):  # the database is away: that only costs memory
         import_string(settings.JOBS_PRELOAD)()
+    spans.preload()
     connection.close()
     sentinel = SafeSentinel()
     # A sentinel installs its own signal handlers.
@@ -104,7 +115,7 @@ def run() -> int:
     try:
         sentinel.start()
     except Exception:
-        logger.critical("The guard failed: ending this cluster", exc_info=True)
+        logger.critical("The guard failed: ending this cluster", exc_info=True, extra={"event": "cluster.guard_failed"})
         os._exit(1)  # without a guard it would continue half broken
     return 0
 
@@ -134,7 +145,16 @@ def _open_files_enough() -> None:
 
 
 def _warm_up(**kwargs: Any) -> None:
+    listener.serve()
+    spans.start("worker")
+    multiprocessing.util.Finalize(None, spans.end, exitpriority=1)  # such a process runs no functions of atexit
     try:
         import_string(settings.JOBS_WARM_UP)()
     except Exception as error:  # the database is away: the first job will connect
-        logger.warning("Worker not warmed up", extra={"error": str(error).strip()})
+        logger.warning("Worker not warmed up", extra={"event": "cluster.not_warmed_up", "error": str(error).strip()})
+
+
+def _measure(task: Mapping[str, Any], **kwargs: Any) -> None:
+    job = task["func"] if isinstance(task["func"], str) else "other"
+    seconds = (task["stopped"] - task["started"]).total_seconds() if "stopped" in task else 0.0
+    JOB_SECONDS(job, "yes" if task.get("success") else "no").observe(max(0.0, seconds))

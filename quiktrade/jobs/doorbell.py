@@ -1,7 +1,7 @@
 """The doorbell: a notification that an order may be due. It may be lost or doubled; nothing depends on it but speed.
 
 It is PostgreSQL's NOTIFY. The job clusters listen and start a placement job, unless one is running; a running
-one listens too.
+one listens too. Another channel says that orders have new events, for those who follow them.
 
 A thread rings, so that no request waits for it, and it rings once for all that comes within a few milliseconds:
 1,000 orders a second are 100 rings. Never inside the accepting transaction: NOTIFY would hold PostgreSQL's
@@ -30,11 +30,13 @@ class _Ringer:
 
     def __init__(self) -> None:
         self._wanted = threading.Event()
+        self._channels: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection[Any] | None = None
 
-    def ring(self) -> None:
+    def ring(self, channel: str) -> None:
+        self._channels.add(channel)
         self._wanted.set()
         if self._thread is None:
             with self._lock:
@@ -43,7 +45,10 @@ class _Ringer:
                     try:
                         thread.start()
                     except RuntimeError as error:  # no thread can be started; the orders are stored all the same
-                        logger.error("Doorbell not rung: the worker will look by itself", extra={"error": error})
+                        logger.error(
+                            "Doorbell not rung: the worker will look by itself",
+                            extra={"event": "doorbell.no_thread", "error": error},
+                        )
                     else:
                         self._thread = thread
 
@@ -59,7 +64,9 @@ class _Ringer:
                 try:
                     self._ring_now()
                 except Exception:
-                    logger.exception("Doorbell not rung: the worker will look by itself")
+                    logger.exception(
+                        "Doorbell not rung: the worker will look by itself", extra={"event": "doorbell.failed"}
+                    )
                     self._disconnect()
             time.sleep(PAUSE_SECONDS)
 
@@ -67,14 +74,20 @@ class _Ringer:
         if not self._wanted.is_set():
             return
         self._wanted.clear()
+        channels = []
+        while self._channels:
+            channels.append(self._channels.pop())
         try:
             if self._connection is None:
                 database: Any = connection  # as Django connects, with its bounds on every wait
                 self._connection = database.Database.connect(**connection_parameters(), autocommit=True)
                 self._connection.execute("SET synchronous_commit = off")  # a ring waits for no disk
-            self._connection.execute(f"NOTIFY {settings.JOBS_CHANNEL}")
+            self._connection.execute("; ".join(f"NOTIFY {channel}" for channel in channels))
         except psycopg.Error as error:
-            logger.warning("Doorbell not rung: the worker will look by itself", extra={"error": str(error).strip()})
+            logger.warning(
+                "Doorbell not rung: the worker will look by itself",
+                extra={"event": "doorbell.no_connection", "error": str(error).strip()},
+            )
             self._disconnect()
 
     def _disconnect(self) -> None:
@@ -86,12 +99,12 @@ class _Ringer:
 _ringer = _Ringer()
 
 
-def ring() -> None:
+def ring(channel: str = settings.JOBS_CHANNEL) -> None:
     """Ring once the current transaction has committed; at once if there is none."""
     if connection.in_atomic_block:
-        transaction.on_commit(lambda: _ringer.ring(), robust=True)
+        transaction.on_commit(lambda: _ringer.ring(channel), robust=True)
     else:
-        _ringer.ring()
+        _ringer.ring(channel)
 
 
 def hang_up() -> None:

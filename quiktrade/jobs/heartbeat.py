@@ -10,6 +10,7 @@ from django.db import close_old_connections, connection
 
 from quiktrade.database.connection import answer_within
 from quiktrade.jobs.watchdog import HEARTBEAT_FILE
+from quiktrade.metrics.names import DATABASE_TROUBLE
 
 logger = logging.getLogger(__name__)
 
@@ -48,5 +49,8 @@ def record() -> None:
             if cursor.fetchone() == (True,):  # a node that has just started deletes the rows of nodes that are gone
                 cursor.execute(_FORGET)
     except DatabaseError as error:
-        logger.error("Heartbeat not recorded", extra={"error": str(error).strip()})
+        DATABASE_TROUBLE("heartbeat").inc()
+        logger.error(
+            "Heartbeat not recorded", extra={"event": "cluster.heartbeat_unrecorded", "error": str(error).strip()}
+        )
         connection.close()

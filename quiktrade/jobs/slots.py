@@ -2,8 +2,7 @@
 
 import fcntl
 import hashlib
-import os
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,11 @@ from typing import IO
 
 from django.conf import settings
 from django.db import connection
+
+from quiktrade.private_folder import private_folder
+
+LOOK_SECONDS = 0.005
+"""Who waits for a slot to be free looks this often. One look takes some microseconds."""
 
 
 class Slot:
@@ -39,12 +43,18 @@ def taken(job: str) -> bool:
         return slot is None
 
 
+def freed(job: str, *, within: float) -> bool:
+    """Wait until no process has the slot of this job, for this many seconds at most. Returns whether none has it."""
+    end = time.monotonic() + within
+    while taken(job):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
+
+
 def _path(job: str) -> Path:
-    """The lock file, in a folder of this user alone. Its name depends on the checkout, the database and the node."""
-    folder = Path(tempfile.gettempdir()) / f"quiktrade-{os.geteuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
-        raise PermissionError(f"{folder} belongs to another user; remove it or set TMPDIR")
+    """The lock file. Its name depends on the checkout, the database and the node."""
     database = connection.settings_dict
     served = f"{settings.BASE_DIR} {database['HOST']} {database['PORT']} {database['NAME']} {settings.NODE_NAME}"
-    return folder / f"{hashlib.sha256(served.encode()).hexdigest()[:16]}.{job}.lock"
+    return private_folder() / f"{hashlib.sha256(served.encode()).hexdigest()[:16]}.{job}.lock"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from quiktrade import processes
-from quiktrade.logs import FieldFormatter
+from quiktrade.logs import formatter
+from quiktrade.metrics import place
 
 logger = logging.getLogger("quiktrade.jobs.watchdog")
 
@@ -63,11 +64,17 @@ class Watchdog:
                 while not self._stopping:
                     cluster.tend()
                     if cluster.pid and (silent := self._silent_seconds()) > self._stale_seconds:
-                        logger.critical("Job cluster stopped working: replacing it", extra={"silent": round(silent)})
+                        logger.critical(
+                            "Job cluster stopped working: replacing it",
+                            extra={"event": "cluster.silent", "silent": round(silent)},
+                        )
                         cluster.kill()
                     time.sleep(0.25)
                 if not cluster.end((signal.SIGTERM, STOP_SECONDS)):
-                    logger.error("Job cluster did not end in time: killed", extra={"seconds": STOP_SECONDS})
+                    logger.error(
+                        "Job cluster did not end in time: killed",
+                        extra={"event": "cluster.killed", "seconds": STOP_SECONDS},
+                    )
             finally:
                 cluster.kill()
 
@@ -75,19 +82,22 @@ class Watchdog:
         self._stopping = True
 
     def _start(self) -> processes.Child:
-        self._file.touch()  # its silence is counted from its start
-        self._beat, self._heard_at = self._file.stat().st_mtime_ns, time.monotonic()
+        self._file.touch()
+        self._beat = self._file.stat().st_mtime_ns
+        # Starting takes a while besides: on a busy machine it would be killed before its first heartbeat, for ever.
+        self._heard_at = time.monotonic() + self._stale_seconds
         command = [sys.executable, self._manage, "qcluster"]
         cluster = processes.Child(command, self._lifeline.fileno(), {HEARTBEAT_FILE: str(self._file)})
-        logger.info("Job cluster started", extra={"pid": cluster.pid, "node": self._node})
+        logger.info("Job cluster started", extra={"event": "cluster.started", "pid": cluster.pid, "node": self._node})
         return cluster
 
     @staticmethod
     def _say_ended(how: str) -> None:
-        logger.critical("Job cluster does not run", extra={"cause": how})
+        logger.critical("Job cluster does not run", extra={"event": "cluster.ended", "cause": how})
 
     def _silent_seconds(self) -> float:
-        """The seconds since its heartbeat or its start, by the monotonic clock, because a file's time can be set."""
+        """The seconds since its last heartbeat, below 0 while it starts, by the monotonic clock: a file's time can be
+        set."""
         if (latest := self._file.stat().st_mtime_ns) != self._beat:
             self._beat, self._heard_at = latest, time.monotonic()
         return time.monotonic() - self._heard_at
@@ -95,8 +105,9 @@ class Watchdog:
 
 def _main(manage: str, node: str, stale_seconds: str, log_level: str) -> None:
     processes.end_with_parent()
+    place.hold()
     handler = logging.StreamHandler()
-    handler.setFormatter(FieldFormatter())
+    handler.setFormatter(formatter())
     logging.basicConfig(level=log_level, handlers=[handler])
     Watchdog(manage, node, float(stale_seconds)).run()
 

@@ -24,6 +24,7 @@ _WITHOUT = {
     "api": "there is no API here. Orders from another API's clients are placed.",
     "console": "there is no console here.",
     "worker": "orders are accepted, and wait as pending. To have them placed: python3 manage.py run_worker",
+    "session": "what venues report is not read. To have it read: python3 manage.py run_venue_session",
     "exchange": "the simulated exchange is not started. Unless another one is at {}, orders for it wait.",
 }
 """What it means that a part does not run; {} is where the exchange would be."""

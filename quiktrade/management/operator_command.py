@@ -21,6 +21,8 @@ DATABASE_AWAY = 3
 PLAIN_WIDTH = 240
 EXIT_CODES = """\
 exit codes: 0 all done, 1 something was refused or not found, 2 wrong usage, 3 the database was away
+"""
+WHO_ACTS = """\
 The history names the actor "operator:NAME (command)", NAME being the user of this machine (with sudo, its user).
 """
 
@@ -30,16 +32,20 @@ DJANGOS_OPTIONS = {"--version", "-v", "--settings", "--pythonpath", "--traceback
 
 
 class OperatorCommand(BaseCommand):
-    """`examples` ends the --help text; with --json one document goes to standard output, and nothing else."""
+    """`examples` ends the --help text; with --json one document goes to standard output, and nothing else.
+
+    `acts` says whether the history of what it is used on names the person who used it.
+    """
 
     examples: ClassVar[str]
+    acts: ClassVar[bool] = True
     suppressed_base_arguments = DJANGOS_OPTIONS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(
             prog_name,
             subcommand,
-            epilog=f"examples:\n{self.examples}\n{EXIT_CODES}",
+            epilog=f"examples:\n{self.examples}\n{EXIT_CODES}{WHO_ACTS if self.acts else ''}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **kwargs,
         )

@@ -12,8 +12,8 @@ def forwards(apps, schema_editor):
     permission = apps.get_model("auth", "Permission").objects.get(
         content_type__app_label="orders", codename="settle_order"
     )
-    for name in ("Operator", "Administrator"):
-        apps.get_model("auth", "Group").objects.get(name=name).permissions.add(permission)
+    for group in apps.get_model("auth", "Group").objects.filter(name__in=("Operator", "Administrator")):
+        group.permissions.add(permission)
 
 
 class Migration(migrations.Migration):

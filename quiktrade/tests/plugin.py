@@ -1,7 +1,9 @@
 """The tests' database, and the fixtures that all apps share.
 
-Tests run on the private PostgreSQL (or the server in `DATABASE_URL`) with its true settings: fsync and
-synchronous_commit on. Several test runs of one checkout may run at once, each in a database of its own.
+Each process that runs tests has a private PostgreSQL of its own, with its true settings: fsync and synchronous_commit
+on. So the processes of a run, several runs of one checkout, and an `up` beside them do not disturb one another. They
+would on one server: what can be read of the feed waits for the oldest transaction of the whole cluster (orders.feed),
+and some tests freeze a program in the middle of one. With a server in `DATABASE_URL`, one process runs all tests.
 """
 
 import itertools
@@ -9,7 +11,9 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.core.cache import cache
@@ -18,9 +22,9 @@ from django.test import TransactionTestCase
 
 from quiktrade import file_lock
 from quiktrade.local.postgres import lease
-from quiktrade.local.postgres.server import LocalDatabaseError, data_directory, make_directory
+from quiktrade.local.postgres.server import LocalDatabaseError, PrivateServer, data_directory, make_directory
 from quiktrade.processes import forget_inherited_signals
-from quiktrade.tests.processes import Processes
+from quiktrade.tests.processes import Processes, nothing_is_written, wait_until
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,24 +42,56 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, lambda *_: None)
 
 
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator[None]:
-    """Have the server run, and choose a database that no other test run uses."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not lease.is_private():
+        config.option.numprocesses = 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_number() -> Iterator[int]:
+    """A number that no other test process of this checkout has, and the private server of that number."""
     try:
-        lease.use()
         make_directory(data_directory())
+        for number in itertools.count(1):
+            lock = file_lock.open_lock(data_directory() / f"test_{number}.lock")
+            if file_lock.try_lock(lock):
+                break
+            os.close(lock)
+        with pytest.MonkeyPatch.context() as patch:
+            if lease.is_private():
+                patch.setenv("QUIKTRADE_DATA", str(data_directory() / f"test_{number}"))
+                patch.setenv("DATABASE_URL", lease.url())
+                patch.setitem(connection.settings_dict, "HOST", str(PrivateServer().socket_directory))
+            yield number
     except LocalDatabaseError as error:
         pytest.exit(str(error), returncode=1)
+    os.close(lock)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None, own_number: int) -> None:
+    """Have the server run, and choose a database that no other test run uses."""
+    try:
+        private = lease.use()
+    except LocalDatabaseError as error:
+        pytest.exit(str(error), returncode=1)
+    if private:
+        with psycopg.connect(lease.url(), user="postgres", dbname="postgres", autocommit=True) as line:
+            # The transactions in which it analyzes tables delay the feed, and what it has seen of them changes plans.
+            line.execute("ALTER SYSTEM SET autovacuum = off")
+            line.execute("SELECT pg_reload_conf()")
+    creation: Any = connection.creation
+    creation._destroy_test_db = _drop_database
     test = connection.settings_dict["TEST"]
     name = test["NAME"] or f"test_{connection.settings_dict['NAME']}"
-    for number in itertools.count(1):
-        lock = file_lock.open_lock(data_directory() / f"test_{number}.lock")
-        if file_lock.try_lock(lock):
-            break
-        os.close(lock)
-    test["NAME"] = name if number == 1 else f"{name}_{number}"
-    yield
-    os.close(lock)
+    test["NAME"] = name if own_number == 1 else f"{name}_{own_number}"
+
+
+def _drop_database(name: str, verbosity: int) -> None:
+    """End its sessions first: that of a program that was killed a moment ago may not have noticed it yet."""
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {connection.ops.quote_name(name)} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,6 +110,10 @@ def quick_emptying() -> None:
     TransactionTestCase._fixture_teardown = _delete_all_rows  # type: ignore[attr-defined]
 
 
+APPEND_ONLY = ("orders_orderevent", "orders_execution", "exchanges_venueevent", "quiktrade_incidentevent")
+"""Tables whose triggers refuse to have rows deleted."""
+
+
 def _delete_all_rows(case: TransactionTestCase) -> None:
     kept = ("django_content_type", "auth_permission")
     tables = set(connection.introspection.django_table_names(only_existing=True, include_views=False)).difference(kept)
@@ -81,13 +121,14 @@ def _delete_all_rows(case: TransactionTestCase) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(asked)
         filled = [table for (table,) in cursor.fetchall()]
-        for table in filled:  # the history refuses to be deleted
-            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-        for table in filled:
-            cursor.execute(f"DELETE FROM {table}")
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for table in filled:
-            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        refusing = [table for table in filled if table in APPEND_ONLY]
+        statements = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in refusing]
+        statements += [f"DELETE FROM {table}" for table in filled]
+        statements += ["SET CONSTRAINTS ALL IMMEDIATE"]
+        statements += [f"ALTER TABLE {table} ENABLE TRIGGER USER" for table in refusing]
+        cursor.execute("; ".join(statements))
+    # PostgreSQL goes on with a killed program's statement until that has ended, and the next test's feed waits for it.
+    wait_until(nothing_is_written)
 
 
 @pytest.fixture(autouse=True)
@@ -97,16 +138,22 @@ def nothing_remembered(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     Its connections would outlive the database, and its count of log-ins from one address the test.
     """
     from exchanges import directory
-    from quiktrade.auth import authentication
+    from quiktrade import limits
+    from quiktrade.auth import authentication, keys
     from quiktrade.auth.authentication import TokenAuthentication
     from quiktrade.jobs import doorbell
 
     if "remembers" not in request.keywords:
         monkeypatch.setattr(directory, "listings", directory.listings.__wrapped__)
+        monkeypatch.setattr(directory, "all_capabilities", directory.all_capabilities.__wrapped__)
         monkeypatch.setattr(TokenAuthentication, "get_user", TokenAuthentication.get_user.__wrapped__)
     else:
         directory.listings.cache_clear()
+        directory.all_capabilities.cache_clear()
         authentication.forget()
+    keys.ring.forget()
+    for limit in limits.LIMITS:
+        limit.forget()
     cache.clear()
     yield
     doorbell.hang_up()

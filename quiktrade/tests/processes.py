@@ -42,6 +42,11 @@ class Process:
         return self._running.pid
 
     @property
+    def node(self) -> str:
+        """The name of the node that it is, if it has one of its own."""
+        return self._environment.get("QUIKTRADE_NODE", "")
+
+    @property
     def alive(self) -> bool:
         return self._child is not None and self._child.alive
 
@@ -116,6 +121,18 @@ class Processes:
         reported = WorkerNode.objects.filter(name=node)
         return self._start("worker", command, 0, reported.exists, {"QUIKTRADE_NODE": node, **environment})
 
+    def session(self, *codes: str, **environment: str) -> Process:
+        """A session of the venues, or of these, on a node of its own unless `QUIKTRADE_NODE` says on which."""
+        node = f"node-{len(self._started)}"
+        command = ["manage.py", "run_venue_session", *codes]
+        place = self._directory / f"session-{len(self._started)}" / "output.log"
+
+        def has_begun() -> bool:
+            said = place.read_text(errors="replace") if place.exists() else ""
+            return "event=session.began" in said or "event=session.waits" in said
+
+        return self._start("session", command, 0, has_begun, {"QUIKTRADE_NODE": node, **environment})
+
     def exchange(self, *arguments: str, **environment: str) -> Process:
         """A simulated exchange; its admin port is the one after `port`. Further arguments are run_exchange's."""
         port = free_ports(2)[0]
@@ -154,6 +171,16 @@ def wait_until(condition: Callable[[], object], *needed: Process, seconds: float
     if not wait_for(condition, seconds, unless=ended):
         names = ended()
         raise AssertionError(f"{', '.join(names)} ended" if names else f"not so after {seconds:g} s")
+
+
+def nothing_is_written() -> bool:
+    """Whether no other session has a transaction open on the test database that has written something."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+        )
+        return not cursor.rowcount
 
 
 def database_url_of_tests() -> str:

@@ -1,65 +1,19 @@
-"""PostgreSQL servers for a single test, from the programs of the private one: a primary and its standby."""
+"""Has this process write to one PostgreSQL server of a test, and read from another (`benchmarks/stage/servers.py`)."""
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import psycopg
-from django.db import connection
+from django.db import connection, connections
+from django.test import override_settings
 
-from quiktrade.local.postgres.server import NAME, PORT, PrivateServer
-from quiktrade.processes import Child
-from quiktrade.tests.processes import wait_until
+from benchmarks.stage.servers import Server
+from quiktrade.database import replica
+from quiktrade.local.postgres.server import NAME, PORT
 
-_QUICK = ("fsync=off", "max_connections=30", "shared_buffers=16MB")
-
-
-class Server:
-    """A server in its own folder. Its socket is beside its data; `options` are written like `fsync=off`."""
-
-    def __init__(self, base: Path, *options: str) -> None:
-        base.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self.private = PrivateServer(base)
-        self.options = options
-        self._child: Child | None = None
-
-    @property
-    def host(self) -> str:
-        return str(self.private.socket_directory)
-
-    def make(self) -> None:
-        self.private.set_up()
-
-    def copy_of(self, primary: "Server") -> None:
-        """Make it a standby of a server that runs."""
-        directory = self.private.directory
-        directory.mkdir(mode=0o711)
-        self.private.make_private(self.private.socket_directory)
-        self.private.make_private(self.private.data)
-        binaries = primary.private.set_up()
-        source = f"host={primary.host} port={PORT} user=postgres application_name=standby"
-        status, said = self.private.run(
-            binaries, "pg_basebackup", "-D", self.private.data, "-d", source, "-R", "-X", "stream", "-c", "fast"
-        )
-        assert status == 0, said
-
-    def start(self) -> None:
-        binaries = self.private.set_up()
-        self._child = self.private.start(binaries.directory, *_QUICK, *self.options)
-        wait_until(lambda: self.private.answers(binaries))
-
-    def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
-        """Stop it: at once, unless another signal says otherwise."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.end((number, 20.0))
-
-    def connect(self, user: str = "postgres") -> "psycopg.Connection[Any]":
-        return psycopg.connect(host=self.host, port=PORT, user=user, dbname=NAME, autocommit=True)
+__all__ = ["Server", "read_by_this_process", "used_by_this_process"]
 
 
 @contextmanager
@@ -89,3 +43,19 @@ def used_by_this_process(server: Server) -> Iterator[None]:
     finally:
         connection.close()
         given |= before
+
+
+@contextmanager
+def read_by_this_process(standby: Server) -> Iterator[None]:
+    """Have this process read from this server what need not be read from the primary."""
+    database = connection.settings_dict | {"HOST": standby.host, "PORT": str(PORT), "USER": NAME, "PASSWORD": ""}
+    connections.settings[replica.ALIAS] = replica.settings(database | {"NAME": NAME}, most_connections=4)
+    try:
+        with override_settings(DATABASE_ROUTERS=["quiktrade.database.replica.Router"]):
+            yield
+    finally:
+        wrapper: Any = connections[replica.ALIAS]
+        wrapper.close_pool()
+        del connections[replica.ALIAS]
+        del connections.settings[replica.ALIAS]
+        replica._state = replica._State()

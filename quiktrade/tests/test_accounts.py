@@ -44,6 +44,7 @@ def changed(client: Client, user: User, **fields: Any) -> User:
     return User.objects.get(pk=user.pk)
 
 
+@pytest.mark.exhaustive
 def test_a_client_is_made_with_a_password_that_is_shown_once(login: Login) -> None:
     client = login()
     response = client.post(f"{USERS}add/", {"username": "alice", "access": "client"})

@@ -8,10 +8,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
+from rest_framework_simplejwt.tokens import Token
 
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
+from quiktrade.auth.tokens import AccessToken, RefreshToken
 from quiktrade.auth.views import TokenThrottle
 from quiktrade.models import WorkerNode
 
@@ -56,7 +57,8 @@ def test_a_session_from_the_first_token_to_the_logout(user: User) -> None:
 
     newer = client.post(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}).json()
     assert bearing(newer["access"]).get("/api/v1/orders").status_code == 200
-    check_problem(client.post(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}), 401, "invalid-token")
+    again = client.post(f"{TOKEN}/refresh", {"refresh": pair["refresh"]})  # as if the first answer had been lost
+    assert again.json()["refresh"] == newer["refresh"]
 
     assert client.post("/api/v1/auth/logout", {"refresh": newer["refresh"]}).status_code == 204
     check_problem(client.post(f"{TOKEN}/refresh", {"refresh": newer["refresh"]}), 401, "invalid-token")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.state import token_backend
 
 from exchanges import directory
 from exchanges.models import Venue
 from orders.tests.factories import UserFactory, VenueFactory
 from quiktrade.auth import authentication
 from quiktrade.auth.authentication import TokenAuthentication
+from quiktrade.auth.keys import ring as token_backend
 from quiktrade.auth.tokens import AccessToken
 
 ORDERS = "/api/v1/orders"

@@ -101,6 +101,7 @@ def installing(lock: str) -> str:
     return f"Installing the packages of {lock} into .venv: just this once, less than a minute\n"
 
 
+@pytest.mark.exhaustive
 def test_the_first_command_installs_what_the_lock_files_say_and_the_next_ones_just_run(checkout: Checkout) -> None:
     assert checkout.run("first") == (0, "ran 1 first\n", installing("requirements-local.lock"))
     assert checkout.run("second", "--option") == (0, "ran 1 second --option\n", "")
@@ -150,6 +151,7 @@ def test_an_installation_that_was_killed_is_made_anew(checkout: Checkout) -> Non
         assert out == "ran 1 second\n"
 
 
+@pytest.mark.exhaustive
 def test_without_a_network_it_says_so(checkout: Checkout) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     status, out, error = checkout.run("first", PIP_NO_INDEX="0", PIP_FIND_LINKS="", **nowhere)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.tests.factories import UserFactory
 from orders.tests.test_submit_order import errors
 from quiktrade.auth.serializers import PasswordSerializer
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.auth.views import PasswordThrottle
 from quiktrade.tests.test_api_errors import PASSWORD, bearing, check_problem
 

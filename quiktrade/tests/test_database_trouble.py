@@ -19,7 +19,6 @@ from django.db.backends.signals import connection_created
 from django.test import Client
 from psycopg import sql
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
 
 from exchanges.venue import Acknowledgement, NewOrder
 from orders import lifecycle
@@ -27,6 +26,7 @@ from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.scripted_venue import answering, run_engine
 from quiktrade.api import health
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.database.connection import WEB, Bounds, Connection, bound_waits
 from quiktrade.jobs import doorbell
 from quiktrade.tests.servers import Server, used_by_this_process

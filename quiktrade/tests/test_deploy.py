@@ -10,11 +10,11 @@ from typing import Any
 
 import psutil
 import pytest
-from rest_framework_simplejwt.tokens import AccessToken
 
 from exchanges.tests.running import call
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.tests.processes import Process, Processes, wait_until
 
 CLIENTS = 4

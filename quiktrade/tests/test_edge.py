@@ -75,6 +75,7 @@ def test_many_slow_clients_keep_nobody_waiting(
     assert still_open(slow) == MANY  # it was none of their time that was up
 
 
+@pytest.mark.exhaustive
 def test_2500_idle_connections_keep_nobody_waiting(
     processes: Processes, crowd: Callable[[Process, int, bytes], list[socket.socket]]
 ) -> None:
@@ -116,6 +117,7 @@ def test_who_is_too_slow_is_told_so_and_closed_and_a_line_of_1_mbit_is_not(proce
     assert web.output.count("Client too slow: connection closed") == 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"])
 def test_a_body_that_is_too_long_is_refused_from_the_head(processes: Processes, expects: bytes) -> None:
     web = processes.web(**ONE)
@@ -200,6 +202,7 @@ def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_answ
         assert web.output.removeprefix(before).count("\n") == 1, (name, web.output.removeprefix(before))
 
 
+@pytest.mark.exhaustive
 def test_the_server_s_own_limits_are_told_in_problem_documents(processes: Processes) -> None:
     web = processes.web(**ONE)
     asked = {
@@ -213,6 +216,7 @@ def test_the_server_s_own_limits_are_told_in_problem_documents(processes: Proces
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == status
 
 
+@pytest.mark.exhaustive
 def test_the_api_has_no_console_and_the_console_no_api(processes: Processes) -> None:
     web, console = processes.web(**ONE), processes.console()
     asked = {(web, "/admin/login/"): 404, (web, "/api/v1/docs"): 200, (console, "/api/v1"): 404}
@@ -224,6 +228,7 @@ def test_the_api_has_no_console_and_the_console_no_api(processes: Processes) -> 
             assert (answer.status, path) == (status, path)
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_stops_closes_idle_connections_and_answers_the_others(processes: Processes) -> None:
     web = processes.web(**ONE)
     client = Client(web)

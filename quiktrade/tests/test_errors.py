@@ -6,7 +6,7 @@ import pytest
 from django.test import RequestFactory
 from rest_framework.request import Request
 
-from orders import services, submission
+from orders import amendments, submission
 from quiktrade.api.problems import exception_handler
 from quiktrade.errors import Refusal
 
@@ -47,7 +47,7 @@ def test_a_refusal_may_say_more() -> None:
     ("error", "status", "kind"),
     [
         (submission.InvalidOrder("place_by", "past", "A time in the future is required."), 400, "validation-error"),
-        (services.CannotCancel("It is at the venue."), 409, "cannot-cancel"),
+        (amendments.CannotCancel("It is at the venue."), 409, "cannot-cancel"),
     ],
 )
 def test_those_of_orders_keep_their_kinds(error: Refusal, status: int, kind: str) -> None:

@@ -113,8 +113,12 @@ def test_a_generated_client_does_a_days_work(client: Any, generated: Callable[[s
     for body in (models.CancelRequest(reason="Fat finger."), models.CancelRequest()):
         canceled = call("orders.orders_cancel_create", kept.order.id, body=body)
         assert (canceled.id, canceled.status) == (kept.order.id, models.Status.CANCELED)
-    problem = call("orders.orders_cancel_create", order.id, body=models.CancelRequest())
-    assert (problem.status, problem.type_) == (409, "urn:quiktrade:problem:cannot-cancel")
+    asked = call("orders.orders_cancel_create", order.id, body=models.CancelRequest())
+    assert (asked.id, asked.cancel_requested_at is not None) == (order.id, True)
+    problem = call("orders.orders_replace_create", order.id, body=models.ReplaceRequest(quantity=9))
+    assert (problem.status, problem.type_) == (409, "urn:quiktrade:problem:cannot-replace")
+    many = call("orders.orders_cancel_many", body=models.CancelManyRequest(instrument="US0378331005"))
+    assert (many.canceled, many.more) == (1, False)
     missing = call("orders.orders_retrieve", uuid.uuid4())
     assert (missing.status, missing.type_) == (404, "urn:quiktrade:problem:not-found")
     assert {venue.code for venue in call("venues.venues_list")} == {"XSIM", "XHLT"}

@@ -164,6 +164,7 @@ def attack(browser: Client, request: pytest.FixtureRequest) -> Iterator[Attack]:
     assert attack.sent > (100 if request.node.get_closest_marker("exhaustive") else 50)
 
 
+@pytest.mark.exhaustive
 def test_every_page_is_shown_and_takes_a_form_that_is_empty(attack: Attack) -> None:
     for path in pages():
         for method in ("GET", "POST"):

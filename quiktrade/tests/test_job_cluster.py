@@ -59,6 +59,7 @@ def node(processes: Processes) -> Node:
     return Node(processes)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("role", mostly_exhaustive(["worker", "monitor", "pusher", "sentinel"], "worker"))
 def test_orders_are_placed_after_any_process_of_the_cluster_was_killed(node: Node, role: str) -> None:
     node.tree[role].kill()
@@ -79,6 +80,7 @@ def test_a_cluster_that_looks_alive_and_does_nothing_is_replaced(node: Node, rol
     assert "Job cluster stopped working" in node.worker.output
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_asked_to_end_finishes_what_it_has_sent(node: Node, processes: Processes) -> None:
     slow = processes.exchange("--latency", "2")
     VenueFactory(code="XSLO", settings={"url": slow.url})
@@ -90,6 +92,7 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_sent(node: Node, pro
     assert Order.objects.get(pk=order.pk).status == "placed"
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_left_of_a_node_whose_watchdog_was_killed(node: Node) -> None:
     left = list(node.tree.values())
     node.worker.kill()

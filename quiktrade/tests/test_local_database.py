@@ -117,6 +117,7 @@ def keeper_process(place: Path) -> psutil.Process:
     return keeper
 
 
+@pytest.mark.exhaustive
 def test_the_server_is_durable_private_and_not_for_superusers(place: Path, use: Use) -> None:
     user = use()
     assert [ask(f"SHOW {name}") for name in ("fsync", "synchronous_commit", "listen_addresses")] == ["on", "on", ""]
@@ -126,6 +127,7 @@ def test_the_server_is_durable_private_and_not_for_superusers(place: Path, use: 
     user.leave()
 
 
+@pytest.mark.exhaustive
 def test_the_last_user_to_leave_stops_the_server_and_the_data_stay(place: Path, use: Use) -> None:
     first, second = use(), use()
     ask("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -190,6 +192,7 @@ def test_everything_killed_at_once_starts_again(place: Path, use: Use) -> None:
     user.leave()
 
 
+@pytest.mark.exhaustive
 def test_a_frozen_server_goes_with_its_last_user(place: Path, use: Use) -> None:
     user = use()
     server_process().suspend()
@@ -198,6 +201,7 @@ def test_a_frozen_server_goes_with_its_last_user(place: Path, use: Use) -> None:
     assert "database system is shut down" in PrivateServer().server_log.read_text()  # it was asked, not killed
 
 
+@pytest.mark.exhaustive
 def test_the_log_of_a_server_that_says_much_is_bounded(place: Path, use: Use) -> None:
     user = use()
     log = PrivateServer().server_log
@@ -224,6 +228,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the next keeper stops it")
 def test_a_server_ends_when_what_has_started_it_is_killed(place: Path) -> None:
     command = [sys.executable, "-c", STARTER, str(place / "data")]
@@ -254,6 +259,7 @@ def test_a_process_number_that_another_program_has_by_now_does_not_stop_the_serv
         stranger.kill()
 
 
+@pytest.mark.exhaustive
 def test_a_path_that_is_long_or_has_a_comma_gets_its_socket_elsewhere(
     place: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +272,7 @@ def test_a_path_that_is_long_or_has_a_comma_gets_its_socket_elsewhere(
     assert not PrivateServer().socket_directory.exists()
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_is_named_before_anything_is_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CREATE_MEGABYTES", 10**9)
     full = rf"The disk of {place}/data/pg is full: \d+ MB are free, and PostgreSQL needs 1000000000"
@@ -278,6 +285,7 @@ def test_a_full_disk_is_named_before_anything_is_tried(place: Path, monkeypatch:
     assert not PrivateServer().server_log.exists()
 
 
+@pytest.mark.exhaustive
 def test_what_an_earlier_run_said_is_not_shown_for_the_cause(
     place: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +296,7 @@ def test_what_an_earlier_run_said_is_not_shown_for_the_cause(
         lease.LocalDatabase()
 
 
+@pytest.mark.exhaustive
 def test_a_directory_that_is_moved_away_is_named_and_its_server_stops(place: Path) -> None:
     database = lease.LocalDatabase()
     watch = DatabaseWatch(database, LogStream(io.StringIO(), ["database"], colour=False))
@@ -314,6 +323,7 @@ def test_anothers_data_directory_is_refused_with_both_names(place: Path, use: Us
     assert "QUIKTRADE_DATA" in said
 
 
+@pytest.mark.exhaustive
 def test_a_database_of_a_version_that_is_not_here_is_left_alone(place: Path, use: Use) -> None:
     use().leave()
     (PrivateServer().data / "PG_VERSION").write_text("9\n")
@@ -321,6 +331,7 @@ def test_a_database_of_a_version_that_is_not_here_is_left_alone(place: Path, use
     assert "was made by PostgreSQL 9, which is not on this machine any more" in said
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_cannot_start_is_given_up_with_the_end_of_its_log(place: Path, use: Use) -> None:
     use().leave()
     (PrivateServer().data / "global" / "pg_control").unlink()

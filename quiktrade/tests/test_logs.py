@@ -1,11 +1,20 @@
 """What the log says of requests, and what it must not: any client can send one."""
 
+import json
 import logging
+import re
 import socket
+from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+from django.urls import resolve
+from rest_framework.test import APIClient
 
-from quiktrade.logs import FieldFormatter
+from quiktrade.api.context import OfRequest, known
+from quiktrade.logs import FieldFormatter, JsonFormatter
 from quiktrade.tests.processes import Processes
 
 SECRET = b"zzSECRETzz"
@@ -59,6 +68,7 @@ def answer_to(port: int, request: bytes) -> bytes:
         return b"".join(iter(lambda: client.recv(65_536), b""))
 
 
+@pytest.mark.exhaustive
 def test_a_refused_request_is_one_line_at_most_and_nothing_of_a_request_is_quoted(processes: Processes) -> None:
     api = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_LOG_LEVEL="DEBUG")
     console = processes.console(QUIKTRADE_LOG_LEVEL="DEBUG")
@@ -96,3 +106,117 @@ def test_a_traceback_keeps_its_lines_and_cannot_command_a_terminal() -> None:
     lines = FieldFormatter().format(record).splitlines()
     assert lines[1] == "Traceback (most recent call last):"
     assert lines[-1] == "ValueError: \\x1b[2J"
+
+
+def json_line(**record: object) -> dict[str, object]:
+    line = JsonFormatter().format(logging.makeLogRecord(record))
+    assert line.isascii()
+    assert "\n" not in line
+    return json.loads(line)  # type: ignore[no-any-return]
+
+
+def test_a_line_of_json_has_the_sentence_and_the_fields() -> None:
+    made = {"name": "orders", "levelname": "ERROR", "msg": "Order %s", "args": ("moved",), "event": "order.x"}
+    line = json_line(**made, created=1769851800.5, msecs=500.0, order_id=UUID(int=1), attempt=2)
+    assert line == {
+        "time": "2026-01-31T09:30:00.500Z",
+        "level": "ERROR",
+        "logger": "orders",
+        "message": "Order moved",
+        "event": "order.x",
+        "order_id": "00000000-0000-0000-0000-000000000001",
+        "attempt": 2,
+    }
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nERROR forged", "\x9b1m", "f\udcfcr", '"}'])
+def test_no_text_makes_a_line_of_json_of_its_own_or_commands_a_terminal(text: str) -> None:
+    assert json_line(msg="Said", text=text)["text"] == text
+
+
+def test_a_traceback_is_a_field_of_the_line_of_json() -> None:
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError as error:
+        line = json_line(msg="Failed", exc_info=(ValueError, error, error.__traceback__))
+    assert str(line["traceback"]).splitlines()[-1] == "ValueError: \x1b[2J"
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("order-7_a.b:c", True), ("a" * 64, True), ("a" * 65, False), ("a b", False), ("a\x1b", False), ("", False)],
+)
+def test_an_answer_has_the_id_of_its_request(given: str, kept: bool) -> None:
+    client = APIClient()
+    answer = client.get("/api/v1/orders", headers={"X-Request-ID": given})
+    assert (answer.headers["X-Request-ID"] == given) is kept
+    assert re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", answer.headers["X-Request-ID"])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("path", "status"), [("/api/v1/orders", 401), ("/no/such/address", 404)])
+def test_a_problem_names_the_id_of_its_request(path: str, status: int) -> None:
+    answer = APIClient().get(path, headers={"X-Request-ID": "order-7"})
+    assert (answer.status_code, answer.json()["request_id"]) == (status, "order-7")
+    other = APIClient().get(path)
+    assert other.json()["request_id"] == other.headers["X-Request-ID"] != "order-7"
+
+
+def record_while(request: HttpRequest, **fields: object) -> logging.LogRecord:
+    """A line that is logged while the request is served."""
+    record = logging.makeLogRecord({"msg": "Said", **fields})
+
+    def serve(request: HttpRequest) -> HttpResponse:
+        OfRequest().filter(record)
+        return HttpResponse()
+
+    known(serve)(request)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("header", "trace"),
+    [
+        (f"00-{TRACE}-b7ad6b7169203331-01", TRACE),
+        (f"00-{TRACE}-b7ad6b7169203331-01-more", None),
+        (f"ff-{TRACE}-b7ad6b7169203331-01", None),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", None),
+        (f"00-{TRACE.upper()}-b7ad6b7169203331-01", None),
+        ("zzSECRETzz", None),
+    ],
+)
+def test_a_line_has_the_trace_that_the_request_names_properly(header: str, trace: str | None) -> None:
+    record = record_while(RequestFactory().get("/", headers={"traceparent": header, "X-Request-ID": "mine"}))
+    assert vars(record).get("trace_id") == trace
+    assert vars(record)["request_id"] == "mine"
+
+
+def test_a_line_has_the_client_and_the_order_of_its_request() -> None:
+    request = RequestFactory().get("/")
+    request.user = User(username="alice")
+    request.resolver_match = resolve("/api/v1/orders/019a0000-0000-7000-8000-000000000001")
+    record = record_while(request)
+    assert (vars(record)["client"], vars(record)["order_id"]) == ("alice", "019a0000-0000-7000-8000-000000000001")
+
+
+def test_what_else_an_address_names_is_not_logged() -> None:
+    request = RequestFactory().get("/")
+    request.resolver_match = resolve("/api/v1/orders/zzSECRETzz")
+    assert not {"client", "order_id"} & vars(record_while(request)).keys()
+
+
+def test_a_line_that_names_its_order_keeps_it() -> None:
+    request = RequestFactory().get("/")
+    request.resolver_match = resolve("/api/v1/orders/019a0000-0000-7000-8000-000000000001")
+    record = record_while(request, order_id="its own")
+    assert vars(record)["order_id"] == "its own"
+
+
+def test_a_line_outside_of_a_request_has_no_ids() -> None:
+    record = logging.makeLogRecord({"msg": "Said"})
+    OfRequest().filter(record)
+    assert not {"request_id", "trace_id", "client", "order_id"} & vars(record).keys()

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.tests.test_api_errors import bearing
 
 pytestmark = pytest.mark.django_db
@@ -133,6 +133,9 @@ def test_the_api_has_an_index(path: str) -> None:
         "schema": "http://localhost/api/v1/schema",
         "token": "http://localhost/api/v1/auth/token",
         "orders": "http://localhost/api/v1/orders",
+        "executions": "http://localhost/api/v1/executions",
+        "positions": "http://localhost/api/v1/positions",
+        "webhooks": "http://localhost/api/v1/webhooks",
         "venues": "http://localhost/api/v1/venues",
     }
 

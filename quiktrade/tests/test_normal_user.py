@@ -97,6 +97,7 @@ def test_a_normal_user_runs_everything_and_owns_all_of_it(checkout: Checkout) ->
     wait_until(lambda: processes_of(checkout.directory) == [], seconds=10.0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
 def test_a_checkout_that_the_user_cannot_write_is_named_with_what_to_do(checkout: Checkout) -> None:
     assert checkout.manage("migrate").wait(60) == 1

@@ -11,10 +11,10 @@ from http.client import HTTPConnection, HTTPResponse
 import psutil
 import pytest
 from django.db import connection
-from rest_framework_simplejwt.tokens import AccessToken
 
 from orders.models import Order
 from orders.tests.factories import UserFactory, VenueFactory
+from quiktrade.auth.tokens import AccessToken
 from quiktrade.tests.processes import Process, Processes, wait_until
 
 ONE = {"QUIKTRADE_WEB_WORKERS": "1"}
@@ -99,6 +99,25 @@ def test_what_is_too_much_is_refused_at_once_and_taken_when_sent_again(processes
     assert Order.objects.count() == 3
 
 
+@pytest.mark.usefixtures("slow_orders")
+def test_one_client_has_only_so_many_requests_in_hand_and_others_and_cancels_go_on(processes: Processes) -> None:
+    web = processes.web(QUIKTRADE_WEB_IN_HAND_OF_CLIENT="1", **ONE)
+    client, other = Client(web), Client(web)
+    with ThreadPoolExecutor(1) as crowd, client.channel() as channel:
+        slow = crowd.submit(client.post, "slow")
+        wait_until(lambda: asleep() == 1, web)
+        refused = client.post_on(channel, "one-too-many")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert json.loads(refused.read())["type"] == "urn:quiktrade:problem:overloaded"
+        channel.request("POST", "/api/v1/orders/cancel", b'{"all": true}', client.headers)
+        assert channel.getresponse().status == 202
+        assert other.get("/api/v1/venues") == 200
+        assert slow.result() == 201
+    assert client.post("one-too-many") == 201
+    assert Order.objects.count() == 2
+
+
+@pytest.mark.exhaustive
 def test_connections_that_say_nothing_hold_no_thread(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
     with ExitStack() as stack:
@@ -107,6 +126,7 @@ def test_connections_that_say_nothing_hold_no_thread(processes: Processes) -> No
         assert Client(web).post("a") == 201
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("slow_orders")
 def test_while_orders_wait_for_the_database_everything_else_is_served(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
@@ -155,6 +175,7 @@ def one_of_each_kind() -> list[bytes]:
     ]
 
 
+@pytest.mark.exhaustive
 def test_requests_are_understood_however_they_are_cut(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="2", **ONE)
     body = b'{"username": "nobody", "password": "x"}'
@@ -172,6 +193,7 @@ def test_requests_are_understood_however_they_are_cut(processes: Processes) -> N
     assert talk(web, too_large, b" " * large).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.exhaustive
 def test_requests_sent_ahead_are_answered_in_their_order(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="4", **ONE)
     get = b"GET %b HTTP/1.1\r\n" + HEAD
@@ -179,6 +201,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(processes: Processes) -
     assert statuses(answer) == [b"200", b"404", b"200"]
 
 
+@pytest.mark.exhaustive
 def test_a_client_that_sends_very_much_ahead_is_answered_and_keeps_nobody_waiting(processes: Processes) -> None:
     web = processes.web(**ONE)
     client = Client(web)
@@ -191,6 +214,7 @@ def test_a_client_that_sends_very_much_ahead_is_answered_and_keeps_nobody_waitin
     assert set(answered) <= {b"401", b"503"}
 
 
+@pytest.mark.exhaustive
 def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_THREADS="1", **ONE)
     two_lengths = b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + HEAD + b"\r\nab"
@@ -203,6 +227,7 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(processes: Proc
     assert "Traceback" not in web.output
 
 
+@pytest.mark.exhaustive
 def test_connections_are_shared_out_among_the_processes(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_WORKERS="2")
     # Both take some, sooner or later: they have started.

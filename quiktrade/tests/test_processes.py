@@ -3,6 +3,8 @@
 import socket
 import urllib.request
 
+import pytest
+
 from quiktrade.tests.processes import Process, Processes
 
 
@@ -11,12 +13,14 @@ def ask(web: Process, path: str) -> int:
         return int(answer.status)
 
 
+@pytest.mark.exhaustive
 def test_parts_start_on_the_test_database_and_end_when_asked(processes: Processes) -> None:
     exchange, worker, web = processes.exchange(), processes.worker(), processes.web()
     assert ask(web, "/readyz?strict") == 200
     assert [part.stop() for part in (web, worker, exchange)] == [0, 0, 0]
 
 
+@pytest.mark.exhaustive
 def test_a_part_that_was_killed_starts_again_at_the_same_address(processes: Processes) -> None:
     web = processes.web()
     web.kill()
@@ -26,6 +30,7 @@ def test_a_part_that_was_killed_starts_again_at_the_same_address(processes: Proc
     assert ask(web, "/healthz") == 200
 
 
+@pytest.mark.exhaustive
 def test_clients_that_send_half_a_request_do_not_hold_the_api(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_WEB_CLIENT_SECONDS="2")
     halves = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(2)]

@@ -4,6 +4,8 @@ import http.client
 import json
 from typing import Any
 
+import pytest
+
 from quiktrade.tests.processes import Process, Processes
 
 HTTPS = {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on", "X-Forwarded-Protocol": "ssl"}
@@ -35,6 +37,7 @@ def test_without_a_proxy_none_is_believed_though_they_come_from_this_machine(pro
     assert [guess(web, "192.0.2.1"), guess(web, "192.0.2.2")] == [401, 429]
 
 
+@pytest.mark.exhaustive
 def test_behind_a_proxy_its_own_word_is_believed_and_no_more(processes: Processes) -> None:
     web = processes.web(QUIKTRADE_WEB_WORKERS="1", QUIKTRADE_TOKEN_RATE="1/day", QUIKTRADE_BEHIND_PROXY="1")
 

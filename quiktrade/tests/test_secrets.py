@@ -1,13 +1,22 @@
 """No message quotes a secret: it says where something is wrong, and not what the value is."""
 
+import logging
 import os
 import subprocess
 import sys
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.test import Client
+from rest_framework.test import APIClient
 
 from exchanges.registry import open_venue
+from orders.tests.factories import UserFactory
+from quiktrade.auth import clients
 from quiktrade.local.venv import ROOT
+from quiktrade.models import Session
+from quiktrade.tests.test_api_errors import PASSWORD, TOKEN, bearing
 
 MARK = "S3CRET"
 
@@ -58,6 +67,7 @@ def test_a_secret_key_is_repeated_nowhere() -> None:
         assert MARK not in output
 
 
+@pytest.mark.exhaustive
 def test_a_database_that_refuses_the_password_is_told_without_it() -> None:
     output = said("manage.py", "migrate", DATABASE_URL=f"postgresql://u:{MARK}@127.0.0.1:9/db")
     assert MARK not in output
@@ -71,3 +81,33 @@ def test_a_venues_setting_that_is_wrong_is_named_and_not_repeated(name: str) -> 
     with pytest.raises(ValueError, match=name) as refused:
         open_venue("simulator", settings)
     assert MARK not in str(refused.value)
+
+
+@pytest.mark.django_db
+def test_nothing_that_opens_an_account_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    api = APIClient()
+    alice = UserFactory(username="alice", password=PASSWORD)
+    bot = clients.create(user=alice, name="bot", scope="stream")
+    secret = clients.add_secret(bot)
+    pair = api.post(TOKEN, {"username": "alice", "password": PASSWORD}).json()
+
+    def ask(path: str, body: dict[str, Any]) -> int:
+        return api.post(path, body).status_code
+
+    assert ask(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}) == 200
+    Session.objects.update(refreshed_at=Session.objects.get().refreshed_at - timedelta(minutes=1))
+    assert ask(f"{TOKEN}/refresh", {"refresh": pair["refresh"]}) == 401  # reuse, which is logged
+    credentials = {"grant_type": "client_credentials", "client_id": bot.pk}
+    assert ask("/api/v1/auth/client-token", {**credentials, "client_secret": secret}) == 200
+    assert ask("/api/v1/auth/client-token", {**credentials, "client_secret": f"{secret}x"}) == 401
+    for _ in range(8):  # until it is refused, which is logged
+        ask(TOKEN, {"username": MARK, "password": "wrong-and-secret"})
+        Client().post("/admin/login/", {"username": MARK, "password": "wrong-and-secret"})
+    bearing(pair["access"]).post("/api/v1/auth/password", {"old_password": PASSWORD, "new_password": "short-1"})
+
+    said = " ".join(str(vars(record)) for record in caplog.records)
+    assert "auth.refresh_reused" in said
+    assert "auth.log_in_refused" in said
+    for hidden in (PASSWORD, "wrong-and-secret", MARK, pair["access"], pair["refresh"], secret, "short-1"):
+        assert hidden not in said

@@ -114,14 +114,28 @@ def test_production_refuses_what_is_missing_or_meant_for_development(variable: s
         ("QUIKTRADE_TOKEN_RATE", "often"),
         ("QUIKTRADE_TOKEN_RATE", "0/min"),
         ("QUIKTRADE_LOG_LEVEL", "LOUD"),
+        ("QUIKTRADE_LOG_FORMAT", "xml"),
+        ("QUIKTRADE_METRICS_PORT", "70000"),
+        ("QUIKTRADE_METRICS_HOST", "everywhere"),
         ("QUIKTRADE_CSRF_TRUSTED_ORIGINS", "https://desk.example.com,quiktrade.example.com"),
         ("DATABASE_URL", "mysql://db.example.com/orders"),
+        ("DATABASE_REPLICA_URL", "mysql://db.example.com/orders"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_the_name_of_its_variable(
     variable: str, value: str, tmp_path: Path
 ) -> None:
     assert variable in refusal({"QUIKTRADE_DATA": str(tmp_path), variable: value})
+
+
+def test_a_replica_has_a_pool_in_every_process_and_gets_no_tables() -> None:
+    url = "postgresql://reader@a,b/orders?load_balance_hosts=random"
+    values = read({**PRODUCTION, "DATABASE_REPLICA_URL": url}, "DATABASES", "DATABASE_ROUTERS")
+    replica = values["DATABASES"]["replica"]
+    assert (replica["USER"], replica["HOST"], replica["NAME"]) == ("reader", "a,b", "orders")
+    assert (replica["OPTIONS"]["load_balance_hosts"], replica["OPTIONS"]["pool"]["max_size"]) == ("random", 8)
+    assert values["DATABASE_ROUTERS"] == ["quiktrade.database.replica.Router"]
+    assert list(read(PRODUCTION, "DATABASES")["DATABASES"]) == ["default"]
 
 
 @pytest.mark.parametrize(
@@ -174,13 +188,14 @@ BROKEN_URLS = (
     f"host=127.0.0.1 port=9 passwort={MARK}",
     f"host=127.0.0.1 port=9 password={MARK}",
 )
+URLS = {"DATABASE_URL": "default", "DATABASE_REPLICA_URL": "replica"}
 NO_SECRETS = {"QUIKTRADE_DATA", "QUIKTRADE_STATIC_ROOT"}
 """These are folders, which an error names if they cannot be used."""
 
 
 def variables() -> list[str]:
     table = (ROOT / "docs/configuration.md").read_text()
-    return sorted({*re.findall(r"QUIKTRADE_[A-Z_]+[A-Z]", table), "DATABASE_URL"} - NO_SECRETS)
+    return sorted({*re.findall(r"QUIKTRADE_[A-Z_]+[A-Z]", table), *URLS} - NO_SECRETS)
 
 
 @pytest.mark.parametrize("variable", variables())
@@ -188,15 +203,15 @@ def variables() -> list[str]:
 def test_no_setting_is_repeated_in_what_is_said_of_it(
     variable: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in os.environ if name.startswith(("QUIKTRADE_", "DATABASE_URL"))]:
+    for name in [name for name in os.environ if name.startswith(("QUIKTRADE_", "DATABASE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("QUIKTRADE_DATA", str(tmp_path))
-    for value in (*BROKEN, *(BROKEN_URLS if variable == "DATABASE_URL" else ())):
+    for value in (*BROKEN, *(BROKEN_URLS if variable in URLS else ())):
         monkeypatch.setenv(variable, value)
         try:
             made = runpy.run_path(str(ROOT / "quiktrade" / f"{program}.py"))
-            if variable == "DATABASE_URL" and program == "settings":
-                connect(made["DATABASES"]["default"])
+            if variable in URLS and program == "settings":
+                connect(made["DATABASES"][URLS[variable]])
         except (Exception, SystemExit) as error:
             said = "".join(traceback.format_exception(error))
             assert MARK not in said, value
@@ -213,7 +228,8 @@ def connect(database: dict[str, Any]) -> None:
     """As Django would. A string that can be read leads somewhere, and what is wrong there is said of that."""
     names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "NAME": "dbname"}
     given = {option: database[name] for name, option in names.items() if database[name]}
-    options = {name: value for name, value in database["OPTIONS"].items() if name != "prepare_threshold"}
+    ours = ("prepare_threshold", "pool")
+    options = {name: value for name, value in database["OPTIONS"].items() if name not in ours}
     psycopg.connect(**{**given, **options, "connect_timeout": 2})
 
 

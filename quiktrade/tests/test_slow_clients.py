@@ -51,6 +51,7 @@ def test_who_does_not_read_an_answer_keeps_no_order_out(
     wait_until(lambda: "Client too slow: connection closed" in web.output, web)
 
 
+@pytest.mark.exhaustive
 def test_long_answers_arrive_in_full_and_in_order_however_slowly_they_are_read(processes: Processes) -> None:
     web = processes.web(**ONE)
     path = finders.find(STATIC)
@@ -84,6 +85,7 @@ def test_orders_sent_ahead_of_a_half_close_are_all_answered(processes: Processes
     assert answer.count(b"HTTP/1.1 201 ") == 20 == Order.objects.count()
 
 
+@pytest.mark.exhaustive
 def test_half_of_a_request_before_a_half_close_stores_nothing(processes: Processes) -> None:
     web = processes.web(**ONE)
     client = Client(web)
@@ -107,6 +109,7 @@ def test_an_idle_connection_is_kept_longer_than_clients_keep_theirs(processes: P
             assert (answer.status, len(answer.read()) > 0) == (200, True)
 
 
+@pytest.mark.exhaustive
 def test_idle_connections_make_room_for_those_that_have_something_to_say(processes: Processes) -> None:
     web = processes.web("--worker-connections", "20", **ONE)
     client = Client(web)
@@ -119,6 +122,7 @@ def test_idle_connections_make_room_for_those_that_have_something_to_say(process
         assert idle[0].recv(1) == b""  # the one that had been idle longest
 
 
+@pytest.mark.exhaustive
 def test_an_encoded_address_is_what_it_stands_for_and_no_look_up_of_an_order(processes: Processes) -> None:
     web = processes.web(**ONE)
     client = Client(web)

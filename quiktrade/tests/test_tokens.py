@@ -5,13 +5,14 @@ from typing import Any
 
 import jwt
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
 from rest_framework.test import APIClient
-from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
+from rest_framework_simplejwt.tokens import Token
 from rest_framework_simplejwt.utils import aware_utcnow
 
 from orders.tests.factories import UserFactory
+from quiktrade.auth.keys import ring
+from quiktrade.auth.tokens import AccessToken, RefreshToken
 from quiktrade.tests.test_api_errors import PASSWORD, TOKEN, bearing, check_problem, expired
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +31,7 @@ def signed(token: Token, **claims: Any) -> str:
     """The token with other claims, with a valid signature."""
     changed = {**token.payload, **claims}
     payload = {name: value for name, value in changed.items() if value is not ABSENT}
-    return jwt.encode(payload, settings.SECRET_KEY, algorithm="HS256")
+    return ring.encode(payload)
 
 
 def refresh(token: object) -> Any:
@@ -77,6 +78,9 @@ WRONG: dict[str, list[Any]] = {
     "jti": [ABSENT, None, "", "x\0", "\ud800", "0" * 33, "A" * 32, 10**31, [], {}],
     "token_type": [ABSENT, None, "", "untyped", 1, [], {}],
     "hash_password": [ABSENT, None, "", "x" * 32, 1, [], {}],
+    "scope": [ABSENT, None, 1, [], {}],
+    "sid": ["", "x", "0" * 32, "00000000-0000-0000-0000-000000000000", "\0", 1, [], {}],
+    "gen": [0, -1, 1.0, True, "1", 2**31, 10**30, [], {}],
 }
 
 
@@ -99,7 +103,8 @@ def test_a_signed_token_with_a_claim_that_is_none_of_ours_is_void(alice: User, c
 
 def test_a_payload_that_is_no_object_is_void(alice: User) -> None:
     for payload in (b"[]", b"7", b"null", b'"x"', b"\xff", b"[" * 20_000):
-        token = jwt.PyJWS().encode(payload, settings.SECRET_KEY, algorithm="HS256")
+        key = ring.signer()
+        token = jwt.PyJWS().encode(payload, key.private, "EdDSA", headers={"kid": key.kid})
         for response in (bearing(token).get("/api/v1/venues"), refresh(token), verify(token), log_out(token)):
             check_problem(response, 401, "invalid-token")
 

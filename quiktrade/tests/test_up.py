@@ -164,10 +164,10 @@ def test_a_frozen_database_is_a_503_and_all_goes_on_when_it_is_back(start: Start
     # The server has since carried out what it received before its client gave up, if it received anything.
     assert submit("meanwhile")[0] in (200, 201)
 
-    def all_are_placed() -> bool:
-        return up.shell(f"curl -s {up.url}/api/v1/orders -H 'Authorization: Bearer {token}'").count('"placed"') == 2
+    def all_are_filled() -> bool:
+        return up.shell(f"curl -s {up.url}/api/v1/orders -H 'Authorization: Bearer {token}'").count('"filled"') == 2
 
-    wait_until(all_are_placed)
+    wait_until(all_are_filled)
     assert "Traceback" not in up.output
     assert up.stop() == 0
 
@@ -189,13 +189,19 @@ def test_the_first_run_takes_an_order_survives_kills_and_ends_without_a_trace(st
     assert location
     assert re.search(r'"client_order_id": ?"first-[0-9a-f]{6}"', answer)
     ask = f'{commands.rpartition("curl -i")[0]}\ncurl -s {location[1]} -H "Authorization: Bearer $TOKEN"'
-    wait_until(lambda: json.loads(up.shell(ask))["status"] == "placed")
+    wait_until(lambda: json.loads(up.shell(ask))["status"] == "filled")
     wrong = up.shell(commands.replace(accounts["alice"], "wrong").rpartition("curl -i")[0])
     assert wrong.startswith("No token: {")
     assert "urn:quiktrade:problem:wrong-credentials" in wrong
 
     api, console = f"127.0.0.1:{up.port}", f"127.0.0.1:{up.console_port}"
-    for name, sign in (("api", api), ("console", console), ("worker", "run_worker"), ("exchange", "run_exchange")):
+    for name, sign in (
+        ("api", api),
+        ("console", console),
+        ("worker", "run_worker"),
+        ("exchange", "run_exchange"),
+        ("session", "run_venue_session"),
+    ):
         up.part(sign).kill()
         up.says(f"{name:8} | ended: SIGKILL; starting it again in 0.5 s")
     server = (up.checkout / ".data" / "pg" / "data" / "postmaster.pid").read_text().split()[0]
@@ -259,6 +265,7 @@ def test_two_that_start_at_once_do_not_get_the_same_port() -> None:
         os.close(claim)
 
 
+@pytest.mark.exhaustive
 def test_the_database_that_is_configured_is_used_and_parts_can_be_left_out(
     checkout: Path, start: Start, transactional_db: None
 ) -> None:
@@ -282,6 +289,7 @@ def test_help_names_parts_and_ports(checkout: Path) -> None:
         "api",
         "console",
         "worker",
+        "session",
         "exchange",
         "database",
         "8000",

@@ -15,7 +15,7 @@ from quiktrade.local.venv import ROOT
 from quiktrade.tests.places import processes_of
 from quiktrade.tests.processes import wait_until
 
-# Every run writes a line with its number; `how` says what it does then. It never sends a heartbeat.
+# Every run writes a line with its number; `how` says what it does then. It sends a heartbeat only if slow.
 CLUSTER = """
 import os, pathlib, signal, sys, time
 place, how = pathlib.Path(__file__).parent, "{how}"
@@ -29,6 +29,10 @@ with open(place / "started", "a") as started:
     started.write(str(os.getpid()) + "\\n")
 if how == "failing":
     sys.exit(3)
+if how == "slow":
+    time.sleep(5)
+    pathlib.Path(os.environ["QUIKTRADE_HEARTBEAT_FILE"]).touch()
+    (place / "beating").touch()
 time.sleep(60)
 """
 
@@ -71,6 +75,14 @@ def test_a_cluster_whose_heartbeat_stops_is_replaced(run: Run) -> None:
     wait_until(lambda: len(watchdog.started) == 2)
     assert not psutil.pid_exists(watchdog.started[0])
     assert "Job cluster stopped working: replacing it" in watchdog.output
+    assert watchdog.stop() == 0
+
+
+@pytest.mark.exhaustive
+def test_a_cluster_may_take_longer_to_start_than_between_two_heartbeats(run: Run, tmp_path: Path) -> None:
+    watchdog = run("slow", 4.0)
+    wait_until((tmp_path / "beating").exists)
+    assert len(watchdog.started) == 1
     assert watchdog.stop() == 0
 
 

@@ -10,9 +10,12 @@ When in doubt the limit is high: a limit that is too high costs time, and one th
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from quiktrade.metrics.names import WEB_IN_HAND, WEB_ROOM, WEB_SHED, WEB_SHED_OF_CLIENT
+from quiktrade.web.live import LiveResponse
 from quiktrade.web.receiving import receive
 from quiktrade.web.refusals import REFUSALS
 
@@ -40,6 +43,7 @@ class Admission:
         self._clock = clock
         self._last = clock()
         """When the last request came, taken or not."""
+        self._taken_before = self._refused_before = self._taken = self._refused = 0
         self._start_period(self._last)
 
     def take(self, *, read: bool = False) -> bool:
@@ -64,6 +68,11 @@ class Admission:
             return False
         self._refused += 1
         return True
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The requests admitted and refused since this process began."""
+        return self._taken_before + self._taken, self._refused_before + self._refused
 
     def done(self) -> None:
         self.in_hand -= 1
@@ -96,10 +105,13 @@ class Admission:
 
     def _start_period(self, now: float) -> None:
         self._since = now
+        self._taken_before += self._taken
+        self._refused_before += self._refused
         self._taken = self._refused = self._done = 0
 
 
 READS = ("GET", "HEAD", "OPTIONS")
+CANCEL = ("/cancel", "/cancel/")
 PROBES = ("/healthz", "/readyz")
 """They are always answered: an orchestrator takes a process that does not answer for dead, though it is only busy."""
 
@@ -108,13 +120,19 @@ class Admitting:
     """A WSGI application that lets another one serve a limited number of requests at a time, and refuses the others.
 
     A request is received in full before it takes a place, and its place is free again before its answer is written:
-    a slow client holds none.
+    a slow client holds none, and neither does an answer that goes on.
+
+    `most_of_client` bounds how many places one client has. It is known by its token: which account that is of would
+    only be found out by half of the work that is to be avoided. Cancels are not bound, as they reduce risk.
     """
 
-    def __init__(self, application: Any, most: int, most_body: int) -> None:
+    def __init__(self, application: Any, most: int, most_body: int, most_of_client: int = 0) -> None:
+        """`most_of_client` 0: any number."""
         self._application = application
         self._admission = Admission(most)
         self._most_body = most_body
+        self._most_of_client = most_of_client
+        self._in_hand_of: Counter[str] = Counter()
 
     def refuses(self, method: str, path: str) -> bool:
         """Whether a request is one too many, for a server to ask before it makes an environ.
@@ -122,26 +140,56 @@ class Admitting:
         Most requests of a flood are refused, and to make an environ costs as much as to read the request. What is
         not refused here may be refused when it is called for.
         """
-        return path not in PROBES and self._admission.refuse(read=method in READS)
+        refused = path not in PROBES and self._admission.refuse(read=method in READS)
+        if refused:
+            WEB_SHED().inc()
+        return refused
+
+    def sample(self) -> None:
+        """Show how many requests are in hand. A server calls it every second, which costs less than in each request."""
+        WEB_IN_HAND.set(self._admission.in_hand)
+        WEB_ROOM.set(self._admission.limit)
+
+    def counts(self) -> tuple[int, int]:
+        return self._admission.counts
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         receive(environ, self._most_body)
         if environ["PATH_INFO"] in PROBES:
             return self._answer(environ, start_response)
+        client = environ.get("HTTP_AUTHORIZATION") if self._most_of_client else None
+        if client and self._in_hand_of[client] >= self._most_of_client and not environ["PATH_INFO"].endswith(CANCEL):
+            WEB_SHED_OF_CLIENT().inc()
+            return self._refuse(environ, start_response)
         if not self._admission.take(read=environ["REQUEST_METHOD"] in READS):
-            refusal = REFUSALS[503]
-            start_response(refusal.status, refusal.headers)
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
+            WEB_SHED().inc()
+            return self._refuse(environ, start_response)
+        if client:
+            self._in_hand_of[client] += 1
         try:
             return self._answer(environ, start_response)
         finally:
             self._admission.done()
+            if client:
+                self._in_hand_of[client] -= 1
+                if not self._in_hand_of[client]:
+                    del self._in_hand_of[client]
+
+    @staticmethod
+    def _refuse(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        refusal = REFUSALS[503]
+        start_response(refusal.status, refusal.headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """The whole answer, and the end of what Django does for it: its database connection is free again."""
         answer = self._application(environ, start_response)
         if "wsgi.file_wrapper" in environ and isinstance(answer, environ["wsgi.file_wrapper"]):
             return answer  # type: ignore[no-any-return]  # a static file, read as it is written
+        if isinstance(answer, LiveResponse):
+            if "gunicorn.socket" in environ:
+                environ["gunicorn.socket"].go_live()
+            return answer
         try:
             return list(answer)
         finally:

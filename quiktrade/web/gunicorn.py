@@ -15,7 +15,8 @@ from typing import Any
 from gunicorn.glogging import Logger as GunicornLogger
 
 from quiktrade import memory, processes
-from quiktrade.logs import FieldFormatter, Refusals
+from quiktrade.logs import Refusals, formatter
+from quiktrade.metrics import place
 
 
 def _refuse(name: str, needed: str) -> None:
@@ -62,6 +63,7 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
 def on_starting(server: Any) -> None:
     processes.forget_inherited_signals()
     processes.end_with_parent()
+    place.hold()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
 
@@ -69,8 +71,20 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Import now what the first request would import."""
     import quiktrade.urls  # noqa: F401
+    from quiktrade.alerts import watch
+    from quiktrade.metrics import listener
+    from quiktrade.tracing import spans
 
+    listener.serve()
+    watch.serve(getattr(worker.wsgi, "counts", None))
+    spans.start(_service)
     memory.settle()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    from quiktrade.tracing import spans
+
+    spans.end()
 
 
 class logger_class(GunicornLogger):  # type: ignore[misc]
@@ -79,7 +93,7 @@ class logger_class(GunicornLogger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         for handler in self.error_log.handlers:
-            handler.setFormatter(FieldFormatter())
+            handler.setFormatter(formatter())
             handler.addFilter(_without_needless_traceback)
             handler.addFilter(Refusals())
 

@@ -49,10 +49,14 @@ class Client(socket.socket):
 
     def __init__(self, sock: Any, idle_seconds: float) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self._raw: Any = self._sock  # type: ignore[attr-defined]  # gevent's own, which does not wait
         self._idle_seconds = idle_seconds
         self._answer: list[bytes] | None = None
         self._collected = 0
         self._closing = self._dismissed = self._hung_up = False
+        self._live = self._waiting = False
+        self._rest = b""
+        """What a part that was pushed has left to send; it goes before all else."""
         self.deadline: float | None = None
         """Of the request that has begun to arrive."""
         self.request: Any = None
@@ -92,10 +96,44 @@ class Client(socket.socket):
     def end_answer(self) -> None:
         """Send what was collected, and wait for the next request."""
         answer, self._answer = self._answer, None
-        self.deadline = None
+        self.deadline, self._live = None, False
         if answer and not self._closing:
             self._send(b"".join(answer))
         self.served, self.since = False, time.monotonic()
+
+    def go_live(self) -> None:
+        """Send what comes from now on at once: the answer goes on (see live.py)."""
+        self._answer, self._live = None, True
+
+    def push(self, part: bytes) -> int | None:
+        """Send a part of an answer that goes on, without a wait and without its greenlet.
+
+        Returns how many bytes are left, which go with whatever the greenlet sends next; None if nothing was sent.
+        """
+        if not self._live or self._waiting or self._rest:
+            return None
+        data = b"%X\r\n%b\r\n" % (len(part), part) if self.request.version > (1, 0) else part
+        try:
+            sent = self._raw.send(data)
+        except OSError:  # its greenlet finds out why
+            return None
+        self._rest = data[sent:]
+        return len(self._rest)
+
+    def cut(self) -> None:
+        """End it at once. Whatever waits for its client to read fails."""
+        logger.warning(TOO_SLOW, extra={"event": "web.stream_cut"})
+        self._hung_up = True
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+
+    def hung_up(self) -> bool:
+        try:
+            return not self._raw.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Raises: OSError, where the client is gone or does not read."""
@@ -109,6 +147,8 @@ class Client(socket.socket):
             self._send(b"".join(answer))
 
     def _send(self, data: bytes) -> None:
+        if self._rest:
+            data, self._rest = self._rest + data, b""
         self.settimeout(0.0)
         try:
             sent = self.send(data)
@@ -118,17 +158,19 @@ class Client(socket.socket):
             return
         rest = memoryview(data)[sent:]
         Client.unsent += len(rest)
+        self._waiting = True
         try:
             if Client.unsent > MOST_UNSENT:
                 raise TimeoutError
             self.settimeout(self.seconds)
             super().sendall(rest)
         except TimeoutError:
-            logger.warning(TOO_SLOW)
+            logger.warning(TOO_SLOW, extra={"event": "web.answer_unread"})
             self._hung_up = True  # it is not waited for again
             raise BrokenPipeError(errno.EPIPE, "too slow") from None
         finally:
             Client.unsent -= len(rest)
+            self._waiting = False
 
     def dismiss(self) -> None:
         """Have it read as if the client had hung up."""
@@ -160,6 +202,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # gunicorn asks for some twenty settings in every request, and looks up each in a table of its own.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
+
+    def notify(self) -> None:
+        super().notify()  # every second
+        self.wsgi.sample()
 
     def timeout_ctx(self) -> Any:
         return contextlib.nullcontext()  # each client has its own
@@ -251,6 +297,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for client in self._clients:
             if client.request is not None:
                 client.request.force_close()  # the answer says that no other request is read on this connection
+        from quiktrade.web import live
+
+        gevent.spawn(live.stop)
         gevent.spawn_later(STOPPING_SECONDS, self._dismiss_idle)
 
     def _dismiss_idle(self) -> None:

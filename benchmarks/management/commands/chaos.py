@@ -23,12 +23,13 @@ _DIRECTORY = "QUIKTRADE_LABORATORY"
 EPILOG = """\
 It runs its own system, with its own database and ports, beside whatever else runs here. Orders are submitted
 through the API while processes are killed and frozen, the database crashes, and the connection to the exchange
-fails in every way. At the end the records of the clients, the database and the exchange are compared.
+fails in every way; orders trade, are canceled and replaced, and clients listen to what becomes of them. At the end
+the records of the clients, the database and the exchange are compared.
 
 exit status: 0 all is well; 1 an order was lost, doubled or misreported, or the system did not come to rest;
 2 wrong usage; 3 the run could not be made
 
-  manage.py chaos --quick                 half a minute, a handful of faults
+  manage.py chaos --quick                 half a minute, ten faults
   manage.py chaos --minutes 3 --seed 7    every kind of fault at least once
   manage.py chaos --minutes 30 --seed 1   what a release is judged by
 """
@@ -36,37 +37,48 @@ exit status: 0 all is well; 1 an order was lost, doubled or misreported, or the 
 
 class Command(BaseCommand):
     help = "Break the system in every way it should survive, and check that no order was lost, doubled or misreported."
+    epilog = EPILOG
+    laboratory: type[Laboratory] = Laboratory
     requires_system_checks = []
     suppressed_base_arguments = DJANGOS_OPTIONS
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         form = argparse.RawDescriptionHelpFormatter
-        return super().create_parser(prog_name, subcommand, epilog=EPILOG, formatter_class=form, **kwargs)
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, formatter_class=form, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--minutes", type=_above_zero, default=3.0, metavar="N", help="how long orders come (%(default)g)")
+        add("--faults-per-minute", type=_not_negative, default=20.0, metavar="N", help="how many (%(default)g)")
+        add("--quick", action="store_true", help="half a minute, ten faults, 20 orders a second")
+        self.add_arguments_of_all(parser)
+
+    def add_arguments_of_all(self, parser: CommandParser) -> None:
+        add = parser.add_argument
         add("--seed", type=int, default=1, metavar="S", help="the same seed gives the same faults (%(default)s)")
         add("--rate", type=_above_zero, default=50.0, metavar="N", help="orders a second (%(default)g)")
         add("--clients", type=_clients, default=8, metavar="N", help="how many submit them at once (%(default)s)")
-        add("--faults-per-minute", type=_not_negative, default=16.0, metavar="N", help="how many (%(default)g)")
         add("--keep", type=Path, metavar="DIR", help="keep journal, database and logs, in this new directory")
         add("--json", type=Path, metavar="FILE", help="write the figures there too")
-        add("--quick", action="store_true", help="half a minute, a handful of faults, 20 orders a second")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if sys.platform != "linux":
             raise CommandError("The laboratory needs Linux: it finds its processes in /proc.", returncode=2)
         directory = os.environ.get(_DIRECTORY)
         if directory is None:
-            _start_anew(_make_directory(options["keep"]))
+            made = _make_directory(options["keep"])
+            _start_anew(made, self.environment(made))
         else:
-            self._run(_options(options, Path(directory)))
+            self._run(self.options(options, Path(directory)))
+
+    def environment(self, directory: Path) -> dict[str, str]:
+        """Further variables for the run."""
+        return {}
 
     def _run(self, options: Options) -> None:
         report = None
         try:
-            report = Laboratory(options).run()
+            report = self.laboratory(options).run()
         except (DidNotStart, LocalDatabaseError, RuntimeError, OSError, ValueError, HTTPException) as error:
             raise CommandError(f"The run failed: {error}", returncode=3) from error
         except (psycopg.Error, DatabaseError) as error:
@@ -80,20 +92,19 @@ class Command(BaseCommand):
             raise CommandError("Something is wrong: see above.")
         self.stdout.write("All is well.")
 
-
-def _options(options: dict[str, Any], directory: Path) -> Options:
-    quick: bool = options["quick"]
-    return Options(
-        seed=options["seed"],
-        seconds=35.0 if quick else 60 * options["minutes"],
-        rate=20.0 if quick else options["rate"],
-        clients=options["clients"],
-        faults_per_minute=12.0 if quick else options["faults_per_minute"],
-        quick=quick,
-        directory=directory,
-        json=options["json"],
-        keep=options["keep"] is not None,
-    )
+    def options(self, options: dict[str, Any], directory: Path) -> Options:
+        quick: bool = options["quick"]
+        return Options(
+            seed=options["seed"],
+            seconds=35.0 if quick else 60 * options["minutes"],
+            rate=20.0 if quick else options["rate"],
+            clients=options["clients"],
+            faults_per_minute=19.0 if quick else options["faults_per_minute"],
+            quick=quick,
+            directory=directory,
+            json=options["json"],
+            keep=options["keep"] is not None,
+        )
 
 
 def _make_directory(keep: Path | None) -> Path:
@@ -109,11 +120,11 @@ def _make_directory(keep: Path | None) -> Path:
     return directory
 
 
-def _start_anew(directory: Path) -> None:
+def _start_anew(directory: Path, more: dict[str, str]) -> None:
     """Start this command again, with its data, database and secret key in the directory."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("QUIKTRADE_", "PG"))}
     environment.pop("DATABASE_URL", None)
-    environment |= {_DIRECTORY: str(directory), "QUIKTRADE_DATA": str(directory)}
+    environment |= {_DIRECTORY: str(directory), "QUIKTRADE_DATA": str(directory), **more}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606  this very program
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.speed.naive COMMAND`: django-q2's own commands, and `submit COUNT`."""
+"""`python -m benchmarks.speed.naive COMMAND`: django-q2's own commands, and `submit COUNT` and `notify COUNT`."""
 
 import os
 import sys
@@ -12,15 +12,17 @@ from quiktrade import processes
 def main() -> None:
     processes.end_with_parent()
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.speed.naive.settings"
-    if sys.argv[1] != "submit":
+    django.setup()
+
+    # Its models need the settings. It is imported for a cluster, too: the workers are forked from this process.
+    from benchmarks.speed.naive import tasks
+
+    store = {"submit": tasks.submit, "notify": tasks.notify}.get(sys.argv[1])
+    if store is None:
         execute_from_command_line(sys.argv)
         return
-    django.setup()
     call_command("migrate", run_syncdb=True, verbosity=0)
-
-    from benchmarks.speed.naive import tasks  # its models need the settings
-
-    tasks.submit(int(sys.argv[2]))
+    store(int(sys.argv[2]))
 
 
 main()

@@ -17,3 +17,19 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return self.client_order_id
+
+
+class Delivery(models.Model):
+    """An event for a webhook."""
+
+    message_id = models.CharField(max_length=64, unique=True)
+    url = models.CharField(max_length=200)
+    secret = models.CharField(max_length=100)
+    content = models.JSONField()
+    status = models.CharField(max_length=16, default="pending")
+    code = models.IntegerField(null=True)
+    taken_at = models.DateTimeField(null=True)
+    delivered_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.message_id

@@ -1,14 +1,16 @@
 """6: the product's hot statements with millions of orders in the table, and with a thousand.
 
-The orders are loaded with one event each; 1 in 100 is open. In both tables there are a thousand orders of the
-measured client alone, so that its page and its look-ups find something. The two are measured in turns of a tenth of a
-second: the speed of a machine varies by up to a quarter, which is more than the difference that is looked for.
+The orders are loaded with their events, executions and positions (see seed.py). In both tables there are a thousand
+orders of the measured client alone, so that its pages and its look-ups find something. The two are measured in turns
+of a tenth of a second: the speed of a machine varies by up to a quarter, which is more than the difference that is
+looked for.
 """
 
 import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
@@ -21,6 +23,10 @@ from quiktrade.local.venv import ROOT
 LARGE, EMPTY = "large", "empty"
 RATIO_AT_MOST = 1.10
 _ROUNDS = 10
+_COUNTS = """
+SELECT (SELECT count(*) FROM orders_orderevent), (SELECT count(*) FROM orders_execution),
+    (SELECT count(*) FROM orders_position)
+"""
 
 
 def measure(session: Session) -> None:
@@ -30,12 +36,15 @@ def measure(session: Session) -> None:
             connection.execute(f"CREATE DATABASE {database} OWNER {NAME}")
         subprocess.run(
             [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
-            cwd=ROOT, env=_environment(session, database), check=True,
+            cwd=ROOT, env=environment(session, database), check=True,
         )  # fmt: skip
-        _fill(session, database, count)
+        begun = time.monotonic()
+        fill(session, database, count)
+        stored = time.monotonic() - begun
     turns = 5 if session.options.quick else 30
 
-    found = session.interleave({"both tables": partial(_times, session, turns)})["both tables"]
+    trial = {"both tables": partial(_times, session, turns)}
+    found = session.interleave(trial, warm_up=False)["both tables"]
     for statement in found[0][EMPTY]:
         session.measure(
             f"{statement}, {rows:,} orders", "ms", [times[LARGE][statement] for times in found],
@@ -43,16 +52,19 @@ def measure(session: Session) -> None:
             target=RATIO_AT_MOST, at_most=True,
         )  # fmt: skip
     (size,) = stage.ask("SELECT pg_size_pretty(pg_database_size(%s))", [LARGE])
-    session.note(f"{rows:,} orders with an event each take {size}")
+    events, executions, positions = stage.ask(_COUNTS, database=LARGE)
+    session.note(
+        f"{events:,} events, {executions:,} executions and {positions:,} positions; {size}, stored in {stored:.0f} s"
+    )
     with stage.connect(user="postgres", database="postgres") as connection:
         for database in (EMPTY, LARGE):
             connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
-def _fill(session: Session, database: str, rows: int) -> None:
+def fill(session: Session, database: str, rows: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.speed.seed", str(rows)],
-        cwd=ROOT, env=_environment(session, database), stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, env=environment(session, database, user="postgres"), stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
@@ -64,26 +76,26 @@ def _fill(session: Session, database: str, rows: int) -> None:
 def _times(session: Session, turns: int, seconds: float) -> dict[str, dict[str, float]]:
     """Milliseconds by database and statement, the median of all rounds. `seconds` does not limit it."""
     with ExitStack() as stack:
-        asked = {database: stack.enter_context(_statements(session, database)) for database in (EMPTY, LARGE)}
+        asked = {database: stack.enter_context(statements(session, database)) for database in (EMPTY, LARGE)}
         for process in asked.values():  # the first few prepare the statements and fill caches
-            _rounds(process, 2 * _ROUNDS)
+            rounds_of(process, 2 * _ROUNDS)
         times: dict[str, dict[str, list[float]]] = {database: defaultdict(list) for database in asked}
         for turn in range(turns):
             for database in (EMPTY, LARGE) if turn % 2 else (LARGE, EMPTY):
-                for statement, taken in _rounds(asked[database], _ROUNDS).items():
+                for statement, taken in rounds_of(asked[database], _ROUNDS).items():
                     times[database][statement] += taken
     return {database: {name: median(each) for name, each in of.items()} for database, of in times.items()}
 
 
-def _statements(session: Session, database: str) -> subprocess.Popen[str]:
+def statements(session: Session, database: str, *arguments: str) -> subprocess.Popen[str]:
     """The program that times the statements. It ends when its input ends."""
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.speed.statements"],
-        cwd=ROOT, env=_environment(session, database), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "benchmarks.speed.statements", *arguments],
+        cwd=ROOT, env=environment(session, database), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def _rounds(process: subprocess.Popen[str], count: int) -> dict[str, list[float]]:
+def rounds_of(process: subprocess.Popen[str], count: int) -> dict[str, list[float]]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(f"{count}\n")
@@ -95,5 +107,5 @@ def _rounds(process: subprocess.Popen[str], count: int) -> dict[str, list[float]
     return times
 
 
-def _environment(session: Session, database: str) -> dict[str, str]:
-    return {**os.environ, "DATABASE_URL": session.stage.url(database)}
+def environment(session: Session, database: str, user: str = NAME) -> dict[str, str]:
+    return {**os.environ, "DATABASE_URL": session.stage.url(database).replace(f"//{NAME}@", f"//{user}@")}

@@ -32,6 +32,7 @@ NAMES = tuple(dict.fromkeys(OUTCOMES.values()))
 
 
 class Command(OperatorCommand):
+    acts = False
     help = """Place the orders that are due, in the foreground, until none is left.
 
 It does what the worker does, and may run beside it: no order is taken twice. Orders that do not reach their

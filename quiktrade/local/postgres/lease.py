@@ -32,7 +32,7 @@ _WITHOUT_DATABASE = frozenset(
     (
         *("check", "collectstatic", "compilemessages", "diffsettings", "findstatic", "help", "makemessages"),
         *("run_exchange", "spectacular", "startapp", "startproject", "version"),
-        *("chaos", "test", "up"),  # these start it themselves
+        *("chaos", "drill", "test", "up"),  # these start it themselves
     )
 )
 

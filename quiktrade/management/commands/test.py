@@ -11,9 +11,9 @@ from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
 class Command(BaseCommand):
     help = (
-        "Run the tests with pytest, in a database of their own on the private PostgreSQL or the server in "
-        "DATABASE_URL. Everything after `test` is for pytest: paths, seen from the checkout, and options like "
-        "`-k requeue`, `-x` and `-vv`. For pytest's own help: test -- --help"
+        "Run the tests with pytest, each process on a private PostgreSQL of its own; or, in one process, in a database "
+        "of their own on the server in DATABASE_URL. Everything after `test` is for pytest: paths, seen from the "
+        "checkout, and options like `-k requeue`, `-x` and `-vv`. For pytest's own help: test -- --help"
     )
 
     requires_system_checks = []

@@ -28,7 +28,7 @@ from quiktrade.local.supervisor import Program, Supervisor
 from quiktrade.local.venv import ROOT
 from quiktrade.management.operator_command import DJANGOS_OPTIONS
 
-PARTS = ("api", "console", "worker", "exchange")
+PARTS = ("api", "console", "worker", "session", "exchange")
 """In the order in which they are stopped."""
 
 EPILOG = """\
@@ -36,6 +36,7 @@ parts, in the order in which they are stopped:
   api         the API, on --port
   console     the operators' console, on --console-port
   worker      the job cluster, which places the orders
+  session     reads what the venues report of the orders
   exchange    the simulated exchange: orders on --exchange-port, its faults on the port after it
   database    a private PostgreSQL, where DATABASE_URL is not set: data in .data/pg, a Unix socket, no port
 
@@ -227,7 +228,7 @@ def _programs(addresses: Addresses) -> list[Program]:
     python, manage = sys.executable, str(ROOT / "manage.py")
     gunicorn = [python, "-m", "gunicorn", "--config", str(ROOT / "quiktrade" / "web" / "gunicorn.py"), "--bind"]
     api, console = addresses.bind(addresses.port), addresses.bind(addresses.console_port)
-    exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port)]
+    exchange = [python, manage, "run_exchange", "--port", str(addresses.exchange_port), "--liquidity", "1"]
     # All must end within 15 s. A worker may take 12 of them to finish what it has in flight at a venue.
     programs = [
         Program(name="api", command=[*gunicorn, api], patience=1.4, deadline=6.0, environment=_service("api")),
@@ -239,6 +240,7 @@ def _programs(addresses: Addresses) -> list[Program]:
             environment=_service("console"),
         ),
         Program(name="worker", command=[python, manage, "run_worker"], patience=13.5, deadline=13.5),
+        Program(name="session", command=[python, manage, "run_venue_session"], patience=9.0, deadline=14.0),
         Program(name="exchange", command=exchange, patience=14.3, deadline=14.3),
     ]
     return [program for program in programs if program.name in addresses.parts]

@@ -1,0 +1,301 @@
+"""The channels of alerts: what is refused at the start, and what real receivers get."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from orders.tests.receiver import Received, Receiver, after, answers, running_receiver
+from quiktrade.alerts import channels, messages, sending
+from quiktrade.alerts.channels import Channel, Refused
+from quiktrade.alerts.messages import ACKNOWLEDGED, OPENED, RESOLVED, Message
+from quiktrade.alerts.sending import NotSent, send
+from quiktrade.public_addresses import NOT_PUBLIC
+from quiktrade.tests.mail_server import MailServer, running_mail_server
+from quiktrade.tests.test_secrets import said
+
+WHSEC = "whsec_c2VjcmV0LW9mLXRlc3RzLTEyMzQ1Njc4OTA="
+KEY = "S3CRETa1b2c3d4e5f6a7b8c9d0e1f2a3"
+AT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+OVERDUE = Message(
+    id="alert_7",
+    what=OPENED,
+    incident="0b7e",
+    kind="orders_overdue",
+    title="Orders overdue",
+    subject="XSIM",
+    severity="page",
+    sentence="40 orders are overdue at XSIM <here> & now.",
+    advice="Look whether a worker runs.",
+    at=AT,
+    opened_at=AT,
+)
+
+
+def told(what: str) -> Message:
+    over = {"resolved_at": AT} if what == RESOLVED else {}
+    by = {"acknowledged_by": "operator:olga", "acknowledged_for": "I call."} if what == ACKNOWLEDGED else {}
+    return Message(**{**vars(OVERDUE), "what": what, **over, **by})
+
+
+@pytest.fixture(autouse=True)
+def our_own_receivers(settings: Any) -> None:
+    settings.ALERTS_ALLOW = [ip_network("127.0.0.0/8")]
+    settings.ALLOWED_HOSTS = [".desk.example.com"]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with running_receiver() as receiver:
+        yield receiver
+
+
+def read(text: str, *, networks: Any = (), schemes: Any = ("https",)) -> list[Channel]:
+    return channels.read(text, schemes=schemes, networks=networks)
+
+
+# ---- Settings ----
+
+
+def test_channels_are_read_and_their_names_show_no_secret() -> None:
+    addresses = [
+        "mailto:ops@example.com",
+        f"https://hooks.example.com:8443/S3CRET/x?y=1,2#{WHSEC}",
+        f"pagerduty:{KEY}",
+        f"pagerduty-eu:{KEY}",
+        "slack:https://hooks.slack.com/services/T0/B0/S3CRET",
+        "teams:https://prod.example.com/workflows/S3CRET?sig=S3CRET",
+    ]
+    found = read("  ".join(addresses))
+    assert [channel.kind for channel in found] == ["mailto", "https", "pagerduty", "pagerduty", "slack", "teams"]
+    assert [channel.name.partition("#")[0] for channel in found] == [
+        "mailto:ops@example.com",
+        "https:hooks.example.com:8443",
+        found[2].name,
+        found[3].name,
+        "slack:hooks.slack.com",
+        "teams:prod.example.com",
+    ]
+    assert found[1].address == "https://hooks.example.com:8443/S3CRET/x?y=1,2"
+    assert "S3CRET" not in f"{found}"
+    assert WHSEC not in f"{found}"
+
+
+@pytest.mark.parametrize(
+    ("address", "needed"),
+    [
+        ("S3CRET", "is of no known kind"),
+        ("ftp://S3CRET", "is of no known kind"),
+        (f"http://S3CRET.example.com/#{WHSEC}", "is of no known kind"),
+        ("mailto:S3CRET", "must be a mail address"),
+        ("mailto:a@b,S3CRET@c", "must be a mail address"),
+        ("pagerduty:S3CRET", "must be pagerduty: and an integration key"),
+        ("https://S3CRET.example.com/", "the secret that signs"),
+        ("https://example.com/#whsec_S3CRET", "the secret that signs"),
+        (f"https://S3CRET:x@example.com/#{WHSEC}", "no user name or password"),
+        (f"https://example.com:S3CRET/#{WHSEC}", "must be https://host/path#whsec_…"),
+        (f"https://127.1/S3CRET#{WHSEC}", "not public. QUIKTRADE_ALERTS_ALLOW may name its network"),
+        (f"https://[fd00::1]/S3CRET#{WHSEC}", "not public"),
+        ("slack:https://localhost/S3CRET", "not public"),
+        ("slack:http://hooks.slack.com/S3CRET", "must be slack:https://…"),
+        ("teams:S3CRET", "must be teams:https://…"),
+    ],
+)
+def test_a_bad_channel_is_refused_by_its_number_and_not_repeated(address: str, needed: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read(f"mailto:ops@example.com {address}")
+    assert str(refused.value).startswith("QUIKTRADE_ALERTS: address 2 ")
+    assert needed in str(refused.value)
+    assert "S3CRET" not in str(refused.value)
+
+
+def test_a_private_channel_is_taken_where_the_setting_names_its_network() -> None:
+    (channel,) = read(f"https://10.1.2.3/x#{WHSEC}", networks=[ip_network("10.0.0.0/8")])
+    assert channel.address == "https://10.1.2.3/x"
+
+
+def test_a_channel_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(Refused, match="address 2 is there twice"):
+        read(f"pagerduty:{KEY} pagerduty:{KEY}")
+
+
+@pytest.mark.parametrize(
+    ("environment", "needed"),
+    [
+        ({"QUIKTRADE_ALERTS": "pagerduty:S3CRET"}, "QUIKTRADE_ALERTS: address 1"),
+        ({"QUIKTRADE_ALERTS": "mailto:a@b.example"}, "QUIKTRADE_SMTP must name the mail server"),
+        ({"QUIKTRADE_SMTP": "smtp://u:S3CRET@mail.example.com"}, "must not be sent in clear"),
+        ({"QUIKTRADE_SMTP": "mail.S3CRET.com"}, "QUIKTRADE_SMTP must be smtp://host:25"),
+        ({"QUIKTRADE_SMTP": "smtps://u:S3CRET/p@mail"}, "QUIKTRADE_SMTP must be smtp://host:25"),
+        ({"QUIKTRADE_ALERTS_ALLOW": "S3CRET"}, "QUIKTRADE_ALERTS_ALLOW must be networks"),
+        ({"QUIKTRADE_MAIL_FROM": "S3CRET"}, "QUIKTRADE_MAIL_FROM must be a mail address"),
+    ],
+)
+def test_a_process_does_not_start_with_a_bad_channel(environment: dict[str, str], needed: str) -> None:
+    output = said("manage.py", "check", **environment)
+    assert needed in output
+    assert "S3CRET" not in output
+
+
+# ---- What arrives ----
+
+
+def test_a_webhook_is_signed_and_says_all_that_is_known(receiver: Receiver) -> None:
+    send(Channel("https", "x", receiver.url, WHSEC), OVERDUE)
+    (received,) = receiver.received
+    assert received.id == "alert_7"
+    content = received.verified(WHSEC)
+    assert (content["type"], content["timestamp"]) == ("incident.opened", "2026-01-31T09:30:00Z")
+    assert content["data"] == {
+        "incident": "0b7e",
+        "installation": "desk.example.com",
+        "kind": "orders_overdue",
+        "title": "Orders overdue",
+        "subject": "XSIM",
+        "severity": "page",
+        "sentence": OVERDUE.sentence,
+        "advice": OVERDUE.advice,
+        "opened_at": "2026-01-31T09:30:00Z",
+        "resolved_at": None,
+        "acknowledged_by": "",
+        "acknowledged_for": "",
+        "link": "",
+    }
+
+
+def test_pagerduty_gets_one_key_for_all_that_is_said_of_an_incident(receiver: Receiver) -> None:
+    channel = Channel("pagerduty", "x", receiver.url, KEY)
+    for what in (OPENED, ACKNOWLEDGED, RESOLVED):
+        send(channel, told(what))
+    events = [json.loads(received.body) for received in receiver.received]
+    assert [event["event_action"] for event in events] == ["trigger", "acknowledge", "resolve"]
+    assert {(event["routing_key"], event["dedup_key"]) for event in events} == {(KEY, "0b7e")}
+    assert events[0]["payload"]["summary"] == f"Orders overdue (XSIM): {OVERDUE.sentence}"
+    assert (events[0]["payload"]["severity"], events[0]["payload"]["source"]) == ("critical", "desk.example.com")
+
+
+def test_slack_gets_a_text_in_which_nothing_is_taken_for_a_command(receiver: Receiver) -> None:
+    send(Channel("slack", "x", receiver.url), OVERDUE)
+    text = json.loads(receiver.received[0].body)["text"]
+    assert text.splitlines() == [
+        "*desk.example.com: Orders overdue (XSIM)*",
+        "40 orders are overdue at XSIM &lt;here&gt; &amp; now.",
+        "Look whether a worker runs.",
+        "Since 2026-01-31 09:30:00 UTC.",
+    ]
+
+
+def test_teams_gets_a_card(receiver: Receiver) -> None:
+    send(Channel("teams", "x", receiver.url), told(RESOLVED))
+    (attachment,) = json.loads(receiver.received[0].body)["attachments"]
+    assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+    assert [block["text"] for block in attachment["content"]["body"]] == [
+        "desk.example.com: Over: Orders overdue (XSIM)",
+        "It was: 40 orders are overdue at XSIM \\<here\\> & now.",
+        "From 2026-01-31 09:30:00 UTC to 2026-01-31 09:30:00 UTC.",
+    ]
+
+
+@pytest.fixture
+def mail_server(settings: Any) -> Iterator[MailServer]:
+    with running_mail_server() as server:
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", server.port
+        settings.DEFAULT_FROM_EMAIL = "quiktrade@desk.example.com"
+        yield server
+
+
+def test_mail_arrives_and_what_follows_belongs_to_the_first(mail_server: MailServer) -> None:
+    channel = Channel("mailto", "x", "ops@example.com")
+    send(channel, OVERDUE)
+    send(channel, told(RESOLVED))
+    (to, first), (_, last) = mail_server.received
+    assert (to, first["From"]) == ("ops@example.com", "quiktrade@desk.example.com")
+    assert first["Subject"] == "[desk.example.com] Orders overdue (XSIM)"
+    assert OVERDUE.sentence in first.get_content()
+    assert last["Subject"] == "[desk.example.com] Over: Orders overdue (XSIM)"
+    assert last["In-Reply-To"] == first["Message-ID"] == "<opened.0b7e@quiktrade>"
+
+
+def test_a_mail_that_the_server_refuses_is_told_by_its_code(mail_server: MailServer) -> None:
+    mail_server.refuse = "550 no such S3CRET"
+    with pytest.raises(NotSent, match=r"^The mail server refused the address with 550\.$"):
+        send(Channel("mailto", "x", "ops@example.com"), OVERDUE)
+
+
+# ---- What does not ----
+
+
+def failure(url: str, **more: str) -> str:
+    with pytest.raises(NotSent) as error:
+        send(Channel("slack", "x", url, **more), OVERDUE)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "169.254.169.254", "10.0.0.1"])
+def test_a_private_address_is_refused_where_the_socket_is_made(settings: Any, receiver: Receiver, host: str) -> None:
+    settings.ALERTS_ALLOW = []
+    assert failure(f"http://{host}:{receiver.port}/").startswith(NOT_PUBLIC)
+    assert receiver.received == []
+
+
+def test_an_answer_that_refuses_is_shown_but_no_secret_that_it_repeats() -> None:
+    async def mirror(received: Received) -> web.StreamResponse:
+        return web.Response(status=404, text=f"no_such_hook {received.path}")
+
+    with running_receiver(answers(400, "invalid_payload"), mirror) as receiver:
+        assert failure(f"{receiver.url}/S3CRET") == "It answered 400. invalid_payload"
+        assert failure(f"{receiver.url}/S3CRET") == "It answered 404."
+
+
+def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
+    with running_receiver(answers(302, Location=receiver.url)) as first:
+        assert failure(first.url) == "It answered 302."
+    assert receiver.received == []
+
+
+def test_who_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "STEP_SECONDS", 0.3)
+    with running_receiver(after(20, answers(200))) as receiver:
+        assert failure(receiver.url).startswith("It did not answer within 0.3 s")
+
+
+def test_who_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step is quick: only all of them together take too long."""
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hung_up = threading.Event()
+
+        def trickle() -> None:
+            client, _ = server.accept()
+            with client:
+                try:
+                    client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                    while not hung_up.wait(0.1):
+                        client.sendall(b"x")
+                except OSError:
+                    hung_up.set()
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        assert failure(f"http://127.0.0.1:{server.getsockname()[1]}/").startswith("It did not answer within")
+        assert hung_up.wait(10)
+        thread.join()
+
+
+def test_nobody_listens_and_no_such_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert failure(f"http://127.0.0.1:{port}/") == "No connection: Connection refused"
+    assert failure("http://no-such-host.invalid/") == "The name of its host has no address."
+
+
+def test_an_incidents_page_is_linked_where_the_settings_say_where_the_console_is(settings: Any) -> None:
+    assert messages.link("0b7e") == ""
+    settings.CSRF_TRUSTED_ORIGINS = ["https://console.example.com"]
+    assert messages.link("0b7e") == "https://console.example.com/admin/quiktrade/incident/0b7e/change/"

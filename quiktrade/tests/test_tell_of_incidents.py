@@ -1,0 +1,239 @@
+"""Notices: each is sent at least once, in order, whichever process dies and whichever channel hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from orders.tests.receiver import OK, Received, Receiver, after, answers, running_receiver
+from quiktrade.alerts import incidents, notices
+from quiktrade.alerts.channels import Channel
+from quiktrade.database.statements import fetch
+from quiktrade.local.venv import ROOT
+from quiktrade.models import Incident, Notice
+from quiktrade.processes import wait_for
+from quiktrade.tests.processes import database_url_of_tests
+from quiktrade.tests.test_alert_channels import WHSEC
+from quiktrade.tests.test_incidents import LATE, look
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+CLAIM = {"incident": None, "lease": 0.0, "most": 10}
+
+
+@pytest.fixture(autouse=True)
+def our_own_receivers(settings: Any) -> None:
+    settings.ALERTS_ALLOW = [ip_network("127.0.0.0/8")]
+
+
+@pytest.fixture
+def receiver(settings: Any) -> Iterator[Receiver]:
+    """Of the only channel."""
+    with running_receiver() as receiver:
+        settings.ALERTS = [hook(receiver)]
+        yield receiver
+
+
+def hook(receiver: Receiver, name: str = "https:hook") -> Channel:
+    return Channel("https", name, receiver.url, WHSEC)
+
+
+def opened() -> Incident:
+    look(LATE), look(LATE)
+    return Incident.objects.get(kind=LATE.kind.name, resolved_at=None)
+
+
+def ended() -> None:
+    look(), look(), look()
+
+
+def send_all() -> None:
+    """Send what is due, in threads as the processes do, and wait for them."""
+    notices.send_due(daemon=True)
+    assert wait_for(lambda: not notices._busy, 30)
+
+
+def types(receiver: Receiver) -> list[str]:
+    return [received.verified(WHSEC)["type"] for received in receiver.received]
+
+
+def make_due() -> None:
+    Notice.objects.filter(sent_at=None, given_up_at=None).update(due_at=timezone.now())
+
+
+def test_an_incident_is_told_once_and_its_end_once(receiver: Receiver) -> None:
+    opened()
+    send_all()
+    send_all()
+    assert types(receiver) == ["incident.opened"]
+    ended()
+    send_all()
+    send_all()
+    assert types(receiver) == ["incident.opened", "incident.resolved"]
+    assert {notice.tries for notice in Notice.objects.all()} == {1}
+
+
+def test_six_processes_that_send_at_once_send_once(receiver: Receiver) -> None:
+    incident = opened()
+    barrier = threading.Barrier(6)
+
+    def send() -> None:
+        barrier.wait()
+        notices._send_all(django_settings.ALERTS[0])
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [received.id for received in receiver.received] == [f"alert_{incident.notices.get().pk}"]
+
+
+def test_a_channel_that_hangs_delays_no_other(settings: Any) -> None:
+    may_answer = threading.Event()
+
+    async def hang(received: Received) -> Any:
+        while not may_answer.is_set():
+            await after(0.05, OK)(received)
+        return await OK(received)
+
+    with running_receiver(hang) as hanging, running_receiver() as other:
+        settings.ALERTS = [hook(hanging, "https:hanging"), hook(other, "https:other")]
+        opened()
+        notices.send_due(daemon=True)
+        hanging.wait_for(1)
+        other.wait_for(1)
+        ended()
+        notices.send_due(daemon=True)
+        other.wait_for(2)
+        assert types(other) == ["incident.opened", "incident.resolved"]
+        assert types(hanging) == ["incident.opened"]
+        may_answer.set()
+        assert wait_for(lambda: not notices._busy, 30)
+        assert types(hanging) == ["incident.opened", "incident.resolved"]
+
+
+def test_the_notice_of_a_sender_that_was_killed_is_sent_by_another() -> None:
+    with running_receiver(after(30, OK), OK) as receiver:
+        environment = {
+            "DATABASE_URL": database_url_of_tests(),
+            "QUIKTRADE_ALERTS": f"{receiver.url}#{WHSEC}",
+            "QUIKTRADE_ALERTS_ALLOW": "127.0.0.0/8",
+        }
+        command = [sys.executable, "manage.py", "send_test_alert"]
+        with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}) as sender:
+            receiver.wait_for(1)
+            sender.send_signal(signal.SIGKILL)
+        claimed = Notice.objects.get(what="opened")
+        assert (claimed.tries, claimed.sent_at) == (1, None)
+        channel = hook(receiver, claimed.channel)
+        assert notices.send_one(channel) is None  # until its lease has ended
+        make_due()
+        sent = notices.send_one(channel)
+        assert sent is not None
+        assert sent[1] == ""
+        assert receiver.ids == [f"alert_{claimed.pk}"] * 2
+
+
+def test_what_is_refused_is_tried_again_later_and_given_up_in_the_end(settings: Any) -> None:
+    with running_receiver(answers(500, "no")) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        waits = []
+        for _ in range(10):
+            before = timezone.now()
+            send_all()
+            send_all()
+            notice = Notice.objects.get()
+            waits.append(round((notice.due_at - before).total_seconds(), -1) if notice.given_up_at is None else None)
+            make_due()
+        assert notice.error == "It answered 500. no"
+        assert waits[3:] == [60, 120, 300, 600, 900, 1200, None]
+        send_all()
+        assert len(receiver.received) == notice.tries == 10
+
+
+def test_the_end_is_not_told_before_the_beginning(settings: Any) -> None:
+    with running_receiver(answers(500), OK) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        send_all()
+        ended()
+        send_all()
+        assert types(receiver) == ["incident.opened"]
+        make_due()
+        send_all()
+        assert types(receiver) == ["incident.opened", "incident.opened", "incident.resolved"]
+
+
+def test_what_came_late_of_a_sender_that_stood_still_changes_nothing(receiver: Receiver) -> None:
+    opened()
+    notice = Notice.objects.get()
+    claimed = notices.Claimed._make(fetch(notices._CLAIM, {**CLAIM, "channel": notice.channel})[0])
+    send_all()
+    notices._record_failure(django_settings.ALERTS[0], claimed, "too late")
+    notice.refresh_from_db()
+    assert (notice.error, notice.sent_at is not None, notice.tries) == ("", True, 2)
+
+
+def test_what_is_for_a_channel_of_yesterday_is_given_up(receiver: Receiver, settings: Any) -> None:
+    opened()
+    settings.ALERTS = []
+    notices.give_up()
+    assert Notice.objects.get().given_up_at is None
+    Notice.objects.update(due_at=timezone.now() - timedelta(days=2))
+    notices.give_up()
+    assert Notice.objects.get().error == "The channel is not configured any more."
+
+
+def test_a_notice_whose_senders_die_each_time_is_given_up_in_the_end(receiver: Receiver) -> None:
+    opened()
+    for _ in range(10):
+        assert fetch(notices._CLAIM, {**CLAIM, "channel": "https:hook", "lease": -1.0})
+    assert not fetch(notices._CLAIM, {**CLAIM, "channel": "https:hook"})
+    notices.give_up()
+    assert "Its sender ended" in Notice.objects.get().error
+    assert receiver.received == []
+
+
+def test_a_test_is_told_to_all_and_says_who_was_not_reached(receiver: Receiver, settings: Any) -> None:
+    out = StringIO()
+    call_command("send_test_alert", stdout=out)
+    assert out.getvalue() == "https:hook, opened: sent\nhttps:hook, resolved: sent\n"
+    assert types(receiver) == ["incident.opened", "incident.resolved"]
+    with running_receiver(answers(403, "who are you")) as broken:
+        settings.ALERTS = [hook(receiver), hook(broken, "https:broken")]
+        with pytest.raises(CommandError, match="1 of 2 channels could not be told") as error:
+            call_command("send_test_alert", stdout=out)
+    assert error.value.returncode == 1
+    assert "https:broken, opened: It answered 403. who are you\n" in out.getvalue()
+    assert not Notice.objects.filter(sent_at=None, given_up_at=None).exists()
+    assert not Incident.objects.filter(resolved_at=None).exists()
+
+
+def test_a_test_without_a_channel_says_what_to_set(settings: Any) -> None:
+    settings.ALERTS = []
+    with pytest.raises(CommandError, match="QUIKTRADE_ALERTS"):
+        call_command("send_test_alert")
+
+
+def test_an_acknowledgement_reaches_the_pager(settings: Any) -> None:
+    with running_receiver() as receiver:
+        settings.ALERTS = [Channel("pagerduty", "pagerduty:1", receiver.url, "k" * 32)]
+        incident = opened()
+        send_all()
+        incidents.acknowledge([incident.pk], actor="operator:olga", reason="I call them.")
+        send_all()
+        assert [b'"acknowledge"' in received.body for received in receiver.received] == [False, True]
