@@ -15,6 +15,7 @@ from orders import lifecycle
 from orders.lifecycle import Event, Step
 from orders.models import Order
 from orders.tests.factories import OrderFactory
+from orders.tests.threads import somebody_waits_for_a_lock
 from orders.webhook_models import WebhookDelivery
 from quiktrade.tests.processes import database_url_of_tests, wait_until
 
@@ -143,7 +144,7 @@ def test_an_acknowledgement_that_waited_for_the_sweep_is_applied_to_what_the_swe
         with transaction.atomic():
             assert sweep() == [order.pk]
             late = worker.submit(_advance_and_hang_up, answer)
-            wait_until(_somebody_waits_for_a_lock)
+            wait_until(somebody_waits_for_a_lock)
         assert [moved.status for moved in late.result()] == ["placed"]
 
 
@@ -152,11 +153,3 @@ def _advance_and_hang_up(step: Step) -> list[lifecycle.MovedOrder]:
         return lifecycle.advance([step], actor="system:test").moved
     finally:
         connection.close()
-
-
-def _somebody_waits_for_a_lock() -> bool:
-    with psycopg.connect(database_url_of_tests()) as other:  # a transaction sees what it saw at first
-        waiting = other.execute(
-            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        return waiting.rowcount > 0

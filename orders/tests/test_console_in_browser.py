@@ -30,7 +30,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 PASSWORD = "night-shift-7"
-expect.set_options(timeout=15_000)  # pages refresh themselves every few seconds, later on a busy machine
+PATIENCE = 40_000
+"""Milliseconds: pages refresh themselves every few seconds, and a busy machine stands still for longer than that."""
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, live_server: LiveServ
     context = browser.new_context(
         base_url=live_server.url, viewport={"width": 1440, "height": 1000}, color_scheme=request.param
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     wrong: list[str] = []
 

@@ -102,7 +102,7 @@ def test_a_process_that_is_led_to_a_standby_says_so_and_stores_again_once_it_is_
     monkeypatch.setattr(health, "REMEMBER_SECONDS", 0.0)
     monkeypatch.setattr(health, "_latest", None)
     primary, standby = pair
-    token = AccessToken.for_user(UserFactory())
+    token = str(AccessToken.for_user(UserFactory()))  # signed now: the first token makes the key
     with primary.connect() as admin, standby.connect() as reader:
         [(written,)] = admin.execute("SELECT pg_current_wal_lsn()").fetchall()
         wait_until(lambda: reader.execute("SELECT WHERE pg_last_wal_replay_lsn() >= %s", [written]).rowcount)
@@ -153,7 +153,7 @@ def _post_to(web: Process, token: AccessToken, client_order_id: str) -> int:
         asked.close()
 
 
-def _post(token: AccessToken, order: dict[str, Any] = ORDER) -> Any:
+def _post(token: AccessToken | str, order: dict[str, Any] = ORDER) -> Any:
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     try:

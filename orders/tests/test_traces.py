@@ -119,8 +119,7 @@ def test_one_trace_leads_from_the_client_to_the_venue_and_links_to_what_comes_la
 
         assert post(web, alice, None, **{**ORDER, "side": "sell"})
         reports = tap.one("reports")
-        assert reports.links == [(TRACE, request.id)]
-        assert reports.attributes["order.id"] == order["id"]
+        assert reports.links == [(TRACE, request.id)]  # of the two orders that traded, the other one is not sampled
         assert reports.trace != TRACE
 
         second = post(web, alice, OTHER, **ORDER)

@@ -1,6 +1,7 @@
 """Circuits and limits: rows that all workers share."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from orders.lifecycle import Event, Step
 from orders.models import Order
 from orders.placement import Attempt, claim_orders
 from orders.tests.factories import OrderFactory, VenueFactory
-from orders.tests.threads import in_threads
+from orders.tests.threads import in_threads, somebody_waits_for_a_lock
+from quiktrade.tests.processes import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -165,6 +167,22 @@ def test_the_limit_of_orders_under_way_holds_over_all_workers() -> None:
     claims = in_threads(8, lambda n: claim_orders("XSIM", wanted=5, actor=f"system:{n}").orders)
 
     assert sum(len(orders) for orders in claims) == Order.objects.filter(status="submitting").count() == 7
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_waits_for_one_that_is_not_committed_and_counts_its_orders() -> None:
+    Venue.objects.update(max_in_flight=7)
+    for _ in range(20):
+        OrderFactory()
+    permit()
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            first = claim_orders("XSIM", wanted=5, actor="system:1").orders
+            claiming = pool.submit(in_threads, 1, lambda n: claim_orders("XSIM", wanted=5, actor="system:2").orders)
+            wait_until(lambda: claiming.done() or somebody_waits_for_a_lock())
+        [second] = claiming.result()
+
+    assert [len(first), len(second)] == [5, 2]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -48,6 +48,10 @@ REFUSED = {
     + HOST
     + b"Content-Type: application/x-www-form-urlencoded\r\n"
     + body(SECRET + b"=1&" * 2_000),
+    "password": b"POST /api/v1/auth/token HTTP/1.1\r\n"
+    + HOST
+    + JSON
+    + body(b'{"username": "alice", "password": "' + SECRET + b'"}'),
 }
 ANSWERED = {
     "path": b"GET /" + SECRET + b"%1b[2J HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -55,10 +59,6 @@ ANSWERED = {
     "query": b"GET /api/v1/orders?" + SECRET + b"=1 HTTP/1.1\r\n" + HOST + b"\r\n",
     "token": b"GET /api/v1/orders HTTP/1.1\r\n" + HOST + b"Authorization: Bearer " + SECRET + b"\r\n\r\n",
     "cookie": b"GET /admin/ HTTP/1.1\r\n" + HOST + b"Cookie: sessionid=" + SECRET + b"\r\n\r\n",
-    "password": b"POST /api/v1/auth/token HTTP/1.1\r\n"
-    + HOST
-    + JSON
-    + body(b'{"username": "alice", "password": "' + SECRET + b'"}'),
 }
 
 
