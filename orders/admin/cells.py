@@ -182,7 +182,7 @@ def trace(trace_id: str) -> SafeString:
     if not settings.TRACE_URL:
         return code(trace_id)
     url = settings.TRACE_URL.replace("{trace_id}", trace_id)
-    return format_html('<a href="{}" target="_blank" rel="noopener">{}</a>', url, code(trace_id))
+    return format_html('<a href="{}" class="text-link" target="_blank" rel="noopener">{}</a>', url, code(trace_id))
 
 
 def facts(order: Order, *, archived: bool = False) -> list[tuple[str, list[tuple[str, SafeString | str]]]]:
