@@ -30,8 +30,10 @@ def _calls() -> dict[str, Callable[[], Any]]:
     from exchanges import demo
     from orders import executions, feed, placement, selectors, streaming, submission
     from orders.models import OrderEvent
+    from quiktrade.database.connection import WEB, bound_waits
     from quiktrade.jobs import doorbell
 
+    bound_waits(WEB)
     owner = get_user_model().objects.get(username=demo.CLIENTS[0]).pk
     newest = sys.argv[1:] == ["newest"]
     looked_up = selectors.page_of_orders(owner, {}, after=None, newest_first=newest, limit=500)

@@ -215,6 +215,15 @@ def test_the_web_gives_a_statement_up_that_takes_too_long(transactional_db: None
         cursor.execute("SELECT pg_sleep(10)")
 
 
+def test_a_statement_gets_one_process_of_the_server(transactional_db: None) -> None:
+    with bounded(parallel_setup_cost="0", parallel_tuple_cost="0", min_parallel_table_scan_size="0") as cursor:
+        cursor.execute("EXPLAIN SELECT * FROM pg_attribute")
+        assert "Gather" not in str(cursor.fetchall())
+        cursor.execute("SET max_parallel_workers_per_gather = 2")
+        cursor.execute("EXPLAIN SELECT * FROM pg_attribute")
+        assert "Gather" in str(cursor.fetchall())
+
+
 def test_a_statement_whose_answer_does_not_come_closes_the_connection(transactional_db: None) -> None:
     with bounded(answer_seconds=0.2) as cursor:
         with pytest.raises(OperationalError, match=r"not answered for 0\.2 s"):
