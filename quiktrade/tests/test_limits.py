@@ -14,8 +14,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models import Max, Min
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
+from orders import selectors
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from quiktrade import limits
@@ -143,6 +145,23 @@ def test_the_repeat_of_a_stored_order_is_never_a_429(alice: User, client: APICli
     check_problem(client.post(ORDERS, order("b")), 429, "rate-limited")
     clock.advance(1)
     assert client.post(ORDERS, order("b")).status_code == 201
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_refused_order_costs_one_look_up(alice: User, client: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(alice, orders_per_second=1)
+    assert spend(client, 1) == [201]
+    asked: list[str] = []
+
+    def note(statement: str, parameters: Any) -> Any:
+        asked.append(statement)
+        return fetch(statement, parameters)
+
+    monkeypatch.setattr("orders.selectors.fetch", note)
+    with CaptureQueriesContext(connection) as queries:
+        check_problem(client.post(ORDERS, order("a")), 429, "rate-limited")
+    assert asked == [selectors._SUBMITTED]
+    assert not [query for query in queries if 'FROM "orders_' in query["sql"]]
 
 
 @pytest.mark.usefixtures("clock")
