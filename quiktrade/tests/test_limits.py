@@ -313,6 +313,55 @@ def test_most_orders_cost_no_statement(alice: User, settings: Any, statements: l
     assert len(statements) == 9
 
 
+def drained(*several: limits.Allowance) -> None:
+    for allowance in several:
+        while passes(allowance):
+            pass
+
+
+def test_a_client_that_stays_beyond_its_limit_costs_few_statements(
+    alice: User, clock: Clock, settings: Any, statements: list[str]
+) -> None:
+    settings.ORDER_RATE = 200
+    several = [process(alice, 200) for _ in range(2)]
+    drained(*several)
+    statements.clear()
+    passed = 0
+    for number in range(800):  # two seconds, at twice the rate
+        clock.advance(1 / 400)
+        passed += passes(several[number % 2])
+    assert 360 <= passed <= 400
+    assert len(statements) <= 2 * 2 * 2 * limits.LEASES_PER_SECOND
+
+
+def test_a_client_that_is_below_its_limit_again_is_refused_next_to_nothing(
+    alice: User, clock: Clock, settings: Any
+) -> None:
+    settings.ORDER_RATE = 200
+    allowance = process(alice, 200)
+    drained(allowance)
+    passed = 0
+    for _ in range(160):  # a second, at four fifths of the rate
+        clock.advance(1 / 160)
+        passed += passes(allowance)
+    assert passed >= 156
+
+
+def test_an_order_passes_if_the_answer_before_it_said_that_some_are_left(
+    alice: User, clock: Clock, settings: Any
+) -> None:
+    settings.ORDER_RATE = 100
+    allowance = process(alice, 100)
+    drained(allowance)
+    passed, left = [], []
+    for _ in range(40):
+        clock.advance(0.01)
+        left.append("r=0" not in allowance.headers()["RateLimit"])
+        passed.append(passes(allowance))
+    assert passed == left
+    assert set(passed) == {True, False}
+
+
 @pytest.mark.usefixtures("clock")
 def test_what_comes_at_the_same_time_is_leased_together_and_paid_in_its_order(
     alice: User, settings: Any, statements: list[str]
