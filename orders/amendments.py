@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from exchanges import directory
-from orders import archive, lifecycle, requests
+from orders import archive, lifecycle, metrics, requests
 from orders.archive_models import ClientKey
 from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import LIMIT_TYPES, MULTI_DAY, STOP_TYPES, Order, OrderRequest, Status, TimeInForce, new_order_id
@@ -222,8 +222,9 @@ def pay_for_replace(allowance: Allowance, client_order_id: str) -> None:
     """
     try:
         allowance.spend(1)
-    except RateLimited:
+    except RateLimited as refusal:
         if not client_order_id or not _is_stored(allowance.user_id, client_order_id):
+            metrics.REFUSED(refusal.kind).inc()
             raise
 
 
