@@ -146,19 +146,21 @@ def test_a_span_of_many_is_sampled_as_its_orders_are(sampler: str, recorded_span
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "zzSECRETzz:4318"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "zzSECRETzz"),
+        ("OTEL_TRACES_SAMPLER", "zzSECRETzz"),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
-        ("OTEL_TRACES_SAMPLER_ARG", "few"),
+        ("OTEL_TRACES_SAMPLER_ARG", "zzSECRETzz"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "zzSECRETzz"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
     ],
 )
 def test_a_variable_of_the_standard_that_means_nothing_ends_the_process(variable: str, value: str) -> None:
     said = refusal({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", variable: value})
     assert said.startswith(f"{variable} must be ")
-    assert value not in said.partition(" must be ")[0]
+    assert "SECRET" not in said
 
 
 def test_the_address_of_traces_needs_a_place_for_their_id() -> None:
