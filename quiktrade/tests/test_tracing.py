@@ -19,7 +19,7 @@ from quiktrade.api.context import OfRequest, known
 from quiktrade.tests.processes import Processes, wait_until
 from quiktrade.tests.taps import CLIENT, SAMPLED, TRACE, UNSAMPLED, Memory, recorded
 from quiktrade.tests.test_overload import Client
-from quiktrade.tests.test_settings import read, refusal
+from quiktrade.tests.test_settings import read, refusal, start
 from quiktrade.tracing import spans
 from quiktrade.tracing.recorder import Recorder
 
@@ -258,6 +258,30 @@ def test_traces_that_cannot_be_begun_are_off(caplog: pytest.LogCaptureFixture) -
         spans.start("test")
     assert not spans.recording()
     assert [vars(record)["event"] for record in caplog.records] == ["trace.off"]
+
+
+BEGIN = """
+from quiktrade.tracing import spans
+spans.preload()
+spans.start("test")
+print(spans.recording())
+"""
+
+
+def test_traces_that_cannot_be_loaded_are_off() -> None:
+    """The SDK reads some variables as it is imported, and in this process it was."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x"}
+    done = start(["-c", BEGIN], environment)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+    assert done.stderr.count("Traces are off") == 1
+
+
+def test_half_an_installation_of_what_traces_need_is_none(tmp_path: Path) -> None:
+    (tmp_path / "requests.py").write_text("raise ImportError('half of it is missing')")
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
+    done = start(["-c", BEGIN], environment)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+    assert done.stderr.count("Traces are off") == 1
 
 
 def test_a_short_queue_has_short_batches() -> None:
