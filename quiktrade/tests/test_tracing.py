@@ -71,6 +71,27 @@ def test_what_is_not_sampled_is_not_recorded(header: str | None, memory: Memory)
     assert memory.spans() == []
 
 
+CHOSEN = f"00-{'0' * 31}1-{CLIENT}-01"
+"""The SDK decides by a trace's id. This one is among the first to be sampled."""
+
+
+@pytest.mark.parametrize("header", [CHOSEN, SAMPLED])
+def test_a_client_has_no_say_in_what_the_ratio_alone_samples(header: str) -> None:
+    with recorded(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="1e-15") as memory:
+        served(header, memory)
+    assert memory.spans() == []
+
+
+def test_a_trace_that_the_ratio_alone_samples_is_its_own_with_a_link_to_the_clients() -> None:
+    with recorded(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="1") as memory:
+        record = served(UNSAMPLED, memory)
+        spans.done("claim", [memory.one("GET none").context], 0.5)
+    request, claim = memory.spans()
+    assert (request.parent, request.links) == ("", [(TRACE, CLIENT)])
+    assert vars(record)["trace_id"] == request.trace != TRACE
+    assert claim.links == [(request.trace, request.id)]
+
+
 @pytest.mark.parametrize("header", NONE)
 def test_a_header_that_is_none_begins_no_trace_of_its_own_choice(header: str) -> None:
     with recorded(OTEL_TRACES_SAMPLER_ARG="1") as memory:
