@@ -43,7 +43,6 @@ GROWTH = 1.25
 PAUSE_SECONDS = 1.0
 """After a lease could not be taken, none is tried for this long."""
 MOST_REMEMBERED = 10_000
-MOST_PER_SECOND = 1_000_000
 
 _ONLY_THE_LEASE = ("55P03", "40P01", "57014")
 """SQLSTATEs of an OperationalError that is about the statement: lock_not_available, deadlock_detected, and

@@ -171,7 +171,7 @@ def _rate(label: str) -> forms.IntegerField:
         label=label,
         required=False,
         min_value=0,
-        max_value=limits.MOST_PER_SECOND,
+        max_value=settings.MOST_PER_SECOND,
         widget=UnfoldAdminIntegerFieldWidget(),
         show_hidden_initial=True,  # else whoever saves the page would undo what was changed since it was opened
     )

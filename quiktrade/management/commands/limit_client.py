@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import CommandParser
 
@@ -14,9 +15,9 @@ def rate(text: str) -> int | None:
     """An argparse type: `none` is 0, and `default` is None."""
     if text in ("none", "default"):
         return 0 if text == "none" else None
-    if text.isascii() and text.isdecimal() and 1 <= int(text) <= limits.MOST_PER_SECOND:
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= settings.MOST_PER_SECOND:
         return int(text)
-    raise argparse.ArgumentTypeError(f"a whole number from 1 to {limits.MOST_PER_SECOND}, none or default")
+    raise argparse.ArgumentTypeError(f"a whole number from 1 to {settings.MOST_PER_SECOND}, none or default")
 
 
 class Command(OperatorCommand):
