@@ -144,3 +144,9 @@ def test_a_command_shows_and_changes_a_limit(alice: User, told: Any) -> None:
     with pytest.raises(CommandError, match="There is no account nobody"):
         call_command("limit_client", "nobody")
 
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+@pytest.mark.parametrize("command", ["limit_client", "remove_second_factor"])
+def test_a_name_that_no_account_can_have_is_that_of_none(command: str, name: str) -> None:
+    with pytest.raises(CommandError, match="There is no account"):
+        call_command(command, name)

@@ -9,6 +9,7 @@ from django.core.management.base import CommandParser
 
 from quiktrade import limits
 from quiktrade.management.operator_command import OperatorCommand, actor, refuse
+from quiktrade.texts import storable
 
 
 def rate(text: str) -> int | None:
@@ -34,7 +35,7 @@ event limits.changed, with who changed it."""
     acts = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", help="the account's name")
+        parser.add_argument("name", type=storable, help="the account's name")
         for limit in limits.LIMITS:
             text = f"{limit.name} in a second: a number, none or default"
             parser.add_argument(f"--{limit.name}", type=rate, default=argparse.SUPPRESS, metavar="RATE", help=text)
@@ -42,7 +43,7 @@ event limits.changed, with who changed it."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["name"]
-        user = User.objects.filter(username=name).first() if "\0" not in name else None
+        user = User.objects.filter(username=name).first()
         if user is None:
             refuse(f"There is no account {name}.")
         given = {limit.field: options[limit.name] for limit in limits.LIMITS if limit.name in options}
