@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import yaml
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from rest_framework.test import APIClient
@@ -16,6 +18,7 @@ from rest_framework.test import APIClient
 from orders.models import Order
 from orders.tests.factories import VenueFactory
 from quiktrade.api.context import OfRequest, known
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.processes import Processes, wait_until
 from quiktrade.tests.taps import CLIENT, SAMPLED, TRACE, UNSAMPLED, Memory, recorded
 from quiktrade.tests.test_overload import Client
@@ -182,6 +185,13 @@ def test_a_variable_of_the_standard_that_means_nothing_ends_the_process(variable
     said = refusal({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", variable: value})
     assert said.startswith(f"{variable} must be ")
     assert "SECRET" not in said
+
+
+def test_compose_passes_on_every_variable_that_the_page_tells_of() -> None:
+    told = set(re.findall(r"OTEL_[A-Z_]+", (ROOT / "docs/traces.md").read_text()))
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("api", "console", "worker", "session"):
+        assert told - set(services[name]["environment"]) == set()
 
 
 def test_the_address_of_traces_needs_a_place_for_their_id() -> None:
