@@ -14,7 +14,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from exchanges import directory
-from orders import archive, lifecycle, requests
+from orders import archive, lifecycle, metrics, requests
+from orders.archive_models import ClientKey
 from orders.lifecycle import Event, MovedOrder, Step
 from orders.models import LIMIT_TYPES, MULTI_DAY, STOP_TYPES, Order, OrderRequest, Status, TimeInForce, new_order_id
 from orders.requests import Changes, IdTaken
@@ -221,8 +222,9 @@ def pay_for_replace(allowance: Allowance, client_order_id: str) -> None:
     """
     try:
         allowance.spend(1)
-    except RateLimited:
-        if not client_order_id or _stored(allowance.user_id, client_order_id) is None:
+    except RateLimited as refusal:
+        if not client_order_id or not _is_stored(allowance.user_id, client_order_id):
+            metrics.REFUSED(refusal.kind).inc()
             raise
 
 
@@ -276,6 +278,13 @@ def request_replace(
 
 def _stored(owner_id: int, client_order_id: str) -> OrderRequest | None:
     return OrderRequest.objects.filter(owner_id=owner_id, client_order_id=client_order_id).first()
+
+
+def _is_stored(owner_id: int, client_order_id: str) -> bool:
+    """Whether the client has a request by this id, of an order that is in use or archived."""
+    if _stored(owner_id, client_order_id) is not None:
+        return True
+    return bool(archive.orders_by_key(owner_id, [client_order_id], ClientKey.Of.REQUEST))
 
 
 def _replay(stored: OrderRequest, order: Order, changes: Changes) -> ReplaceRequested:

@@ -11,7 +11,9 @@ ACCEPTED = counter(
     "venue",
     "how",
 )
-REFUSED = counter("orders_refused", "Orders refused, by the code of the reason.", "code")
+REFUSED = counter(
+    "orders_refused", "Orders refused, by the code of the reason; of replaces, those beyond the client's limit.", "code"
+)
 STORE_SECONDS = histogram(
     "store_seconds", "Statements that store orders, each with the orders that arrived meanwhile, until their commit."
 )

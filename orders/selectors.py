@@ -1,6 +1,6 @@
 """Queries. None of them locks a row or depends on a cache."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -143,13 +143,24 @@ _ARCHIVED_COLUMNS = _columns("NULL::json")  # no archived order has a request th
 _ORDERS = f"SELECT {_COLUMNS} FROM orders_order"
 _ARCHIVED = f"SELECT {_ARCHIVED_COLUMNS} FROM {archive.ORDER}"
 _LOOK_UP = f"{_ORDERS} JOIN unnest(%(ids)s::uuid[], %(owners)s::bigint[]) AS w (id, owner_id) USING (id, owner_id)"
-_SUBMITTED = f"""SELECT {_COLUMNS}, original_terms FROM orders_order
-WHERE owner_id = %(owner)s AND client_order_id = ANY(%(ids)s)"""
+# One look-up by index for each id, whatever the planner thinks of their number. In one statement, in which an order
+# that moves meanwhile is in use or has its key kept.
+_SUBMITTED = f"""
+SELECT w.owner_id, w.own_id, k.order_id, o.*
+FROM unnest(%(owners)s::bigint[], %(own_ids)s::text[]) AS w (owner_id, own_id)
+LEFT JOIN LATERAL (SELECT {_COLUMNS}, original_terms FROM orders_order
+    WHERE owner_id = w.owner_id AND client_order_id = w.own_id LIMIT 1) o ON true
+LEFT JOIN LATERAL (SELECT order_id FROM orders_clientkey
+    WHERE o.id IS NULL AND owner_id = w.owner_id AND client_order_id = w.own_id AND of = 'order' LIMIT 1) k ON true
+WHERE o.id IS NOT NULL OR k.order_id IS NOT NULL"""
 # For orders that were not found: in one statement, in which an order that moves meanwhile is found once.
 _ANYWHERE = " UNION ALL ".join(
     f"""SELECT {columns}, original_terms FROM {table} WHERE id = ANY(%(ids)s::uuid[])"""
     for table, columns in (("orders_order", _COLUMNS), (archive.ORDER, _ARCHIVED_COLUMNS))
 )
+
+
+MOST_LOOK_UPS = 500
 
 
 class Submitted(NamedTuple):
@@ -159,14 +170,42 @@ class Submitted(NamedTuple):
     terms: dict[str, Any]
 
 
+class _ByOwnIds:
+    """One client's orders, to be found by its own ids of them."""
+
+    def __init__(self, owner_id: int, own_ids: Sequence[str]) -> None:
+        self.owner_id = owner_id
+        self.own_ids = own_ids
+        self.found: dict[str, Submitted] = {}
+        self.elsewhere: list[UUID] = []
+        """Of those that are not in use."""
+
+
 def submitted(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, Submitted]:
     """This client's orders that have one of these ids of its own, keyed by that id; archived ones, too."""
-    found = _as_submitted(fetch(_SUBMITTED, {"owner": owner_id, "ids": list(client_order_ids)}))
-    if away := [id_ for id_ in client_order_ids if id_ not in found]:
-        left = archive.orders_by_key(owner_id, away, ClientKey.Of.ORDER)
-        if left:
-            found |= _as_submitted(fetch(_ANYWHERE, {"ids": list(left.values())}))
-    return found
+    wanted = _ByOwnIds(owner_id, client_order_ids)
+    if connection.in_atomic_block:
+        _find_submitted([wanted])
+    else:
+        _submitted.do(wanted)
+    if wanted.elsewhere:
+        wanted.found |= _as_submitted(fetch(_ANYWHERE, {"ids": wanted.elsewhere}))
+    return wanted.found
+
+
+def _find_submitted(wanted: Sequence[_ByOwnIds]) -> None:
+    """Find the orders of each client that are in use, and the ids of the others, all with one statement."""
+    asked = dict.fromkeys((each.owner_id, own_id) for each in wanted for own_id in each.own_ids)
+    owners = ",".join(str(owner_id) for owner_id, _ in asked)
+    rows = fetch(_SUBMITTED, {"owners": f"{{{owners}}}", "own_ids": [own_id for _, own_id in asked]})
+    found = {(owner_id, own_id): (elsewhere, row) for owner_id, own_id, elsewhere, *row in rows}
+    for each in wanted:
+        its = [found[each.owner_id, own_id] for own_id in each.own_ids if (each.owner_id, own_id) in found]
+        each.found = _as_submitted([row for elsewhere, row in its if elsewhere is None])
+        each.elsewhere = [elsewhere for elsewhere, _ in its if elsewhere is not None]
+
+
+_submitted = Batcher(_find_submitted, most=MOST_LOOK_UPS, size=lambda each: len(each.own_ids))
 
 
 def removed(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, UUID]:
@@ -174,7 +213,7 @@ def removed(owner_id: int, client_order_ids: Sequence[str]) -> dict[str, UUID]:
     return archive.orders_by_key(owner_id, client_order_ids, ClientKey.Of.ORDER)
 
 
-def _as_submitted(rows: Sequence[tuple[Any, ...]]) -> dict[str, Submitted]:
+def _as_submitted(rows: Iterable[Sequence[Any]]) -> dict[str, Submitted]:
     found = {}
     for *row, original in rows:
         order = ClientOrder(*row)
@@ -187,9 +226,6 @@ def _terms(stored: Mapping[str, Any]) -> dict[str, Any]:
     read: dict[str, Callable[[str], Any]] = {"limit_price": Decimal, "stop_price": Decimal}
     read["expires_at"] = datetime.fromisoformat
     return {name: read[name](value) if name in read and value else value for name, value in stored.items()}
-
-
-MOST_LOOK_UPS = 500
 
 
 class _LookUp:

@@ -8,6 +8,10 @@ disk, because the table is unlogged: after a crash of the server every bucket is
 What a process has not spent within a second goes back with its next lease. So the processes together let through what
 the rate allows, and at any time at most processes × a tenth of it more or less.
 
+A client at its limit finds its bucket all but empty, and would have each process ask for every single token. So after
+each lease of less than a tenth, a process waits until there may be a quarter more than the last time, up to a tenth. A
+client that is below its limit again is refused next to nothing on the way there.
+
 A limit must not cost an order that it allows. If a lease cannot be taken although the database works, orders pass
 without one for a while. If the database is away, they are answered as any order then is.
 """
@@ -34,10 +38,11 @@ logger = logging.getLogger(__name__)
 
 LEASES_PER_SECOND = 10
 LEASE_SECONDS = 1.0
+GROWTH = 1.25
+"""How much more must be there after each lease that was short."""
 PAUSE_SECONDS = 1.0
 """After a lease could not be taken, none is tried for this long."""
 MOST_REMEMBERED = 10_000
-MOST_PER_SECOND = 1_000_000
 
 _ONLY_THE_LEASE = ("55P03", "40P01", "57014")
 """SQLSTATEs of an OperationalError that is about the statement: lock_not_available, deadlock_detected, and
@@ -113,6 +118,8 @@ class Allowance:
         self._policy = f'"{self.name}";q={per_second};w=1'
         self._there = float(per_second)
         """Tokens that were in the bucket after the lease."""
+        self._least = 0.0
+        """Tokens that must be there for the next lease."""
         self._until = 0.0
 
     def spend(self, count: int) -> None:
@@ -134,7 +141,7 @@ class Allowance:
     def headers(self) -> dict[str, str]:
         """The limit, and what is left, as draft-ietf-httpapi-ratelimit-headers writes it."""
         there = self._there_now()
-        left = max(0, int(min(self.leased + there, self.per_second)))
+        left = max(0, int(min(self.leased + (there if there >= self._least else 0), self.per_second)))
         until_full = max(1, math.ceil(1 - there / self.per_second))
         return {"RateLimit-Policy": self._policy, "RateLimit": f'"{self.name}";r={left};t={until_full}'}
 
@@ -156,7 +163,12 @@ class Allowance:
 
     def has_a_chance(self, count: int) -> bool:
         """Whether a lease may have enough for this. If not, the database need not be asked."""
-        return self.leased + self._there_now() >= min(count, self.per_second)
+        there = self._there_now()
+        return there >= self._least and self.leased + there >= min(count, self.per_second)
+
+    @property
+    def _usual(self) -> int:
+        return max(self.per_second // LEASES_PER_SECOND, 1)
 
     def wants(self, first: int, *others: int) -> dict[str, Any]:
         """What to lease for the sake of these requests. What is left of the last lease goes back.
@@ -164,14 +176,14 @@ class Allowance:
         A large request leases for itself alone: if it could not be paid, all of that would lie idle here.
         """
         back, self.leased = self.leased, 0
-        usual = max(self.per_second // LEASES_PER_SECOND, 1)
-        want = max(usual, first + sum(count for count in others if count <= usual))
+        want = max(self._usual, first + sum(count for count in others if count <= self._usual))
         whose = {"user_id": self.user_id, "name": self.name, "rate": self.per_second}
         return {**whose, "need": first, "want": want, "back": back}
 
     def lease(self, tokens: int, left_there: float) -> None:
         self.leased, self._there, self._asked_at = tokens, left_there, time.monotonic()
         self._until = self._asked_at + LEASE_SECONDS
+        self._least = min(max(self._least, 1) * GROWTH, self._usual) if tokens < self._usual else 0.0
 
     def be_free(self) -> None:
         self._free_until = time.monotonic() + PAUSE_SECONDS

@@ -57,10 +57,12 @@ def env_number(name: str, default: float, *, minimum: float) -> float:
     return number
 
 
-def env_int(name: str, default: int, *, minimum: int) -> int:
+def env_int(name: str, default: int, *, minimum: int, maximum: int | None = None) -> int:
     number = env_number(name, default, minimum=minimum)
     if number != int(number):
         raise ImproperlyConfigured(f"{name} must be a whole number")
+    if maximum is not None and number > maximum:
+        raise ImproperlyConfigured(f"{name} must be at most {maximum}")
     return int(number)
 
 
@@ -354,8 +356,9 @@ REST_FRAMEWORK = {
 }
 API_ROUTERS = ("orders.api.urls.router", "exchanges.api.urls.router", "orders.webhooks.api.urls.router")
 """What `/api/v1/` offers besides tokens and its own description."""
-ORDER_RATE = env_int("QUIKTRADE_ORDER_RATE", 0, minimum=0)
-READ_RATE = env_int("QUIKTRADE_READ_RATE", 0, minimum=0)
+MOST_PER_SECOND = 1_000_000
+ORDER_RATE = env_int("QUIKTRADE_ORDER_RATE", 0, minimum=0, maximum=MOST_PER_SECOND)
+READ_RATE = env_int("QUIKTRADE_READ_RATE", 0, minimum=0, maximum=MOST_PER_SECOND)
 """Orders, and reads, that a client may send in a second, if an operator has not decided otherwise for it; 0: any."""
 API_MAX_BODY_BYTES = env_int("QUIKTRADE_MAX_BODY_BYTES", 65_536, minimum=1_024)
 API_MAX_BATCH_BYTES = 16 * API_MAX_BODY_BYTES  # for 500 orders, each with every field and some spaces

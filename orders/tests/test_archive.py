@@ -260,6 +260,21 @@ def test_a_repeat_of_a_replace_of_an_archived_order_is_answered_with_that_one() 
         amendments.request_replace(order.pk, Changes(quantity=70), client_order_id="change-2", **given)
 
 
+def test_a_repeat_of_a_replace_of_an_archived_order_is_never_a_429(alice: APIClient, settings: Any) -> None:
+    order = OrderFactory(status=Status.PLACED, owner=User.objects.get(username="alice"))
+    replaced(order)
+    assert move_all().requests == 1
+    settings.ORDER_RATE = 1
+    alice.post(f"{ORDERS}/batch", {"orders": [body()] * 60}, format="json")  # nothing is left for a minute
+    answers = [
+        alice.post(
+            f"{ORDERS}/{order.pk}/replace", {"quantity": 80, "client_order_id": own_id}, format="json"
+        ).status_code
+        for own_id in ("change-1", "change-2", "change-1")
+    ]
+    assert answers == [200, 429, 200]
+
+
 def test_an_id_of_an_archived_request_is_not_taken_by_a_new_one() -> None:
     order = OrderFactory(status=Status.PLACED)
     replaced(order)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
+from django.contrib.auth.models import User
 from django.utils import timezone
 from prometheus_client import Metric
 from rest_framework.test import APIClient
@@ -53,6 +55,16 @@ def test_orders_are_counted_as_stored_replayed_or_refused(alice: APIClient, coun
     assert counted("orders_accepted_total", venue="XSIM", how="replayed") == 1
     assert counted("orders_refused_total", code="client-order-id-taken") == 1
     assert counted("orders_refused_total", code="unknown_venue") == 1
+
+
+def test_orders_and_replaces_beyond_a_limit_are_counted(alice: APIClient, counted: Counted, settings: Any) -> None:
+    order = OrderFactory(owner=User.objects.get(username="alice"), status="placed")
+    settings.ORDER_RATE = 1
+    batch = {"orders": [new_order(client_order_id=f"{number}") for number in range(60)]}
+    assert alice.post("/api/v1/orders/batch", batch).status_code == 200  # nothing is left for a minute
+    assert alice.post("/api/v1/orders", new_order()).status_code == 429
+    assert alice.post(f"/api/v1/orders/{order.pk}/replace", {"quantity": 80}).status_code == 429
+    assert counted("orders_refused_total", code="rate-limited") == 2
 
 
 def test_requests_are_counted_by_names_of_ours_alone(alice: APIClient, counted: Counted) -> None:

@@ -167,8 +167,14 @@ class NewAccountForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 def _rate(label: str) -> forms.IntegerField:
-    most, widget = limits.MOST_PER_SECOND, UnfoldAdminIntegerFieldWidget()
-    return forms.IntegerField(label=label, required=False, min_value=0, max_value=most, widget=widget)
+    return forms.IntegerField(
+        label=label,
+        required=False,
+        min_value=0,
+        max_value=settings.MOST_PER_SECOND,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        show_hidden_initial=True,  # else whoever saves the page would undo what was changed since it was opened
+    )
 
 
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -292,8 +298,10 @@ class UserAdmin(ConsoleAdmin, PlainUserAdmin):  # type: ignore[type-arg]
             obj.set_unusable_password()  # until `response_add` makes one
         super().save_model(request, obj, form, change)
         if change:
-            given = {limit.field: form.cleaned_data[limit.field] for limit in limits.LIMITS}
-            limits.change(obj, given, by=f"operator:{request.user.get_username()}")
+            fields = [limit.field for limit in limits.LIMITS if limit.field in form.changed_data]
+            if fields:
+                given = {field: form.cleaned_data[field] for field in fields}
+                limits.change(obj, given, by=f"operator:{request.user.get_username()}")
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from io import StringIO
 from typing import Any
 
@@ -68,15 +69,43 @@ def test_an_administrator_limits_a_client_in_the_console(
             "actor": "operator:adam",
             "orders_per_second": "1",
             "orders_per_second_before": "default",
-            "reads_per_second": "default",
         }
     ]
     assert 'value="1"' in adam.get(page_of(alice)).content.decode()
     assert "Changed Orders per second" in adam.get(f"/admin/auth/user/{alice.pk}/history/").content.decode()
+    sent["initial-orders_per_second"] = "1"
     assert adam.post(page_of(alice), sent).status_code == 302  # nothing is changed, and nothing told
     assert adam.post(page_of(alice), {**sent, "orders_per_second": "0"}).status_code == 302
     assert [change["orders_per_second"] for change in told()] == ["1", "none"]
     assert spend(client, 3) == [201] * 3
+
+
+def limits_on(page: str) -> dict[str, str]:
+    """What a browser sends of the limits if nobody touches them."""
+    sent = {}
+    for tag in re.findall(r"<input[^>]*>", page):
+        attributes = dict(re.findall(r'(\w+)="([^"]*)"', tag))
+        if attributes.get("name", "").endswith("_per_second"):
+            sent[attributes["name"]] = attributes.get("value", "")
+    return sent
+
+
+def test_saving_a_page_undoes_no_limit_that_was_set_since_it_was_opened(alice: User, adam: Client, told: Any) -> None:
+    opened = limits_on(adam.get(page_of(alice)).content.decode())
+    limit(alice, orders_per_second=50, reads_per_second=7)
+    assert set(opened) == {f"{kind}{name}_per_second" for kind in ("", "initial-") for name in ("orders", "reads")}
+    for fields in (opened, {}):
+        sent = {"is_active": "on", "email": "alice@example.com", **fields}
+        assert adam.post(page_of(alice), sent).status_code == 302
+    assert told() == []
+    sent = {"is_active": "on", "email": "alice@example.com", **opened, "reads_per_second": "9"}
+    assert adam.post(page_of(alice), sent).status_code == 302
+    assert ClientLimits.objects.values_list("orders_per_second", "reads_per_second").get() == (50, 9)
+    opened = limits_on(adam.get(page_of(alice)).content.decode())
+    sent = {"is_active": "on", "email": "alice@example.com", **opened, "orders_per_second": ""}
+    assert adam.post(page_of(alice), sent).status_code == 302
+    assert ClientLimits.objects.values_list("orders_per_second", "reads_per_second").get() == (None, 9)
+    assert User.objects.get(pk=alice.pk).email == "alice@example.com"
 
 
 @pytest.mark.parametrize("wrong", ["-1", "1000001", "x", "1.5"])
@@ -114,3 +143,10 @@ def test_a_command_shows_and_changes_a_limit(alice: User, told: Any) -> None:
             run("--orders", wrong)
     with pytest.raises(CommandError, match="There is no account nobody"):
         call_command("limit_client", "nobody")
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+@pytest.mark.parametrize("command", ["limit_client", "remove_second_factor"])
+def test_a_name_that_no_account_can_have_is_that_of_none(command: str, name: str) -> None:
+    with pytest.raises(CommandError, match="There is no account"):
+        call_command(command, name)

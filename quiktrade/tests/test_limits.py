@@ -14,8 +14,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models import Max, Min
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
+from orders import selectors
 from orders.models import Order
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from quiktrade import limits
@@ -143,6 +145,23 @@ def test_the_repeat_of_a_stored_order_is_never_a_429(alice: User, client: APICli
     check_problem(client.post(ORDERS, order("b")), 429, "rate-limited")
     clock.advance(1)
     assert client.post(ORDERS, order("b")).status_code == 201
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_refused_order_costs_one_look_up(alice: User, client: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(alice, orders_per_second=1)
+    assert spend(client, 1) == [201]
+    asked: list[str] = []
+
+    def note(statement: str, parameters: Any) -> Any:
+        asked.append(statement)
+        return fetch(statement, parameters)
+
+    monkeypatch.setattr("orders.selectors.fetch", note)
+    with CaptureQueriesContext(connection) as queries:
+        check_problem(client.post(ORDERS, order("a")), 429, "rate-limited")
+    assert asked == [selectors._SUBMITTED]
+    assert not [query for query in queries if 'FROM "orders_' in query["sql"]]
 
 
 @pytest.mark.usefixtures("clock")
@@ -292,6 +311,55 @@ def test_most_orders_cost_no_statement(alice: User, settings: Any, statements: l
     assert statements == [limits._TAKE] * 9
     assert not passes(allowance)  # nothing is left, and that is known
     assert len(statements) == 9
+
+
+def drained(*several: limits.Allowance) -> None:
+    for allowance in several:
+        while passes(allowance):
+            pass
+
+
+def test_a_client_that_stays_beyond_its_limit_costs_few_statements(
+    alice: User, clock: Clock, settings: Any, statements: list[str]
+) -> None:
+    settings.ORDER_RATE = 200
+    several = [process(alice, 200) for _ in range(2)]
+    drained(*several)
+    statements.clear()
+    passed = 0
+    for number in range(800):  # two seconds, at twice the rate
+        clock.advance(1 / 400)
+        passed += passes(several[number % 2])
+    assert 360 <= passed <= 400
+    assert len(statements) <= 2 * 2 * 2 * limits.LEASES_PER_SECOND
+
+
+def test_a_client_that_is_below_its_limit_again_is_refused_next_to_nothing(
+    alice: User, clock: Clock, settings: Any
+) -> None:
+    settings.ORDER_RATE = 200
+    allowance = process(alice, 200)
+    drained(allowance)
+    passed = 0
+    for _ in range(160):  # a second, at four fifths of the rate
+        clock.advance(1 / 160)
+        passed += passes(allowance)
+    assert passed >= 156
+
+
+def test_an_order_passes_if_the_answer_before_it_said_that_some_are_left(
+    alice: User, clock: Clock, settings: Any
+) -> None:
+    settings.ORDER_RATE = 100
+    allowance = process(alice, 100)
+    drained(allowance)
+    passed, left = [], []
+    for _ in range(40):
+        clock.advance(0.01)
+        left.append("r=0" not in allowance.headers()["RateLimit"])
+        passed.append(passes(allowance))
+    assert passed == left
+    assert set(passed) == {True, False}
 
 
 @pytest.mark.usefixtures("clock")

@@ -109,6 +109,11 @@ def test_one_client_has_only_so_many_requests_in_hand_and_others_and_cancels_go_
         refused = client.post_on(channel, "one-too-many")
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
         assert json.loads(refused.read())["type"] == "urn:quiktrade:problem:overloaded"
+        token = client.headers["Authorization"].split()[-1]
+        for spelling in (f"bEARER {token}", f"Bearer   {token}", f"Bearer\t{token} "):
+            client.headers["Authorization"] = spelling
+            refused = client.post_on(channel, "one-too-many")
+            assert (spelling, refused.status, len(refused.read()) > 0) == (spelling, 503, True)
         channel.request("POST", "/api/v1/orders/cancel", b'{"all": true}', client.headers)
         assert channel.getresponse().status == 202
         assert other.get("/api/v1/venues") == 200

@@ -113,6 +113,8 @@ def test_production_refuses_what_is_missing_or_meant_for_development(variable: s
         ("QUIKTRADE_SECRET_KEY_FILE", "/nowhere/secret_key"),
         ("QUIKTRADE_TOKEN_RATE", "often"),
         ("QUIKTRADE_TOKEN_RATE", "0/min"),
+        ("QUIKTRADE_ORDER_RATE", "1000001"),
+        ("QUIKTRADE_READ_RATE", "1e11"),
         ("QUIKTRADE_LOG_LEVEL", "LOUD"),
         ("QUIKTRADE_LOG_FORMAT", "xml"),
         ("QUIKTRADE_METRICS_PORT", "70000"),

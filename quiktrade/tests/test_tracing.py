@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import yaml
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from rest_framework.test import APIClient
@@ -16,10 +18,11 @@ from rest_framework.test import APIClient
 from orders.models import Order
 from orders.tests.factories import VenueFactory
 from quiktrade.api.context import OfRequest, known
+from quiktrade.local.venv import ROOT
 from quiktrade.tests.processes import Processes, wait_until
 from quiktrade.tests.taps import CLIENT, SAMPLED, TRACE, UNSAMPLED, Memory, recorded
 from quiktrade.tests.test_overload import Client
-from quiktrade.tests.test_settings import read, refusal
+from quiktrade.tests.test_settings import read, refusal, start
 from quiktrade.tracing import spans
 from quiktrade.tracing.recorder import Recorder
 
@@ -69,6 +72,27 @@ def test_the_span_of_a_request_is_a_child_of_its_clients(memory: Memory) -> None
 def test_what_is_not_sampled_is_not_recorded(header: str | None, memory: Memory) -> None:
     served(header, memory)
     assert memory.spans() == []
+
+
+CHOSEN = f"00-{'0' * 31}1-{CLIENT}-01"
+"""The SDK decides by a trace's id. This one is among the first to be sampled."""
+
+
+@pytest.mark.parametrize("header", [CHOSEN, SAMPLED])
+def test_a_client_has_no_say_in_what_the_ratio_alone_samples(header: str) -> None:
+    with recorded(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="1e-15") as memory:
+        served(header, memory)
+    assert memory.spans() == []
+
+
+def test_a_trace_that_the_ratio_alone_samples_is_its_own_with_a_link_to_the_clients() -> None:
+    with recorded(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="1") as memory:
+        record = served(UNSAMPLED, memory)
+        spans.done("claim", [memory.one("GET none").context], 0.5)
+    request, claim = memory.spans()
+    assert (request.parent, request.links) == ("", [(TRACE, CLIENT)])
+    assert vars(record)["trace_id"] == request.trace != TRACE
+    assert claim.links == [(request.trace, request.id)]
 
 
 @pytest.mark.parametrize("header", NONE)
@@ -146,19 +170,28 @@ def test_a_span_of_many_is_sampled_as_its_orders_are(sampler: str, recorded_span
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "zzSECRETzz:4318"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "zzSECRETzz"),
+        ("OTEL_TRACES_SAMPLER", "zzSECRETzz"),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
-        ("OTEL_TRACES_SAMPLER_ARG", "few"),
+        ("OTEL_TRACES_SAMPLER_ARG", "zzSECRETzz"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "zzSECRETzz"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
     ],
 )
 def test_a_variable_of_the_standard_that_means_nothing_ends_the_process(variable: str, value: str) -> None:
     said = refusal({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", variable: value})
     assert said.startswith(f"{variable} must be ")
-    assert value not in said.partition(" must be ")[0]
+    assert "SECRET" not in said
+
+
+def test_compose_passes_on_every_variable_that_the_page_tells_of() -> None:
+    told = set(re.findall(r"OTEL_[A-Z_]+", (ROOT / "docs/traces.md").read_text()))
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("api", "console", "worker", "session"):
+        assert told - set(services[name]["environment"]) == set()
 
 
 def test_the_address_of_traces_needs_a_place_for_their_id() -> None:
@@ -256,6 +289,30 @@ def test_traces_that_cannot_be_begun_are_off(caplog: pytest.LogCaptureFixture) -
         spans.start("test")
     assert not spans.recording()
     assert [vars(record)["event"] for record in caplog.records] == ["trace.off"]
+
+
+BEGIN = """
+from quiktrade.tracing import spans
+spans.preload()
+spans.start("test")
+print(spans.recording())
+"""
+
+
+def test_traces_that_cannot_be_loaded_are_off() -> None:
+    """The SDK reads some variables as it is imported, and in this process it was."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x"}
+    done = start(["-c", BEGIN], environment)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+    assert done.stderr.count("Traces are off") == 1
+
+
+def test_half_an_installation_of_what_traces_need_is_none(tmp_path: Path) -> None:
+    (tmp_path / "requests.py").write_text("raise ImportError('half of it is missing')")
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
+    done = start(["-c", BEGIN], environment)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+    assert done.stderr.count("Traces are off") == 1
 
 
 def test_a_short_queue_has_short_batches() -> None:

@@ -20,7 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from quiktrade.tracing.traceparent import parsed
@@ -56,6 +56,7 @@ class Recorder:
             resource=Resource.create({**ours, **OTELResourceDetector().detect().attributes}),
             shutdown_on_exit=False,  # it would wait for up to 30 s
         )
+        self._by_trace_id = isinstance(self._provider.sampler, TraceIdRatioBased)
         self._provider.sampler = _LikeLinked(self._provider.sampler)
         self._provider.add_span_processor(processor or _sending())
         self._tracer = self._provider.get_tracer("quiktrade")
@@ -75,7 +76,10 @@ class Recorder:
         parent = _context(traceparent) if traceparent else None
         if traceparent and parent is None:
             self._tell_of_header()
-        span = self._tracer.start_span(method, _inside(parent) if parent else _ROOT, SpanKind.SERVER)
+        if parent and self._by_trace_id:  # of the client's trace, it is the client that has chosen the id
+            span = self._tracer.start_span(method, _ROOT, SpanKind.SERVER, links=[Link(parent)])
+        else:
+            span = self._tracer.start_span(method, _inside(parent) if parent else _ROOT, SpanKind.SERVER)
         return Recorded(span) if span.is_recording() else None
 
     def child(self, name: str, parent: str, attributes: Attributes, *, call: bool) -> "Recorded | None":
@@ -136,6 +140,7 @@ class Recorded:
 
 class _LikeLinked(Sampler):
     """Samples a span with links as if it were a child of the first one, and every other as the standard's sampler does.
+    So it samples a request, too: a link there leads to its client.
 
     So whatever is done for a sampled order is recorded, however few are sampled.
     """
@@ -153,7 +158,7 @@ class _LikeLinked(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: Any = None,
     ) -> SamplingResult:
-        if links:
+        if links and kind is not SpanKind.SERVER:
             first = links[0].context
             parent_context, trace_id = _inside(first), first.trace_id
         return self._standard.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -80,7 +81,8 @@ def asked_for() -> bool:
 def preload() -> None:
     """Load what `start()` would load, so that processes forked afterwards share it."""
     if asked_for():
-        import quiktrade.tracing.recorder  # noqa: F401
+        with suppress(Exception):  # `start()` says what is wrong
+            import quiktrade.tracing.recorder  # noqa: F401
 
 
 def start(part: str) -> None:
@@ -90,9 +92,9 @@ def start(part: str) -> None:
     """
     global _recorder
     if _recorder is None and asked_for():
-        from quiktrade.tracing.recorder import Recorder
-
         try:
+            from quiktrade.tracing.recorder import Recorder  # the SDK reads some variables as it is imported
+
             _recorder = Recorder(f"quiktrade-{part}")
         except Exception as error:  # nobody is refused an order because it cannot be traced
             logger.error("Traces are off: they cannot be begun", extra={"event": "trace.off", "error": str(error)})

@@ -116,6 +116,12 @@ PROBES = ("/healthz", "/readyz")
 """They are always answered: an orchestrator takes a process that does not answer for dead, though it is only busy."""
 
 
+def _token(environ: dict[str, Any]) -> str:
+    """The token by itself: what stands before it may be spelled in many ways. Empty, if there is none."""
+    header: str = environ.get("HTTP_AUTHORIZATION", "")
+    return (header.split() or [""])[-1]
+
+
 class Admitting:
     """A WSGI application that lets another one serve a limited number of requests at a time, and refuses the others.
 
@@ -157,7 +163,7 @@ class Admitting:
         receive(environ, self._most_body)
         if environ["PATH_INFO"] in PROBES:
             return self._answer(environ, start_response)
-        client = environ.get("HTTP_AUTHORIZATION") if self._most_of_client else None
+        client = _token(environ) if self._most_of_client else None
         if client and self._in_hand_of[client] >= self._most_of_client and not environ["PATH_INFO"].endswith(CANCEL):
             WEB_SHED_OF_CLIENT().inc()
             return self._refuse(environ, start_response)

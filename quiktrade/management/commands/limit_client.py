@@ -3,20 +3,22 @@
 import argparse
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import CommandParser
 
 from quiktrade import limits
 from quiktrade.management.operator_command import OperatorCommand, actor, refuse
+from quiktrade.texts import storable
 
 
 def rate(text: str) -> int | None:
     """An argparse type: `none` is 0, and `default` is None."""
     if text in ("none", "default"):
         return 0 if text == "none" else None
-    if text.isascii() and text.isdecimal() and 1 <= int(text) <= limits.MOST_PER_SECOND:
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= settings.MOST_PER_SECOND:
         return int(text)
-    raise argparse.ArgumentTypeError(f"a whole number from 1 to {limits.MOST_PER_SECOND}, none or default")
+    raise argparse.ArgumentTypeError(f"a whole number from 1 to {settings.MOST_PER_SECOND}, none or default")
 
 
 class Command(OperatorCommand):
@@ -33,7 +35,7 @@ event limits.changed, with who changed it."""
     acts = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", help="the account's name")
+        parser.add_argument("name", type=storable, help="the account's name")
         for limit in limits.LIMITS:
             text = f"{limit.name} in a second: a number, none or default"
             parser.add_argument(f"--{limit.name}", type=rate, default=argparse.SUPPRESS, metavar="RATE", help=text)
@@ -41,7 +43,7 @@ event limits.changed, with who changed it."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["name"]
-        user = User.objects.filter(username=name).first() if "\0" not in name else None
+        user = User.objects.filter(username=name).first()
         if user is None:
             refuse(f"There is no account {name}.")
         given = {limit.field: options[limit.name] for limit in limits.LIMITS if limit.name in options}

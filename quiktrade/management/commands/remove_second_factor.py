@@ -7,6 +7,7 @@ from django.core.management.base import CommandParser
 
 from quiktrade.auth import second_factor
 from quiktrade.management.operator_command import OperatorCommand, refuse
+from quiktrade.texts import storable
 
 
 class Command(OperatorCommand):
@@ -18,12 +19,12 @@ second factor is required, the owner sets up another one at the next log-in."""
     acts = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", help="the account's name")
+        parser.add_argument("name", type=storable, help="the account's name")
         self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["name"]
-        user = User.objects.filter(username=name).first() if "\0" not in name else None
+        user = User.objects.filter(username=name).first()
         if user is None:
             refuse(f"There is no account {name}.")
         if not second_factor.remove(user):
