@@ -268,11 +268,13 @@ def record(results: Sequence[Result]) -> Recorded:
     return Recorded(kept, dead or [], [tuple(each) for each in disabled or []])
 
 
+# The orders are locked, so that none of them is archived before its deliveries are there and keep it.
 _REPLAY = """
-WITH wanted AS (
-    SELECT e.id, e.at FROM orders_orderevent e WHERE e.owner_id = %(owner)s AND e.at >= %(from_)s AND e.at < %(to)s
+WITH wanted AS MATERIALIZED (
+    SELECT e.id, e.at FROM orders_orderevent e JOIN orders_order o ON o.id = e.order_id
+    WHERE e.owner_id = %(owner)s AND e.at >= %(from_)s AND e.at < %(to)s
         AND (%(event_types)s::text[] = '{}' OR 'order.' || e.event = ANY(%(event_types)s::text[]))
-    ORDER BY e.at, e.id LIMIT %(limit)s
+    ORDER BY e.at, e.id LIMIT %(limit)s FOR KEY SHARE OF o
 ), made AS (
     INSERT INTO orders_webhookdelivery AS d (endpoint_id, event_id, status, attempt, failures, last_text)
     SELECT %(endpoint)s, id, 'pending', 0, 0, '' FROM wanted
@@ -315,6 +317,11 @@ WHERE id = ANY(%(ids)s) AND status IN ('delivered', 'dead') RETURNING id
 def resend(ids: Sequence[int]) -> list[int]:
     """Make deliveries that are over due again. Returns those that were."""
     return [id_ for (id_,) in fetch(_RESEND, {"ids": list(ids)})]
+
+
+def remove(ids: Sequence[int]) -> None:
+    """Remove deliveries of which nothing can be sent any more."""
+    fetch("DELETE FROM orders_webhookdelivery WHERE id = ANY(%(ids)s) RETURNING id", {"ids": list(ids)})
 
 
 _REMOVE_OLD = f"""
