@@ -127,6 +127,55 @@ def test_an_order_whose_history_is_not_whole_stays() -> None:
     assert (run.moved.orders, run.left) == (0, 1)
 
 
+def test_an_order_that_cannot_be_moved_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    one, two = filled(), filled()
+    archive.make_partitions({archive.month_of(one.pk)})
+    with connection.cursor() as cursor:  # as if it were in the archive already
+        cursor.execute(f"INSERT INTO {archive.ORDER} SELECT * FROM orders_order WHERE id = %s", [one.pk])
+    run = retention.move_orders(soon(), seconds=30.0)
+    assert (run.moved.orders, run.left, sides(one), sides(two)[0]) == (1, 1, (6, 1), 0)
+    (line,) = [record.__dict__ for record in caplog.records if record.__dict__.get("event") == "archive.not_moved"]
+    assert (line["orders"], line["first_id"]) == (1, one.pk)
+
+
+def test_a_batch_ends_where_its_orders_have_many_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [filled() for _ in range(4)]  # with 4 events each
+    ids = [order.pk for order in orders]
+    for events, count in ((1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (99, 4)):
+        assert archive.candidates(UUID(int=0), soon(), limit=10, events=events) == ids[:count]
+    assert archive.candidates(UUID(int=0), soon(), limit=3) == ids[:3]
+    monkeypatch.setattr(retention, "BATCH_EVENTS", 5)
+    moved: list[int] = []
+    retention.move_orders(soon(), seconds=30.0, progress=lambda run: moved.append(run.moved.orders))
+    assert moved == [2, 4]
+
+
+def test_an_order_that_takes_too_long_to_be_moved_is_left(
+    slow_rows: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    orders = [filled(client_order_id=name) for name in ("a", "slow", "b")]
+    run = retention.move_orders(soon(), seconds=30.0)
+    assert (run.moved.orders, [sides(order)[1] for order in orders]) == (2, [6, 0, 6])
+    told = [record.__dict__ for record in caplog.records if record.__dict__.get("event") == "archive.takes_too_long"]
+    assert [line["order_id"] for line in told] == [orders[1].pk]
+    assert retention.move_orders(soon(), seconds=30.0).left == 1  # alone
+
+
+@pytest.fixture
+def slow_rows() -> Iterator[None]:
+    """The deletion of an order called so ends as a statement ends that takes too long."""
+    with connection.cursor() as cursor:
+        cursor.execute("""CREATE FUNCTION take_too_long() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'; END $$""")
+        cursor.execute("""CREATE TRIGGER slow BEFORE DELETE ON orders_order FOR EACH ROW
+            WHEN (OLD.client_order_id = 'slow') EXECUTE FUNCTION take_too_long()""")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER slow ON orders_order")
+        cursor.execute("DROP FUNCTION take_too_long()")
+
+
 def test_an_order_with_a_request_that_is_not_decided_stays() -> None:
     order = filled()
     OrderRequest.objects.bulk_create(

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
@@ -25,6 +26,7 @@ from orders.models import Order, Position, Status
 from orders.reports import Checkpoint, ingest
 from orders.tests.archiving import emptied_archive, move_all, rows, sides, soon
 from orders.tests.factories import OrderFactory, UserFactory, report
+from quiktrade.jobs import work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = f"{timezone.now():%Y-%m}"
@@ -96,6 +98,42 @@ def test_the_job_moves_what_is_old_where_an_archive_is_wanted(settings: Any, all
     settings.KEEP_DAYS = 30
     tasks.move_old_orders()
     assert sides(order)[0] == 0
+
+
+def test_the_job_gets_past_orders_that_must_stay(
+    settings: Any, all_are_old: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.KEEP_DAYS = 30
+    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(tasks, "_moved_up_to", retention.BEGINNING)
+    stay = [OrderFactory(status=Status.CANCELED) for _ in range(4)]
+    Order.objects.update(version=9)
+    last = OrderFactory(status=Status.CANCELED)
+    stops = iter([False, True] * 3)  # each run looks at one batch
+    monkeypatch.setattr(work, "stop_requested", lambda: next(stops))
+    monkeypatch.setattr(retention, "_pause", lambda until, end, stopping: None)
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            tasks.move_old_orders()
+    assert ([sides(order)[1] for order in stay], sides(last)[0]) == ([0] * 4, 0)
+    assert [
+        record.__dict__["orders"] for record in caplog.records if record.__dict__.get("event") == "archive.left"
+    ] == [2, 2]
+    monkeypatch.setattr(work, "stop_requested", lambda: False)
+    Order.objects.filter(pk=stay[0].pk).update(version=1 + 1)
+    tasks.move_old_orders()  # it has come to the end
+    tasks.move_old_orders()  # and begins again
+    assert sides(stay[0])[0] == 0
+
+
+def test_orders_that_stay_do_not_count_against_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [OrderFactory(status=Status.CANCELED) for _ in range(3)]
+    Order.objects.filter(pk__in=[orders[0].pk, orders[1].pk]).update(version=9)
+    monkeypatch.setattr(retention, "BATCH", 2)
+    waits: list[float] = []
+    monkeypatch.setattr(retention, "_pause", lambda until, end, stopping: waits.append(until - time.monotonic()))
+    retention.move_orders(soon(), seconds=60.0, rate=0.001)
+    assert waits[0] < 0 < waits[1]
 
 
 def test_a_rate_holds_the_mover_back(monkeypatch: pytest.MonkeyPatch) -> None:

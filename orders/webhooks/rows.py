@@ -34,6 +34,8 @@ ENDPOINTS_AT_ONCE, EVENTS_AT_ONCE = 50, 200
 
 DISABLED_AFTER = "5 days"
 DELIVERED_KEPT, DEAD_KEPT = "7 days", "30 days"
+DISABLED_KEPT = "30 days"
+"""What waits for a webhook that was disabled for so long is dead: its orders could not be archived."""
 REMOVED_AT_ONCE = 1_000
 
 _ACTIVE = "w.disabled_at IS NULL AND w.deleted_at IS NULL"
@@ -333,6 +335,14 @@ DELETE FROM orders_webhookdelivery WHERE id = ANY(ARRAY(
     UNION ALL (SELECT d.id FROM orders_webhookendpoint w JOIN orders_webhookdelivery d ON d.endpoint_id = w.id
         WHERE w.deleted_at IS NOT NULL LIMIT {REMOVED_AT_ONCE}))) RETURNING id
 """
+_GIVE_UP = f"""
+UPDATE orders_webhookdelivery SET status = 'dead', ended_at = statement_timestamp(),
+    last_text = 'The webhook was disabled for {DISABLED_KEPT}.'
+WHERE status {_OPEN} AND id = ANY(ARRAY(
+    SELECT d.id FROM orders_webhookendpoint w JOIN orders_webhookdelivery d ON d.endpoint_id = w.id
+    WHERE w.disabled_at < statement_timestamp() - interval '{DISABLED_KEPT}' AND w.deleted_at IS NULL
+        AND d.status {_OPEN} LIMIT {REMOVED_AT_ONCE})) RETURNING id
+"""
 _REMOVE_DELETED = """
 DELETE FROM orders_webhookendpoint w WHERE w.deleted_at IS NOT NULL
     AND NOT EXISTS (SELECT FROM orders_webhookdelivery d WHERE d.endpoint_id = w.id) RETURNING w.id
@@ -340,8 +350,12 @@ DELETE FROM orders_webhookendpoint w WHERE w.deleted_at IS NOT NULL
 
 
 def remove_old(*, seconds: float) -> int:
-    """Remove deliveries that are long over, and those of deleted endpoints, for so long. Returns how many."""
+    """Remove deliveries that are long over, and those of deleted endpoints, for so long. Returns how many.
+
+    What has waited for a webhook that was disabled for long is made dead, a part at each call.
+    """
     removed, end = 0, time.monotonic() + seconds
+    fetch(_GIVE_UP, {})
     while count := len(fetch(_REMOVE_OLD, {})):
         removed += count
         if time.monotonic() >= end:
