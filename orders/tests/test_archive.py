@@ -23,6 +23,7 @@ from orders import (
     feed,
     reconciliation,
     recording,
+    reports,
     retention,
     selectors,
     services,
@@ -327,10 +328,14 @@ def test_an_id_of_an_archived_request_is_not_taken_by_a_new_one() -> None:
 
 def late(order: Order, kind: ReportKind, **given: Any) -> None:
     """As the factory's report, of an order that may be archived."""
-    session = ReportSession.objects.get(venue_id=order.venue_id, stream="factory")
-    at = Checkpoint(order.venue_id, session.stream, session.token, session.next_sequence)
+    at = checkpoint(order)
     named = {"client_order_id": str(order.pk), "venue_order_id": order.venue_order_id, "execution_id": ""}
     ingest([ExecutionReport(sequence=at.next_sequence, kind=kind, **{**named, **given})], at, lease=30.0)
+
+
+def checkpoint(order: Order) -> Checkpoint:
+    session = ReportSession.objects.get(venue_id=order.venue_id, stream="factory")
+    return Checkpoint(order.venue_id, session.stream, session.token, session.next_sequence)
 
 
 def held(order: Order) -> tuple[int, int, int]:
@@ -457,6 +462,42 @@ def test_an_order_does_not_come_back_if_another_has_the_id_of_its_execution(capl
     late(order, ReportKind.BUSTED, execution_id="bust", refers_to=execution_id)
     assert UnmatchedReport.objects.get().report["execution_id"] == "bust"
     assert sides(order) == (0, 6)
+
+
+def test_an_order_that_cannot_come_back_keeps_no_other_away() -> None:
+    one, two = filled(), filled()
+    other = OrderFactory(status=Status.PLACED)
+    ids = [traded(one), traded(two)]
+    move_all()
+    report(other.pk, "XSIM", ReportKind.EXECUTED, execution_id=ids[0], quantity=1, price=Decimal(1))
+    at = checkpoint(one)
+    busts = [
+        ExecutionReport(
+            sequence=at.next_sequence + number, kind=ReportKind.BUSTED, client_order_id=str(order.pk),
+            venue_order_id=order.venue_order_id, execution_id=f"bust-{number}", refers_to=ids[number],
+        ) for number, order in enumerate((one, two))
+    ]  # fmt: skip
+    ingest(busts, at, lease=30.0)
+    assert UnmatchedReport.objects.get().report["execution_id"] == "bust-0"
+    assert (sides(one), held(two)) == ((0, 6), (0, 0, 0))
+
+
+def test_a_report_that_was_kept_is_applied_when_its_archived_order_can_come_back() -> None:
+    order = OrderFactory(status=Status.PLACED)
+    request_id = replaced(order)
+    order.refresh_from_db()
+    move_all()
+    ArchiveMonth.objects.update(dropping_at=timezone.now())
+    for number, named in enumerate((order.pk, request_id, "")):
+        late(order, ReportKind.EXECUTED, client_order_id=str(named), execution_id=f"{number}", quantity=1,
+            price=Decimal(1))  # fmt: skip
+    late(order, ReportKind.DONE_FOR_DAY)  # it was filled later
+    ReportSession.objects.filter(venue_id="XSIM").update(next_sequence=999)
+    assert reports.apply_kept(checkpoint(order), lease=30.0) == 0
+    ArchiveMonth.objects.update(dropping_at=None)
+    assert reports.apply_kept(checkpoint(order), lease=30.0, seconds=600.0) == 0  # that is asked once a second
+    assert reports.apply_kept(checkpoint(order), lease=30.0) == 4
+    assert Order.objects.get(pk=order.pk).filled_quantity == 83
 
 
 # ---- Reading ----
