@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import mkstemp
 from typing import IO, Any
 from uuid import UUID
 
@@ -74,7 +75,7 @@ def export(
         month_now = ArchiveMonth.objects.filter(month=month, version=version, dropping_at__isnull=True)
         if month_now.values_list("orders", flat=True).first() != exported.rows["orders"]:
             raise Refused(f"Orders came to {month:%Y-%m} or went meanwhile: export it again.")
-    with _new_file(directory / f"{name}.sha256", Exported()) as file:
+    with _new_file(directory / f"{name}.{kind}.sha256", Exported()) as file:
         file.writelines(f"{digest}  {file_name}\n" for file_name, digest in exported.files.items())
     ArchiveMonth.objects.filter(month=month, version=version).update(exported_version=version, exported_at=Now())
     return exported
@@ -131,10 +132,10 @@ class _Digesting:
 @contextmanager
 def _new_file(path: Path, exported: Exported) -> Iterator[_Digesting]:
     """A file that gets its name when it is complete and on disk."""
-    draft = path.with_name(f"{path.name}.part")
+    descriptor, name = mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")  # no other export has it open
+    draft = Path(name)
     try:
-        with open(draft, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
+        with open(descriptor, "wb") as file:
             digesting = _Digesting(file)
             yield digesting
             file.flush()

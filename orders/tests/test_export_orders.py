@@ -157,7 +157,7 @@ def test_json_lines_have_all_of_an_order(tmp_path: Path) -> None:
     (name,) = (name for name in told["files"] if name.endswith(".jsonl"))
     text = (tmp_path / name).read_bytes()
     assert told["files"][name] == hashlib.sha256(text).hexdigest()
-    assert (tmp_path / name.replace(".jsonl", ".sha256")).read_text() == f"{told['files'][name]}  {name}\n"
+    assert (tmp_path / f"{name}.sha256").read_text() == f"{told['files'][name]}  {name}\n"
     (document,) = map(json.loads, text.splitlines())
     expected = {"id": str(order.pk), "owner": "alice", "limit_price": "10.25", "quantity": 100, "status": "filled"}
     assert {key: document[key] for key in expected} == expected
@@ -197,6 +197,34 @@ def test_a_month_that_changes_meanwhile_is_not_exported(tmp_path: Path) -> None:
         exports.export(month_of(orders[0]), tmp_path, "jsonl", progress=meanwhile)
     assert list(tmp_path.iterdir()) == []
     assert ArchiveMonth.objects.get().exported_version is None
+
+
+def test_two_exports_at_once_spoil_nothing_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [OrderFactory(status=Status.CANCELED) for _ in range(3)]
+    move_all()
+    monkeypatch.setattr(exports, "_ORDERS", exports._ORDERS.replace("LIMIT 1000", "LIMIT 1"))
+    others: list[exports.Exported] = []
+
+    def meanwhile(count: int) -> None:
+        if count == 1:
+            others.append(exports.export(month_of(orders[0]), tmp_path, "jsonl"))
+
+    done = exports.export(month_of(orders[0]), tmp_path, "jsonl", progress=meanwhile)
+    assert [done] == others
+    for name, digest in done.files.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_each_form_has_checksums_of_its_own(tmp_path: Path) -> None:
+    OrderFactory(status=Status.CANCELED)
+    move_all()
+    for form in exports.FORMATS:
+        run("export_orders", NOW, "--to", str(tmp_path), "--format", form)
+    told = "".join(file.read_text() for file in tmp_path.glob("*.sha256"))
+    names = {file.name for file in tmp_path.iterdir() if file.suffix != ".sha256"}
+    assert {line.split()[1] for line in told.splitlines()} == names
+    assert len(names) == 5
 
 
 def test_exports_are_refused_by_name(tmp_path: Path) -> None:
