@@ -222,11 +222,41 @@ SELECT max(id::text)::uuid FROM next
 """
 
 
+_DROPPING = 7_302_115_620_818
+"""The lock of whoever drops a month, for as long as its connection lasts."""
+
+
 def drop(month: date) -> int:
     """Remove a month's orders, with all that belongs to them, for good. Returns how many orders.
 
-    What was cut short is continued by the next call. Raises: Refused.
+    What was cut short is continued by the next call. Must not be called in a transaction. Raises: Refused.
     """
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [_DROPPING])
+            if cursor.fetchone() != (True,):
+                raise Refused("Another drop_archive has not ended; it may wait for a long transaction.")
+            orders = _begin(month)
+            cursor.execute("SET statement_timeout = 0")
+            cursor.execute("SET lock_timeout = 0")
+            _forget_keys(cursor, month)
+            # Its executions go last, and positions are marked before: a month that is half dropped is continued here.
+            for table in (archive.REQUEST, archive.EVENT, archive.ORDER, archive.EXECUTION):
+                name = archive.partition(table, month)
+                if table == archive.EXECUTION and _exists(cursor, name):
+                    cursor.execute(_INCOMPLETE.format(partition=name))
+                _drop(cursor, table, name)
+            ArchiveMonth.objects.filter(month=month).update(
+                orders=0, version=F("version") + 1, exported_version=None, dropping_at=None, dropped_at=Now(),
+                updated_at=Now(),
+            )  # fmt: skip
+        finally:
+            connection.close()  # with its lock and its time-outs
+    return orders
+
+
+def _begin(month: date) -> int:
+    """From now on nothing comes to the month or goes. Returns how many orders are in it."""
     with transaction.atomic():
         row = ArchiveMonth.objects.select_for_update().filter(month=month).first()
         if row is None or (row.dropping_at is None and row.orders == 0):
@@ -236,23 +266,10 @@ def drop(month: date) -> int:
                 raise Refused(f"{month:%Y-%m} was not exported: manage.py export_orders {month:%Y-%m} --to DIRECTORY")
             if row.exported_version != row.version:
                 raise Refused(f"Orders came to {month:%Y-%m} or went since it was exported: export it again.")
+            # PostgreSQL detaches no partition while it has begun to detach another one of the table.
+            if begun := ArchiveMonth.objects.filter(dropping_at__isnull=False).first():
+                raise Refused(f"{begun} was begun and not finished: finish drop_archive {begun} first.")
             ArchiveMonth.objects.filter(month=month).update(dropping_at=Now())
-    with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = 0")
-        cursor.execute("SET lock_timeout = 0")
-        try:
-            _forget_keys(cursor, month)
-            # Its executions go last, and positions are marked before: a month that is half dropped is continued here.
-            for table in (archive.REQUEST, archive.EVENT, archive.ORDER, archive.EXECUTION):
-                name = archive.partition(table, month)
-                if table == archive.EXECUTION and _exists(cursor, name):
-                    cursor.execute(_INCOMPLETE.format(partition=name))
-                _drop(cursor, table, name)
-        finally:
-            connection.close()  # with its time-outs
-    ArchiveMonth.objects.filter(month=month).update(
-        orders=0, version=F("version") + 1, exported_version=None, dropping_at=None, dropped_at=Now(), updated_at=Now()
-    )
     return row.orders
 
 

@@ -5,6 +5,8 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -26,7 +29,10 @@ from orders.models import Order, Position, Status
 from orders.reports import Checkpoint, ingest
 from orders.tests.archiving import emptied_archive, move_all, rows, sides, soon
 from orders.tests.factories import OrderFactory, UserFactory, report
+from orders.tests.test_move_orders import another_connection
+from quiktrade.database.statements import fetch
 from quiktrade.jobs import work
+from quiktrade.tests.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = f"{timezone.now():%Y-%m}"
@@ -327,6 +333,60 @@ def test_a_drop_that_was_cut_short_is_continued(tmp_path: Path, monkeypatch: pyt
     month = ArchiveMonth.objects.get()
     assert (month.orders, month.dropping_at, month.dropped_at is not None) == (0, None, True)
     assert move_all().orders == 1
+
+
+@contextmanager
+def hanging_drop(month: date) -> Iterator[Future[int]]:
+    """A drop that waits for a transaction that reads the archive, until the end of the block."""
+    with ThreadPoolExecutor(1) as pool, another_connection() as reader:
+        reader.execute("BEGIN")
+        reader.execute(f"SELECT count(*) FROM {archive.REQUEST}")
+        drop = pool.submit(dropping, month)
+        wait_until(lambda: drop.done() or bool(fetch(f"SELECT 1 {_DETACHING}", {})))
+        assert not drop.done()
+        yield drop
+        reader.execute("ROLLBACK")
+
+
+def dropping(month: date) -> int:
+    try:
+        return exports.drop(month)
+    finally:
+        connection.close()
+
+
+_DETACHING = """FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE%%DETACH%%' AND wait_event_type = 'Lock'
+    AND state = 'active' AND datname = current_database()"""
+
+
+def test_one_drop_runs_at_a_time(tmp_path: Path) -> None:
+    order = OrderFactory(status=Status.FILLED)
+    move_all()
+    run("export_orders", NOW, "--to", str(tmp_path))
+    with ThreadPoolExecutor(1) as pool, hanging_drop(month_of(order)) as first:
+        second = pool.submit(dropping, month_of(order))
+        wait_until(lambda: second.done() or len(fetch(f"SELECT 1 {_DETACHING}", {})) == 2)
+        assert "Another drop_archive has not ended" in str(second.exception(timeout=0))
+        assert ArchiveMonth.objects.get().dropping_at is not None
+    assert first.result(timeout=30) == 1
+    assert ArchiveMonth.objects.get().dropping_at is None
+
+
+def test_a_drop_is_refused_until_that_of_another_month_is_finished(tmp_path: Path) -> None:
+    order = OrderFactory(status=Status.FILLED)
+    move_all()
+    other = date(2020, 1, 1)
+    archive.make_partitions({other})
+    ArchiveMonth.objects.create(month=other, orders=1, exported_version=1)
+    run("export_orders", NOW, "--to", str(tmp_path))
+    with hanging_drop(month_of(order)) as first:
+        fetch(f"SELECT pg_cancel_backend(pid) {_DETACHING}", {})
+        assert isinstance(first.exception(timeout=30), OperationalError)
+    with pytest.raises(exports.Refused, match=f"finish drop_archive {NOW} first"):
+        exports.drop(other)
+    assert ArchiveMonth.objects.get(month=other).dropping_at is None
+    assert drop() == f"Removed 1 orders of {NOW}.\n"
+    assert exports.drop(other) == 1
 
 
 def test_a_position_keeps_what_it_realized_when_its_executions_were_dropped(tmp_path: Path) -> None:
