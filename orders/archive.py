@@ -81,6 +81,25 @@ def newest_execution_at(owner_id: int) -> datetime | None:
 
 _NEWEST = "SELECT {} FROM orders_archivedowner WHERE owner_id = %(owner)s"
 
+
+def may_have_events(owner_id: int, since: datetime) -> bool:
+    """Whether events of this owner from this time or later may be archived.
+
+    The time of the newest archived event is not stored, but its place in the feed is. It is not later than the event
+    that follows there, whoever's that is.
+    """
+    if not may_have(since):
+        return False
+    ((found,),) = fetch(_MAY_HAVE_EVENTS, {"owner": owner_id, "since": since})
+    return bool(found)
+
+
+_MAY_HAVE_EVENTS = """
+SELECT EXISTS (SELECT FROM orders_archivedowner a WHERE a.owner_id = %(owner)s AND COALESCE(%(since)s <= (
+    SELECT e.at FROM orders_orderevent e WHERE (e.stamp, e.id) > (a.stamp, a.event_id) AND e.owner_id IS NOT NULL
+    ORDER BY e.stamp, e.id LIMIT 1), true))
+"""
+
 # ---- Months ----
 
 _LOCK = 7_302_115_620_817

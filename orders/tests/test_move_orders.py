@@ -22,12 +22,13 @@ from exchanges.models import ReportSession
 from exchanges.venue import ExecutionReport, ReportKind
 from orders import archive, lifecycle, retention, selectors
 from orders.archive_models import ClientKey
-from orders.models import Execution, Order, Position, Status
+from orders.models import Execution, Order, OrderEvent, Position, Status
 from orders.reports import Checkpoint, ingest
 from orders.tests.archiving import IN_USE, emptied_archive, move_all, rows, sides, soon
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.test_store_together import row
 from orders.webhook_models import WebhookDelivery, WebhookEndpoint
+from orders.webhooks import rows as webhooks
 from orders.webhooks import services
 from orders.webhooks.delivery import _claim_with_bodies
 from quiktrade.local.venv import ROOT
@@ -269,10 +270,26 @@ def test_a_replay_makes_no_delivery_of_an_order_that_moves(alice: User) -> None:
 def test_an_order_whose_events_are_being_replayed_stays(alice: User) -> None:
     endpoint = endpoint_of(alice)
     order = OrderFactory(owner=alice, status=Status.CANCELED)
+    now, day = timezone.now(), timedelta(days=1)
     with ThreadPoolExecutor(1) as pool, transaction.atomic():
-        replay(endpoint)
+        webhooks.replay(endpoint.pk, alice.pk, [], now - day, now + day, limit=10)
         assert pool.submit(_move).result(timeout=30).moved.orders == 0
     assert sides(order)[1] == 0
+
+
+def test_a_replay_says_that_events_of_its_time_may_be_archived(alice: User) -> None:
+    start = timezone.now()
+    endpoint, other = endpoint_of(alice), endpoint_of(UserFactory())
+    order = OrderFactory(owner=alice, status=Status.CANCELED)
+    assert move_all().orders == 1
+    to = timezone.now() + timedelta(hours=1)
+    assert services.replay(endpoint, from_=start, to=to) == (0, None, True)
+    assert services.replay(other, from_=start, to=to) == (0, None, False)  # nothing of this client is archived
+    assert services.replay(endpoint, from_=timezone.now(), to=to).archived  # nothing says how old the newest is
+    OrderFactory(owner=other.owner)  # this does
+    later = OrderEvent.objects.latest("pk").at
+    assert services.replay(endpoint, from_=order.created_at, to=to).archived
+    assert services.replay(endpoint, from_=later + timedelta(microseconds=1), to=to) == (0, None, False)
 
 
 def test_a_delivery_whose_event_is_archived_holds_up_no_other(alice: User, caplog: pytest.LogCaptureFixture) -> None:

@@ -193,7 +193,8 @@ class WebhookViewSet(viewsets.GenericViewSet[WebhookEndpoint]):
         summary="Send the events of a time again",
         description=(
             "All events of its types in this time are sent, whether they were sent before or not, each under the "
-            f"`webhook-id` that it always has. One call takes {services.MOST_REPLAYED:,} events, the oldest first."
+            f"`webhook-id` that it always has. One call takes {services.MOST_REPLAYED:,} events, the oldest first. "
+            "Events of orders that were archived are not sent, and `archived` says that there may be some."
         ),
         parameters=[WEBHOOK_ID],
         request=WebhookReplaySerializer,
