@@ -1,6 +1,6 @@
 """An order that was moved to the archive is found, told and corrected as before; nothing of it is lost or doubled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,10 +28,10 @@ from orders import (
     selectors,
     services,
 )
-from orders.archive_models import ArchiveMonth
+from orders.archive_models import ArchiveMonth, ClientKey
 from orders.executions import Place
 from orders.lifecycle import Event, Step
-from orders.models import Order, OrderEvent, OrderRequest, Status
+from orders.models import Order, OrderEvent, OrderRequest, Status, new_order_id
 from orders.models import Position as PositionRow
 from orders.reports import NO_ORDER, Checkpoint, ingest
 from orders.requests import Changes
@@ -323,6 +323,22 @@ def test_an_id_of_an_archived_request_is_not_taken_by_a_new_one() -> None:
     assert {Order.objects.get(pk=each.pk).status for each in others} == {Status.PLACED}
 
 
+def test_an_order_whose_id_is_freed_while_it_is_submitted_is_stored(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = User.objects.get(username="alice")
+    ClientKey.objects.create(owner=owner, client_order_id="mine", of="order", order_id=new_order_id())
+    look = selectors.submitted
+
+    def freed(owner_id: int, ids: Sequence[str]) -> Any:
+        ClientKey.objects.all().delete()
+        return look(owner_id, ids)
+
+    monkeypatch.setattr(selectors, "submitted", freed)
+    answer = alice.post(ORDERS, body(client_order_id="mine"), format="json")
+    assert (answer.status_code, Order.objects.get().pk) == (201, UUID(str(answer.data["id"])))
+
+
 # ---- Late news ----
 
 
@@ -523,6 +539,25 @@ def test_cancel_and_replace_of_an_archived_order_are_refused_as_before(alice: AP
     before = answers()
     move_all()
     assert answers() == before == [(409, "It is filled, which is final.")] * 2
+
+
+@pytest.mark.parametrize(("verb", "what", "last"), [("cancel", {}, "request_cancels"),
+    ("replace", {"quantity": 200}, "_replay_archived")])  # fmt: skip
+def test_an_order_that_is_removed_while_something_is_asked_of_it_is_not_found(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch, verb: str, what: dict[str, Any], last: str
+) -> None:
+    order = filled(owner=User.objects.get(username="alice"))
+    move_all()
+    act = getattr(amendments, last)
+
+    def after_removal(*args: Any, **given: Any) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(f"TRUNCATE {', '.join(archive.TABLES.values())}")
+        return act(*args, **given)
+
+    monkeypatch.setattr(amendments, last, after_removal)
+    answer = alice.post(f"{ORDERS}/{order.pk}/{verb}", what, format="json")
+    assert (answer.status_code, answer.data["detail"]) == (404, "You have no such order.")
 
 
 def test_operators_are_told_why_an_archived_order_is_left_alone() -> None:
