@@ -273,24 +273,28 @@ def record(results: Sequence[Result]) -> Recorded:
 # The orders are locked, so that none of them is archived before its deliveries are there and keep it.
 _REPLAY = """
 WITH wanted AS MATERIALIZED (
-    SELECT e.id, e.at FROM orders_orderevent e JOIN orders_order o ON o.id = e.order_id
+    SELECT e.id, e.order_id, e.at FROM orders_orderevent e
     WHERE e.owner_id = %(owner)s AND e.at >= %(from_)s AND e.at < %(to)s
         AND (%(event_types)s::text[] = '{}' OR 'order.' || e.event = ANY(%(event_types)s::text[]))
-    ORDER BY e.at, e.id LIMIT %(limit)s FOR KEY SHARE OF o
+    ORDER BY e.at, e.id LIMIT %(limit)s
+), kept AS MATERIALIZED (
+    SELECT o.id FROM orders_order o WHERE o.id = ANY(ARRAY(SELECT order_id FROM wanted)) FOR KEY SHARE
 ), made AS (
     INSERT INTO orders_webhookdelivery AS d (endpoint_id, event_id, status, attempt, failures, last_text)
-    SELECT %(endpoint)s, id, 'pending', 0, 0, '' FROM wanted
+    SELECT %(endpoint)s, id, 'pending', 0, 0, '' FROM wanted WHERE order_id IN (SELECT id FROM kept)
     ON CONFLICT (endpoint_id, event_id) DO UPDATE
         SET status = 'pending', failures = 0, due_at = statement_timestamp(), ended_at = NULL
         WHERE d.status IN ('delivered', 'dead')
 )
-SELECT count(*), max(at) FROM wanted
+SELECT count(*) FILTER (WHERE order_id IN (SELECT id FROM kept)), CASE WHEN count(*) = %(limit)s THEN max(at) END
+FROM wanted
 """
 
 
 class Replayed(NamedTuple):
     events: int
-    last_at: datetime | None
+    next_from: datetime | None
+    """The time of the last event, if there may be more."""
 
 
 def replay(
@@ -306,8 +310,7 @@ def replay(
     }
     with connection.cursor() as cursor:  # planned for these times: for others another index may be the better one
         cursor.execute(_REPLAY, {**parameters, "limit": limit})
-        events, last_at = cursor.fetchone()
-    return Replayed(events, last_at)
+        return Replayed(*cursor.fetchone())
 
 
 _RESEND = """

@@ -151,8 +151,7 @@ def replay(endpoint: WebhookEndpoint, *, from_: datetime, to: datetime) -> Repla
     doorbell.ring()
     fields = {"event": "webhook.replayed", "endpoint": endpoint.pk, "deliveries": made.events}
     logger.info("Webhook's events are sent again", extra=fields)
-    more = made.last_at if made.events >= MOST_REPLAYED else None
-    return Replay(made.events, more, archive.may_have_events(endpoint.owner_id, from_))
+    return Replay(made.events, made.next_from, archive.may_have_events(endpoint.owner_id, from_))
 
 
 # ---- Operators ----
