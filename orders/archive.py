@@ -150,6 +150,8 @@ _MONTH = """(date_trunc('month', to_timestamp(('x' || left(replace({}::text, '-'
 
 _OVER = ("filled", "canceled", "expired", "rejected")
 assert set(_OVER) == {Status.FILLED, Status.CANCELED, Status.EXPIRED, Status.REJECTED}
+STATUSES = {*_OVER, "done_for_day"}
+"""No archived order has another."""
 _ENDED_LONG_AGO = f"""(o.status IN {_OVER} OR (o.status = 'done_for_day'
         AND o.time_in_force NOT IN {tuple(each.value for each in MULTI_DAY)}))
         AND GREATEST(o.updated_at, o.created_at) < %(ended_before)s"""

@@ -606,6 +606,24 @@ def test_pages_have_each_order_once_in_use_or_archived(newest_first: bool, size:
     assert sorted(walk(owner.pk, newest_first=newest_first, size=size, status=["filled"])) == sorted(of_some)
 
 
+def test_a_list_of_open_orders_does_not_read_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = filled()
+    move_all()
+    working = OrderFactory(owner=order.owner, status=Status.PLACED)
+    asked: list[str] = []
+
+    def noted(statement: str, parameters: Any) -> list[Any]:
+        asked.append(statement)
+        return fetch(statement, parameters)
+
+    monkeypatch.setattr(selectors, "fetch", noted)
+    page = selectors.page_of_orders(order.owner_id, {"status": ["placed", "partially_filled"]}, **ALL)
+    assert ([each.id for each in page], len(asked)) == ([working.pk], 1)
+    assert archive.ORDER not in asked[0]
+    page = selectors.page_of_orders(order.owner_id, {"status": ["placed", "filled"]}, **ALL)
+    assert [each.id for each in page] == [working.pk, order.pk]
+
+
 def test_an_archived_order_is_listed_by_its_own_id_and_by_that_of_a_request() -> None:
     order = OrderFactory(status=Status.PLACED, client_order_id="mine")
     replaced(order)
