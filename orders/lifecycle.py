@@ -795,11 +795,13 @@ def _named_by_kept(orders: str, requests: str) -> str:
 
 
 # Where two reports of an order do not commute, an older one is not applied after a newer one. Archived orders are
-# looked for only where all reports are tried: they may come back now and could not before.
+# looked for only where all reports are tried: they may come back now and could not before. One that a report does not
+# fit stays, because it would come back every time.
 _KEPT_REPORTS = f"""
 SELECT u.id, u.stream, u.sequence, u.report FROM (
-    SELECT u.*, COALESCE({_named_by_kept("orders_order", "orders_orderrequest")}, CASE WHEN %(seconds)s::float8 IS NULL
-        THEN {_named_by_kept("orders_archivedorder", "orders_archivedrequest")} END) AS order_id
+    SELECT u.*, COALESCE({_named_by_kept("orders_order", "orders_orderrequest")},
+        CASE WHEN %(seconds)s::float8 IS NULL AND u.reason = %(no_order)s
+            THEN {_named_by_kept("orders_archivedorder", "orders_archivedrequest")} END) AS order_id
     FROM exchanges_unmatchedreport u
     WHERE u.venue_id = %(venue)s AND u.id > %(after)s AND (u.reason = %(no_order)s
         OR (%(seconds)s::float8 IS NULL AND starts_with(u.reason, %(does_not_fit)s)))
@@ -826,7 +828,7 @@ def kept_reports(
 ) -> list[KeptReport]:
     """Of the reports that a venue sent about no order, or with `seconds` None about one that they did not fit, those
     whose order is known now: up to `KEPT_AT_ONCE` above the id `after`, kept in the last `seconds`. With `seconds`
-    None their orders may be archived.
+    None the orders of the former may be archived.
     """
     given = {"venue": venue, "no_order": no_order, "does_not_fit": does_not_fit, "after": after, "seconds": seconds}
     return [KeptReport._make(row) for row in fetch(_KEPT_REPORTS, {**given, "limit": KEPT_AT_ONCE})]

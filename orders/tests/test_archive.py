@@ -516,6 +516,17 @@ def test_a_report_that_was_kept_is_applied_when_its_archived_order_can_come_back
     assert Order.objects.get(pk=order.pk).filled_quantity == 83
 
 
+def test_an_archived_order_does_not_come_back_for_a_report_that_did_not_fit_it() -> None:
+    order = filled()
+    move_all()
+    ArchiveMonth.objects.update(dropping_at=timezone.now())
+    late(order, ReportKind.EXECUTED, execution_id="x", quantity=1, price=Decimal(1))
+    ArchiveMonth.objects.update(dropping_at=None)
+    UnmatchedReport.objects.update(reason=f"{reports.DOES_NOT_FIT} filled.")
+    assert reports.apply_kept(checkpoint(order), lease=30.0) == 0
+    assert sides(order) == (0, 6)
+
+
 # ---- Reading ----
 
 

@@ -268,6 +268,7 @@ STATEMENTS = {
         webhooks._REMOVE_OLD,
         {"webhook_ended", "webhook_list", "orders_webhookdelivery_pkey"},
     ),
+    "webhooks: give up": (webhooks._GIVE_UP, {"webhook_due", "orders_webhookdelivery_pkey"}),
     "what needs an operator": (
         attention._COUNTS,
         {"order_failed", "order_unconfirmed", "order_parked", "order_leased"},

@@ -152,8 +152,8 @@ class WebhookViewSet(viewsets.GenericViewSet[WebhookEndpoint]):
     @extend_schema(
         summary="Enable a webhook",
         description=(
-            "What waited is sent, and what happens from now on. What happened while it was disabled is not sent by "
-            "itself: replay it."
+            "What waited is sent, and what happens from now on; after 30 days what waited is dead letters. "
+            "What happened while it was disabled is not sent by itself: replay it."
         ),
         parameters=[WEBHOOK_ID],
         request=None,
