@@ -146,13 +146,15 @@ def request_cancels(
 def request_cancel(order_id: UUID, *, actor: str, reason: str, client_order_id: str = "") -> CancelsRequested:
     """Cancel one order, here or at its venue. One whose cancel is open, or that is canceled, is left as it is.
 
-    Raises: CannotCancel, which says why; RequestIdTaken.
+    Raises: CannotCancel, which says why; RequestIdTaken; Order.DoesNotExist.
     """
     selection = Selection(order_ids=[order_id])
     result = request_cancels(selection, actor=actor, reason=reason, client_order_id=client_order_id)
     if result.canceled or result.requested or result.already:
         return result
-    order = archive.orders_anywhere([order_id])[order_id]
+    order = archive.orders_anywhere([order_id]).get(order_id)
+    if order is None:
+        raise Order.DoesNotExist
     if order.status != Status.CANCELED:
         raise CannotCancel(why_not_canceled(order))
     return result

@@ -81,6 +81,25 @@ def newest_execution_at(owner_id: int) -> datetime | None:
 
 _NEWEST = "SELECT {} FROM orders_archivedowner WHERE owner_id = %(owner)s"
 
+
+def may_have_events(owner_id: int, since: datetime) -> bool:
+    """Whether events of this owner from this time or later may be archived.
+
+    The time of the newest archived event is not stored, but its place in the feed is. It is not later than the event
+    that follows there, whoever's that is.
+    """
+    if not may_have(since):
+        return False
+    ((found,),) = fetch(_MAY_HAVE_EVENTS, {"owner": owner_id, "since": since})
+    return bool(found)
+
+
+_MAY_HAVE_EVENTS = """
+SELECT EXISTS (SELECT FROM orders_archivedowner a WHERE a.owner_id = %(owner)s AND COALESCE(%(since)s <= (
+    SELECT e.at FROM orders_orderevent e WHERE (e.stamp, e.id) > (a.stamp, a.event_id) AND e.owner_id IS NOT NULL
+    ORDER BY e.stamp, e.id LIMIT 1), true))
+"""
+
 # ---- Months ----
 
 _LOCK = 7_302_115_620_817
@@ -131,21 +150,28 @@ _MONTH = """(date_trunc('month', to_timestamp(('x' || left(replace({}::text, '-'
 
 _OVER = ("filled", "canceled", "expired", "rejected")
 assert set(_OVER) == {Status.FILLED, Status.CANCELED, Status.EXPIRED, Status.REJECTED}
+STATUSES = {*_OVER, "done_for_day"}
+"""No archived order has another."""
 _ENDED_LONG_AGO = f"""(o.status IN {_OVER} OR (o.status = 'done_for_day'
         AND o.time_in_force NOT IN {tuple(each.value for each in MULTI_DAY)}))
         AND GREATEST(o.updated_at, o.created_at) < %(ended_before)s"""
 
+# An order's version is the number of its events.
 _CANDIDATES = f"""
-SELECT o.id FROM orders_order o WHERE o.id > %(after)s AND o.id < %(first_id)s AND {_ENDED_LONG_AGO}
-ORDER BY o.id LIMIT %(limit)s
+SELECT id FROM (
+    SELECT id, version, sum(version) OVER (ORDER BY id) AS events FROM (
+        SELECT o.id, o.version FROM orders_order o
+        WHERE o.id > %(after)s AND o.id < %(first_id)s AND {_ENDED_LONG_AGO} ORDER BY o.id LIMIT %(limit)s) o) o
+WHERE events - version < %(events)s ORDER BY id
 """
 
 
-def candidates(after: UUID, ended_before: datetime, *, limit: int) -> list[UUID]:
-    """The next orders by their ids that ended before this time, and have had no news since."""
+def candidates(after: UUID, ended_before: datetime, *, limit: int, events: int = 2**31) -> list[UUID]:
+    """The next orders by their ids that ended before this time, and have had no news since: up to `limit`, and no more
+    behind those that have this many events together."""
     # An order that ended before then was accepted before then.
     asked = {"after": after, "ended_before": ended_before, "first_id": first_id(ended_before), "limit": limit}
-    return [id_ for (id_,) in fetch(_CANDIDATES, asked)]
+    return [id_ for (id_,) in fetch(_CANDIDATES, {**asked, "events": events})]
 
 
 # In the sequence of their keys, so that two movers wait for each other and do not deadlock. The transaction has a
@@ -267,31 +293,59 @@ class Moved(NamedTuple):
     executions: int = 0
     requests: int = 0
 
-
-class NotMoved(Exception):
-    """Nothing was moved: the month is being dropped, or rows do not fit each other. The message says which."""
+    def plus(self, other: "Moved") -> "Moved":
+        return Moved(*map(sum, zip(self, other, strict=True)))
 
 
 def move(ids: Sequence[UUID], *, ended_before: datetime) -> Moved:
     """Move those of these orders to the archive that still are as `candidates` found them; the others stay.
 
-    Their keys must have been kept, and no snapshot be older than that; and their partitions must have been made.
-    Raises: NotMoved.
+    Their keys must have been kept, and no snapshot be older than that; and their partitions must have been made. Must
+    not be called in a transaction. What cannot be moved is logged.
     """
-    return _run(_MOVE, {"ids": list(ids), "ended_before": ended_before})
+    moved, stay = _each_that_can(_MOVE, ids, {"ended_before": ended_before})
+    if stay:
+        fields = {"event": "archive.not_moved", "orders": len(stay), "first_id": stay[0].id, "error": stay[0].why}
+        logger.warning("Orders were not moved to the archive", extra=fields)
+    return moved
 
 
-def bring_back(ids: Sequence[UUID]) -> Moved:
+def bring_back(ids: Sequence[UUID], *, quiet: bool = False) -> Moved:
     """Move those of these orders back that are in the archive: there is news of them.
 
-    They stay in use until they have been without news for long enough again. If that cannot be done, it is logged.
+    They stay in use until they have been without news for long enough again. What cannot be brought back is logged,
+    unless `quiet`.
     """
+    moved, stay = _each_that_can(_BRING_BACK, ids, {})
+    if stay and not quiet:
+        fields = {"event": "archive.not_brought_back", "orders": len(stay), "first_id": stay[0].id}
+        logger.error(
+            "Archived orders of which there is news were not brought back", extra={**fields, "error": stay[0].why}
+        )
+    return moved
+
+
+class _Stays(NamedTuple):
+    id: UUID
+    why: str
+
+
+def _each_that_can(statement: str, ids: Sequence[UUID], parameters: Mapping[str, Any]) -> tuple[Moved, list[_Stays]]:
+    """Move these orders; where one of them keeps the others, only that one is left."""
     try:
-        return _run(_BRING_BACK, {"ids": list(ids)})
-    except NotMoved as why:
-        fields = {"event": "archive.not_brought_back", "orders": len(ids), "first_id": ids[0], "error": str(why)}
-        logger.error("Archived orders of which there is news were not brought back", extra=fields)
-        return Moved()
+        return _run(statement, {**parameters, "ids": list(ids)}), []
+    except _NotMoved as why:
+        if len(ids) == 1:
+            return Moved(), [_Stays(ids[0], str(why))]
+    half = len(ids) // 2
+    (first, first_stay), (second, second_stay) = (
+        _each_that_can(statement, part, parameters) for part in (ids[:half], ids[half:])
+    )
+    return first.plus(second), first_stay + second_stay
+
+
+class _NotMoved(Exception):
+    """Nothing was moved. The message says why."""
 
 
 # Planning these statements takes as long as moving a hundred orders, and the plan is the same for any orders.
@@ -305,12 +359,12 @@ def _run(statement: str, parameters: dict[str, Any]) -> Moved:
             ((_, versions, *counts, months, noted),) = fetch(statement, parameters)
             taken, put = Moved(*counts[::2]), Moved(*counts[1::2])
             if months != noted:
-                raise NotMoved("Their month is being dropped.")
+                raise _NotMoved("Their month is being dropped.")
             if taken != put or versions != put.events:
-                raise NotMoved(f"Taken were {taken}, put {put}, and the orders have {versions} events.")
+                raise _NotMoved(f"Taken were {taken}, put {put}, and the orders have {versions} events.")
             fetch(_AS_MOVER, {"mover": "off", "plans": "auto"})
     except IntegrityError as error:  # a partition was dropped meanwhile, or another order took an execution's id
-        raise NotMoved(str(error).strip()) from error
+        raise _NotMoved(str(error).strip()) from error
     return put
 
 

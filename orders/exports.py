@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import mkstemp
 from typing import IO, Any
 from uuid import UUID
 
@@ -74,7 +75,7 @@ def export(
         month_now = ArchiveMonth.objects.filter(month=month, version=version, dropping_at__isnull=True)
         if month_now.values_list("orders", flat=True).first() != exported.rows["orders"]:
             raise Refused(f"Orders came to {month:%Y-%m} or went meanwhile: export it again.")
-    with _new_file(directory / f"{name}.sha256", Exported()) as file:
+    with _new_file(directory / f"{name}.{kind}.sha256", Exported()) as file:
         file.writelines(f"{digest}  {file_name}\n" for file_name, digest in exported.files.items())
     ArchiveMonth.objects.filter(month=month, version=version).update(exported_version=version, exported_at=Now())
     return exported
@@ -131,10 +132,10 @@ class _Digesting:
 @contextmanager
 def _new_file(path: Path, exported: Exported) -> Iterator[_Digesting]:
     """A file that gets its name when it is complete and on disk."""
-    draft = path.with_name(f"{path.name}.part")
+    descriptor, name = mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")  # no other export has it open
+    draft = Path(name)
     try:
-        with open(draft, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
+        with open(descriptor, "wb") as file:
             digesting = _Digesting(file)
             yield digesting
             file.flush()
@@ -221,11 +222,41 @@ SELECT max(id::text)::uuid FROM next
 """
 
 
+_DROPPING = 7_302_115_620_818
+"""The lock of whoever drops a month, for as long as its connection lasts."""
+
+
 def drop(month: date) -> int:
     """Remove a month's orders, with all that belongs to them, for good. Returns how many orders.
 
-    What was cut short is continued by the next call. Raises: Refused.
+    What was cut short is continued by the next call. Must not be called in a transaction. Raises: Refused.
     """
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [_DROPPING])
+            if cursor.fetchone() != (True,):
+                raise Refused("Another drop_archive has not ended; it may wait for a long transaction.")
+            orders = _begin(month)
+            cursor.execute("SET statement_timeout = 0")
+            cursor.execute("SET lock_timeout = 0")
+            _forget_keys(cursor, month)
+            # Its executions go last, and positions are marked before: a month that is half dropped is continued here.
+            for table in (archive.REQUEST, archive.EVENT, archive.ORDER, archive.EXECUTION):
+                name = archive.partition(table, month)
+                if table == archive.EXECUTION and _exists(cursor, name):
+                    cursor.execute(_INCOMPLETE.format(partition=name))
+                _drop(cursor, table, name)
+            ArchiveMonth.objects.filter(month=month).update(
+                orders=0, version=F("version") + 1, exported_version=None, dropping_at=None, dropped_at=Now(),
+                updated_at=Now(),
+            )  # fmt: skip
+        finally:
+            connection.close()  # with its lock and its time-outs
+    return orders
+
+
+def _begin(month: date) -> int:
+    """From now on nothing comes to the month or goes. Returns how many orders are in it."""
     with transaction.atomic():
         row = ArchiveMonth.objects.select_for_update().filter(month=month).first()
         if row is None or (row.dropping_at is None and row.orders == 0):
@@ -235,23 +266,10 @@ def drop(month: date) -> int:
                 raise Refused(f"{month:%Y-%m} was not exported: manage.py export_orders {month:%Y-%m} --to DIRECTORY")
             if row.exported_version != row.version:
                 raise Refused(f"Orders came to {month:%Y-%m} or went since it was exported: export it again.")
+            # PostgreSQL detaches no partition while it has begun to detach another one of the table.
+            if begun := ArchiveMonth.objects.filter(dropping_at__isnull=False).first():
+                raise Refused(f"{begun} was begun and not finished: finish drop_archive {begun} first.")
             ArchiveMonth.objects.filter(month=month).update(dropping_at=Now())
-    with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = 0")
-        cursor.execute("SET lock_timeout = 0")
-        try:
-            _forget_keys(cursor, month)
-            # Its executions go last, and positions are marked before: a month that is half dropped is continued here.
-            for table in (archive.REQUEST, archive.EVENT, archive.ORDER, archive.EXECUTION):
-                name = archive.partition(table, month)
-                if table == archive.EXECUTION and _exists(cursor, name):
-                    cursor.execute(_INCOMPLETE.format(partition=name))
-                _drop(cursor, table, name)
-        finally:
-            connection.close()  # with its time-outs
-    ArchiveMonth.objects.filter(month=month).update(
-        orders=0, version=F("version") + 1, exported_version=None, dropping_at=None, dropped_at=Now(), updated_at=Now()
-    )
     return row.orders
 
 

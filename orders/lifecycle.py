@@ -782,22 +782,34 @@ KEPT_AT_ONCE = 250
 _AS_UUID = """CASE WHEN u.report->>'{0}' ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$'
             THEN (u.report->>'{0}')::uuid END"""
 _NAMED, _ORIGINAL = _AS_UUID.format("client_order_id"), _AS_UUID.format("original_client_order_id")
-# Where two reports of an order do not commute, an older one is not applied after a newer one.
+
+
+def _named_by_kept(orders: str, requests: str) -> str:
+    return f"""COALESCE(
+            (SELECT id FROM {orders} WHERE venue_id = u.venue_id AND id = {_NAMED}),
+            (SELECT id FROM {orders} WHERE venue_id = u.venue_id AND id = {_ORIGINAL}),
+            (SELECT order_id FROM {requests} WHERE venue_id = u.venue_id AND id = {_NAMED} LIMIT 1),
+            (SELECT order_id FROM {requests} WHERE venue_id = u.venue_id AND id = {_ORIGINAL} LIMIT 1),
+            (SELECT (array_agg(id))[1] FROM {orders} WHERE venue_order_id = u.report->>'venue_order_id'
+                AND venue_order_id <> '' AND venue_id = u.venue_id HAVING count(*) = 1))"""
+
+
+# Where two reports of an order do not commute, an older one is not applied after a newer one. Archived orders are
+# looked for only where all reports are tried: they may come back now and could not before. One that a report does not
+# fit stays, because it would come back every time.
 _KEPT_REPORTS = f"""
 SELECT u.id, u.stream, u.sequence, u.report FROM (
-    SELECT u.*, COALESCE(
-        (SELECT id FROM orders_order WHERE venue_id = u.venue_id AND id = {_NAMED}),
-        (SELECT id FROM orders_order WHERE venue_id = u.venue_id AND id = {_ORIGINAL}),
-        (SELECT order_id FROM orders_orderrequest WHERE venue_id = u.venue_id AND id = {_NAMED}),
-        (SELECT order_id FROM orders_orderrequest WHERE venue_id = u.venue_id AND id = {_ORIGINAL}),
-        (SELECT (array_agg(id))[1] FROM orders_order WHERE venue_order_id = u.report->>'venue_order_id'
-            AND venue_order_id <> '' AND venue_id = u.venue_id HAVING count(*) = 1)) AS order_id
+    SELECT u.*, COALESCE({_named_by_kept("orders_order", "orders_orderrequest")},
+        CASE WHEN %(seconds)s::float8 IS NULL AND u.reason = %(no_order)s
+            THEN {_named_by_kept("orders_archivedorder", "orders_archivedrequest")} END) AS order_id
     FROM exchanges_unmatchedreport u
     WHERE u.venue_id = %(venue)s AND u.id > %(after)s AND (u.reason = %(no_order)s
         OR (%(seconds)s::float8 IS NULL AND starts_with(u.reason, %(does_not_fit)s)))
       AND (%(seconds)s::float8 IS NULL OR u.at > statement_timestamp() - %(seconds)s * interval '1 second')
-) u JOIN orders_order x ON x.id = u.order_id
-WHERE u.report->>'kind' NOT IN ('replaced', 'restated', 'done_for_day') OR x.venue_sequence < u.sequence
+    ORDER BY u.id OFFSET 0
+) u WHERE u.order_id IS NOT NULL AND (u.report->>'kind' NOT IN ('replaced', 'restated', 'done_for_day')
+    OR u.sequence > COALESCE((SELECT venue_sequence FROM orders_order WHERE id = u.order_id),
+        (SELECT venue_sequence FROM orders_archivedorder WHERE id = u.order_id)))
 ORDER BY u.id LIMIT %(limit)s
 """
 
@@ -815,7 +827,8 @@ def kept_reports(
     venue: str, no_order: str, does_not_fit: str, *, after: int, seconds: float | None
 ) -> list[KeptReport]:
     """Of the reports that a venue sent about no order, or with `seconds` None about one that they did not fit, those
-    whose order is known now: up to `KEPT_AT_ONCE` above the id `after`, kept in the last `seconds`.
+    whose order is known now: up to `KEPT_AT_ONCE` above the id `after`, kept in the last `seconds`. With `seconds`
+    None the orders of the former may be archived.
     """
     given = {"venue": venue, "no_order": no_order, "does_not_fit": does_not_fit, "after": after, "seconds": seconds}
     return [KeptReport._make(row) for row in fetch(_KEPT_REPORTS, {**given, "limit": KEPT_AT_ONCE})]

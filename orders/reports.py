@@ -390,7 +390,7 @@ class _Batch:
         ids = archive.named_by_reports(self.checkpoint.venue, rows)
         if not ids:
             return 0
-        back = archive.bring_back(ids).orders
+        back = archive.bring_back(ids, quiet=bool(self.stream)).orders  # what was kept is tried again and again
         if back:
             text = "A venue reports on archived orders: they are in use again"
             self._notice(logging.INFO, text, "archive.brought_back", away[0], orders=back)

@@ -7,16 +7,17 @@ begins with the first step again, which finds the ids written and waits again. T
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
+from psycopg.errors import QueryCanceled
 
 from orders import archive
-from orders.archive import Moved, NotMoved
+from orders.archive import Moved
 from quiktrade.database.statements import fetch
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 BATCH = 250
 """Orders moved by one statement. The feed of events waits for every transaction that writes: this one takes some
 hundredths of a second, and for a thousand orders it would take a tenth."""
+BATCH_EVENTS = 2_500
+"""A batch ends with the order that brings its events to so many: some orders have very many."""
 LOOK_SECONDS = 0.005
 """Whether older statements have ended is asked this often at first, and then less and less."""
 LOOK_LONGEST_SECONDS = 0.25
@@ -36,11 +39,13 @@ NOTHING = Moved()
 @dataclass(slots=True)
 class Run:
     """What was moved so far. `left` counts orders that were old enough and not moved, because something of them is not
-    over; `waiting` says that the run ended while an older statement had not."""
+    over; `waiting` says that the run ended while an older statement had not. The orders after the id `after` have not
+    been looked at; it is `BEGINNING` when all were."""
 
     moved: Moved = NOTHING
     left: int = 0
     waiting: bool = False
+    after: UUID = BEGINNING
 
 
 def ended_before() -> datetime | None:
@@ -70,46 +75,58 @@ def move_orders(
     *,
     seconds: float,
     rate: float | None = None,
+    after: UUID = BEGINNING,
     stopping: Callable[[], bool] = lambda: False,
     progress: Callable[[Run], None] = lambda run: None,
 ) -> Run:
-    """Move the orders that ended before this time, the oldest first, for `seconds` at most.
+    """Move the orders with ids above `after` that ended before this time, the oldest first, for `seconds` at most.
 
-    With `rate`, at most so many a second. Must not be called in a transaction. Raises: ValueError, if `before` is not
-    long enough ago.
+    With `rate`, at most so many are moved a second. Must not be called in a transaction. Raises: ValueError, if
+    `before` is not long enough ago.
     """
     if before > now() - archive.LEAST_AGE:
         raise ValueError(f"Only what ended more than {archive.LEAST_AGE.days} days ago is moved.")
-    run, after, kept = Run(), BEGINNING, 0
+    run, kept = Run(after=after), 0
     end = time.monotonic() + seconds
     while time.monotonic() < end and not stopping():
         began = time.monotonic()
-        ids = archive.candidates(after, before, limit=BATCH)
+        ids = archive.candidates(run.after, before, limit=BATCH, events=BATCH_EVENTS)
         if not ids:
+            run.after = BEGINNING
             break
         if not _seen_by_all(archive.keep_keys(ids), end, stopping):
             run.waiting = True
             break
         kept = _analyzed(kept + len(ids))
         archive.make_partitions({archive.month_of(id_) for id_ in ids})
-        try:
-            moved = archive.move(ids, ended_before=before)
-        except NotMoved as why:
-            fields = {"event": "archive.not_moved", "orders": len(ids), "first_id": ids[0], "error": str(why)}
-            logger.warning("Orders were not moved to the archive", extra=fields)
-            moved = NOTHING
-        run.moved = Moved(*map(sum, zip(run.moved, moved, strict=True)))
+        moved = _move(ids, before)
+        run.moved = run.moved.plus(moved)
         run.left += len(ids) - moved.orders
-        after = ids[-1]
+        run.after = ids[-1]
         progress(run)
         if rate:
-            _pause(began + len(ids) / rate, end, stopping)
+            _pause(began + moved.orders / rate, end, stopping)
     if run.moved.orders:
         logger.info("Orders were moved to the archive", extra={"event": "archive.moved", **run.moved._asdict()})
+    if run.left:
+        text = "Orders that ended long ago stay: something of them is not over"
+        logger.info(text, extra={"event": "archive.left", "orders": run.left})
     if run.waiting:
         text = "Orders are not moved to the archive while an older transaction runs"
         logger.warning(text, extra={"event": "archive.waits", "seconds": seconds})
     return run
+
+
+def _move(ids: Sequence[UUID], before: datetime) -> Moved:
+    try:
+        return archive.move(ids, ended_before=before)
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        # It took longer than a statement may. Only the last order of a batch can have so many rows.
+        fields = {"event": "archive.takes_too_long", "order_id": ids[-1]}
+        logger.error("An order takes too long to be moved to the archive", extra=fields)
+        return archive.move(ids[:-1], ended_before=before)
 
 
 def _analyzed(kept: int) -> int:

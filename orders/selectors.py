@@ -277,6 +277,7 @@ FILTERS = {
 }
 """The filters of a client's list."""
 _ARCHIVED_FILTERS = FILTERS | {
+    "status": "status = ANY(%(archived_status)s)",
     "client_order_id": """id IN (SELECT k.order_id FROM orders_clientkey k
         WHERE k.owner_id = %(owner)s AND k.client_order_id = %(client_order_id)s)""",
 }
@@ -310,6 +311,8 @@ def page_of_orders(
     """
     conditions = ["owner_id = %(owner)s", *(FILTERS[name] for name in filters)]
     parameters = {"owner": owner_id, "limit": limit, **filters}
+    if "status" in filters:
+        parameters["archived_status"] = [status for status in filters["status"] if status in archive.STATUSES]
     if not newest_first:
         assert reads_from.get() != replica.ALIAS, "the primary alone knows which transactions run"
         ((parameters["all_there_before"],),) = fetch(_ALL_THERE_BEFORE, {})  # asked before the page: see its comment
@@ -328,6 +331,8 @@ def page_of_orders(
     def read() -> list[tuple[Any, ...]]:
         """Read what is in use; and both, if the page may have archived orders."""
         rows = fetch(in_use, parameters)
+        if "status" in filters and not parameters["archived_status"]:
+            return rows  # a list of open orders is often short, and would read the whole archive for nothing
         oldest = begins
         if newest_first and len(rows) == limit:  # no older order is on the page
             oldest = rows[-1][_CREATED_AT]

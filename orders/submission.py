@@ -112,6 +112,17 @@ def submit_orders(
     is not enough for all that could be accepted, none is, but those that are stored already are found. Raises:
     NotDurable, and then nothing is known of any.
     """
+    outcomes = _submit(requests, owner_id, actor, allowance)
+    # An id may have been freed after it was the reason that an order was not stored, and before it was looked for.
+    if left := [index for index in range(len(requests)) if index not in outcomes]:
+        again = _submit([requests[index] for index in left], owner_id, actor, None)
+        outcomes |= {left[number]: outcome for number, outcome in again.items()}
+    return [outcomes[index] for index in range(len(requests))]
+
+
+def _submit(
+    requests: Sequence[NewOrderRequest], owner_id: int, actor: str, allowance: Allowance | None
+) -> dict[int, Outcome]:
     outcomes: dict[int, Outcome] = {}
     rows: dict[int, NewRow] = {}
     venues = directory.listings() if requests else {}
@@ -139,7 +150,7 @@ def submit_orders(
     if len(accepted) < len(requests):
         _find_stored(requests, rows, outcomes, owner_id)
     _count(outcomes.values())
-    return [outcomes[index] for index in range(len(requests))]
+    return outcomes
 
 
 def _count(outcomes: Iterable[Outcome]) -> None:

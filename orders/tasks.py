@@ -49,6 +49,7 @@ WEBHOOKS_WITHOUT_SECONDS = 60.0
 _webhooks_asked_at = 0.0
 _asked_at = 0.0
 _swept_at = 0.0
+_moved_up_to = retention.BEGINNING
 
 
 def demand() -> Demand:
@@ -197,12 +198,18 @@ def deliver_webhooks() -> None:
 
 
 def move_old_orders() -> None:
-    """Move orders that ended long ago to the archive, for as long as one run may take."""
+    """Move orders that ended long ago to the archive, for as long as one run may take.
+
+    It continues where this process's last run ended, so orders that must stay do not keep it from those behind them.
+    """
+    global _moved_up_to
     with slots.take("move") as slot:
         if slot is not None and (before := retention.ended_before()):
-            retention.move_orders(
+            run = retention.move_orders(
                 before,
                 seconds=settings.MOVE_RUN_SECONDS,
                 rate=settings.MOVE_RATE,
+                after=_moved_up_to,
                 stopping=work.stop_requested,
             )
+            _moved_up_to = run.after

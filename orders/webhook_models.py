@@ -85,7 +85,7 @@ class WebhookDelivery(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
-    # Events are never deleted, so their constraint needs not be checked with every delivery.
+    # An order with a delivery is not archived, so the constraint needs not be checked with every delivery.
     event = models.ForeignKey(
         "orders.OrderEvent", models.PROTECT, related_name="+", null=True, db_index=False, db_constraint=False
     )

@@ -1,5 +1,7 @@
 """Cancels and replaces over HTTP. Each view validates, makes one call and answers with the order as it stands."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
 
@@ -36,6 +38,7 @@ from quiktrade.limits import Allowance
 
 REASON_HELP = "Kept in the order's history."
 REQUEST_ID_HELP = "Your own id of this request; the Idempotency-Key header means the same."
+NO_ORDER = "You have no such order."
 BY_THE_CLIENT = "Asked for by the client."
 
 ORDER_ID = OpenApiParameter("id", UUID, OpenApiParameter.PATH, description="QuikTrade's id of the order: its `id`.")
@@ -120,6 +123,15 @@ CANCEL_BODY, REPLACE_BODY, CANCEL_MANY_BODY = CancelSerializer(), ReplaceSeriali
 ORDER = OrderSerializer()
 
 
+@contextmanager
+def _stored() -> Iterator[None]:
+    """An archived order may be removed for good after it was found."""
+    try:
+        yield
+    except Order.DoesNotExist:
+        raise NotFound(NO_ORDER) from None
+
+
 class AmendmentViews(viewsets.GenericViewSet[Order]):
     """The views of orders that ask for them to be canceled or replaced."""
 
@@ -144,7 +156,7 @@ class AmendmentViews(viewsets.GenericViewSet[Order]):
             raise NotFound("The order id in the path is not a UUID.") from None
         order = selectors.order_of(self.owner_id, order_id)
         if order is None:
-            raise NotFound("You have no such order.")
+            raise NotFound(NO_ORDER)
         return order
 
     @extend_schema(
@@ -167,7 +179,7 @@ class AmendmentViews(viewsets.GenericViewSet[Order]):
     def cancel(self, request: Request, pk: str) -> Response:
         order = self.order()
         values = CANCEL_BODY.run_validation(request.data)
-        with durability.durable():
+        with _stored(), durability.durable():
             result = amendments.request_cancel(
                 order.id,
                 actor=self.actor,
@@ -205,7 +217,7 @@ class AmendmentViews(viewsets.GenericViewSet[Order]):
         allowance = self.allowance
         if allowance is not None:
             amendments.pay_for_replace(allowance, client_order_id)
-        with durability.durable():
+        with _stored(), durability.durable():
             asked = amendments.request_replace(
                 order.id, Changes(**values), actor=self.actor, reason=reason, client_order_id=client_order_id
             )

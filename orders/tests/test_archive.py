@@ -1,6 +1,6 @@
 """An order that was moved to the archive is found, told and corrected as before; nothing of it is lost or doubled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,14 +23,15 @@ from orders import (
     feed,
     reconciliation,
     recording,
+    reports,
     retention,
     selectors,
     services,
 )
-from orders.archive_models import ArchiveMonth
+from orders.archive_models import ArchiveMonth, ClientKey
 from orders.executions import Place
 from orders.lifecycle import Event, Step
-from orders.models import Order, OrderEvent, OrderRequest, Status
+from orders.models import Order, OrderEvent, OrderRequest, Status, new_order_id
 from orders.models import Position as PositionRow
 from orders.reports import NO_ORDER, Checkpoint, ingest
 from orders.requests import Changes
@@ -125,6 +126,55 @@ def test_an_order_whose_history_is_not_whole_stays() -> None:
     Order.objects.filter(pk=order.pk).update(version=9)
     run = retention.move_orders(soon(), seconds=30.0)
     assert (run.moved.orders, run.left) == (0, 1)
+
+
+def test_an_order_that_cannot_be_moved_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    one, two = filled(), filled()
+    archive.make_partitions({archive.month_of(one.pk)})
+    with connection.cursor() as cursor:  # as if it were in the archive already
+        cursor.execute(f"INSERT INTO {archive.ORDER} SELECT * FROM orders_order WHERE id = %s", [one.pk])
+    run = retention.move_orders(soon(), seconds=30.0)
+    assert (run.moved.orders, run.left, sides(one), sides(two)[0]) == (1, 1, (6, 1), 0)
+    (line,) = [record.__dict__ for record in caplog.records if record.__dict__.get("event") == "archive.not_moved"]
+    assert (line["orders"], line["first_id"]) == (1, one.pk)
+
+
+def test_a_batch_ends_where_its_orders_have_many_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [filled() for _ in range(4)]  # with 4 events each
+    ids = [order.pk for order in orders]
+    for events, count in ((1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (99, 4)):
+        assert archive.candidates(UUID(int=0), soon(), limit=10, events=events) == ids[:count]
+    assert archive.candidates(UUID(int=0), soon(), limit=3) == ids[:3]
+    monkeypatch.setattr(retention, "BATCH_EVENTS", 5)
+    moved: list[int] = []
+    retention.move_orders(soon(), seconds=30.0, progress=lambda run: moved.append(run.moved.orders))
+    assert moved == [2, 4]
+
+
+def test_an_order_that_takes_too_long_to_be_moved_is_left(
+    slow_rows: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    orders = [filled(client_order_id=name) for name in ("a", "slow", "b")]
+    run = retention.move_orders(soon(), seconds=30.0)
+    assert (run.moved.orders, [sides(order)[1] for order in orders]) == (2, [6, 0, 6])
+    told = [record.__dict__ for record in caplog.records if record.__dict__.get("event") == "archive.takes_too_long"]
+    assert [line["order_id"] for line in told] == [orders[1].pk]
+    assert retention.move_orders(soon(), seconds=30.0).left == 1  # alone
+
+
+@pytest.fixture
+def slow_rows() -> Iterator[None]:
+    """The deletion of an order called so ends as a statement ends that takes too long."""
+    with connection.cursor() as cursor:
+        cursor.execute("""CREATE FUNCTION take_too_long() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'; END $$""")
+        cursor.execute("""CREATE TRIGGER slow BEFORE DELETE ON orders_order FOR EACH ROW
+            WHEN (OLD.client_order_id = 'slow') EXECUTE FUNCTION take_too_long()""")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER slow ON orders_order")
+        cursor.execute("DROP FUNCTION take_too_long()")
 
 
 def test_an_order_with_a_request_that_is_not_decided_stays() -> None:
@@ -288,15 +338,35 @@ def test_an_id_of_an_archived_request_is_not_taken_by_a_new_one() -> None:
     assert {Order.objects.get(pk=each.pk).status for each in others} == {Status.PLACED}
 
 
+def test_an_order_whose_id_is_freed_while_it_is_submitted_is_stored(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = User.objects.get(username="alice")
+    ClientKey.objects.create(owner=owner, client_order_id="mine", of="order", order_id=new_order_id())
+    look = selectors.submitted
+
+    def freed(owner_id: int, ids: Sequence[str]) -> Any:
+        ClientKey.objects.all().delete()
+        return look(owner_id, ids)
+
+    monkeypatch.setattr(selectors, "submitted", freed)
+    answer = alice.post(ORDERS, body(client_order_id="mine"), format="json")
+    assert (answer.status_code, Order.objects.get().pk) == (201, UUID(str(answer.data["id"])))
+
+
 # ---- Late news ----
 
 
 def late(order: Order, kind: ReportKind, **given: Any) -> None:
     """As the factory's report, of an order that may be archived."""
-    session = ReportSession.objects.get(venue_id=order.venue_id, stream="factory")
-    at = Checkpoint(order.venue_id, session.stream, session.token, session.next_sequence)
+    at = checkpoint(order)
     named = {"client_order_id": str(order.pk), "venue_order_id": order.venue_order_id, "execution_id": ""}
     ingest([ExecutionReport(sequence=at.next_sequence, kind=kind, **{**named, **given})], at, lease=30.0)
+
+
+def checkpoint(order: Order) -> Checkpoint:
+    session = ReportSession.objects.get(venue_id=order.venue_id, stream="factory")
+    return Checkpoint(order.venue_id, session.stream, session.token, session.next_sequence)
 
 
 def held(order: Order) -> tuple[int, int, int]:
@@ -425,6 +495,53 @@ def test_an_order_does_not_come_back_if_another_has_the_id_of_its_execution(capl
     assert sides(order) == (0, 6)
 
 
+def test_an_order_that_cannot_come_back_keeps_no_other_away() -> None:
+    one, two = filled(), filled()
+    other = OrderFactory(status=Status.PLACED)
+    ids = [traded(one), traded(two)]
+    move_all()
+    report(other.pk, "XSIM", ReportKind.EXECUTED, execution_id=ids[0], quantity=1, price=Decimal(1))
+    at = checkpoint(one)
+    busts = [
+        ExecutionReport(
+            sequence=at.next_sequence + number, kind=ReportKind.BUSTED, client_order_id=str(order.pk),
+            venue_order_id=order.venue_order_id, execution_id=f"bust-{number}", refers_to=ids[number],
+        ) for number, order in enumerate((one, two))
+    ]  # fmt: skip
+    ingest(busts, at, lease=30.0)
+    assert UnmatchedReport.objects.get().report["execution_id"] == "bust-0"
+    assert (sides(one), held(two)) == ((0, 6), (0, 0, 0))
+
+
+def test_a_report_that_was_kept_is_applied_when_its_archived_order_can_come_back() -> None:
+    order = OrderFactory(status=Status.PLACED)
+    request_id = replaced(order)
+    order.refresh_from_db()
+    move_all()
+    ArchiveMonth.objects.update(dropping_at=timezone.now())
+    for number, named in enumerate((order.pk, request_id, "")):
+        late(order, ReportKind.EXECUTED, client_order_id=str(named), execution_id=f"{number}", quantity=1,
+            price=Decimal(1))  # fmt: skip
+    late(order, ReportKind.DONE_FOR_DAY)  # it was filled later
+    ReportSession.objects.filter(venue_id="XSIM").update(next_sequence=999)
+    assert reports.apply_kept(checkpoint(order), lease=30.0) == 0
+    ArchiveMonth.objects.update(dropping_at=None)
+    assert reports.apply_kept(checkpoint(order), lease=30.0, seconds=600.0) == 0  # that is asked once a second
+    assert reports.apply_kept(checkpoint(order), lease=30.0) == 4
+    assert Order.objects.get(pk=order.pk).filled_quantity == 83
+
+
+def test_an_archived_order_does_not_come_back_for_a_report_that_did_not_fit_it() -> None:
+    order = filled()
+    move_all()
+    ArchiveMonth.objects.update(dropping_at=timezone.now())
+    late(order, ReportKind.EXECUTED, execution_id="x", quantity=1, price=Decimal(1))
+    ArchiveMonth.objects.update(dropping_at=None)
+    UnmatchedReport.objects.update(reason=f"{reports.DOES_NOT_FIT} filled.")
+    assert reports.apply_kept(checkpoint(order), lease=30.0) == 0
+    assert sides(order) == (0, 6)
+
+
 # ---- Reading ----
 
 
@@ -448,6 +565,25 @@ def test_cancel_and_replace_of_an_archived_order_are_refused_as_before(alice: AP
     before = answers()
     move_all()
     assert answers() == before == [(409, "It is filled, which is final.")] * 2
+
+
+@pytest.mark.parametrize(("verb", "what", "last"), [("cancel", {}, "request_cancels"),
+    ("replace", {"quantity": 200}, "_replay_archived")])  # fmt: skip
+def test_an_order_that_is_removed_while_something_is_asked_of_it_is_not_found(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch, verb: str, what: dict[str, Any], last: str
+) -> None:
+    order = filled(owner=User.objects.get(username="alice"))
+    move_all()
+    act = getattr(amendments, last)
+
+    def after_removal(*args: Any, **given: Any) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(f"TRUNCATE {', '.join(archive.TABLES.values())}")
+        return act(*args, **given)
+
+    monkeypatch.setattr(amendments, last, after_removal)
+    answer = alice.post(f"{ORDERS}/{order.pk}/{verb}", what, format="json")
+    assert (answer.status_code, answer.data["detail"]) == (404, "You have no such order.")
 
 
 def test_operators_are_told_why_an_archived_order_is_left_alone() -> None:
@@ -494,6 +630,24 @@ def test_pages_have_each_order_once_in_use_or_archived(newest_first: bool, size:
     assert walk(owner.pk, newest_first=newest_first, size=size) == expected
     of_some = [order.pk for order in orders if order.status == Status.FILLED]
     assert sorted(walk(owner.pk, newest_first=newest_first, size=size, status=["filled"])) == sorted(of_some)
+
+
+def test_a_list_of_open_orders_does_not_read_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = filled()
+    move_all()
+    working = OrderFactory(owner=order.owner, status=Status.PLACED)
+    asked: list[str] = []
+
+    def noted(statement: str, parameters: Any) -> list[Any]:
+        asked.append(statement)
+        return fetch(statement, parameters)
+
+    monkeypatch.setattr(selectors, "fetch", noted)
+    page = selectors.page_of_orders(order.owner_id, {"status": ["placed", "partially_filled"]}, **ALL)
+    assert ([each.id for each in page], len(asked)) == ([working.pk], 1)
+    assert archive.ORDER not in asked[0]
+    page = selectors.page_of_orders(order.owner_id, {"status": ["placed", "filled"]}, **ALL)
+    assert [each.id for each in page] == [working.pk, order.pk]
 
 
 def test_an_archived_order_is_listed_by_its_own_id_and_by_that_of_a_request() -> None:

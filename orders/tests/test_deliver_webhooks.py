@@ -406,11 +406,11 @@ def test_a_replay_sends_what_was_delivered_and_what_was_missed(receivers: Receiv
     assert len(receiver.received) == 1
 
     now = timezone.now() + timedelta(minutes=1)
-    assert services.replay(endpoint, from_=now - timedelta(hours=1), to=now) == (3, None)
+    assert services.replay(endpoint, from_=now - timedelta(hours=1), to=now) == (3, None, False)
     deliver()
     assert set(receiver.ids) == {f"evt_{pk}" for pk in OrderEvent.objects.values_list("pk", flat=True)}
     assert len(receiver.received) == 4
-    assert services.replay(endpoint, from_=now, to=now + timedelta(hours=1)) == (0, None)
+    assert services.replay(endpoint, from_=now, to=now + timedelta(hours=1)) == (0, None, False)
 
 
 def test_a_long_replay_is_taken_in_parts(receivers: Receivers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 import csv
 import hashlib
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -25,6 +29,10 @@ from orders.models import Order, Position, Status
 from orders.reports import Checkpoint, ingest
 from orders.tests.archiving import emptied_archive, move_all, rows, sides, soon
 from orders.tests.factories import OrderFactory, UserFactory, report
+from orders.tests.test_move_orders import another_connection
+from quiktrade.database.statements import fetch
+from quiktrade.jobs import work
+from quiktrade.tests.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = f"{timezone.now():%Y-%m}"
@@ -98,6 +106,42 @@ def test_the_job_moves_what_is_old_where_an_archive_is_wanted(settings: Any, all
     assert sides(order)[0] == 0
 
 
+def test_the_job_gets_past_orders_that_must_stay(
+    settings: Any, all_are_old: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.KEEP_DAYS = 30
+    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(tasks, "_moved_up_to", retention.BEGINNING)
+    stay = [OrderFactory(status=Status.CANCELED) for _ in range(4)]
+    Order.objects.update(version=9)
+    last = OrderFactory(status=Status.CANCELED)
+    stops = iter([False, True] * 3)  # each run looks at one batch
+    monkeypatch.setattr(work, "stop_requested", lambda: next(stops))
+    monkeypatch.setattr(retention, "_pause", lambda until, end, stopping: None)
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            tasks.move_old_orders()
+    assert ([sides(order)[1] for order in stay], sides(last)[0]) == ([0] * 4, 0)
+    assert [
+        record.__dict__["orders"] for record in caplog.records if record.__dict__.get("event") == "archive.left"
+    ] == [2, 2]
+    monkeypatch.setattr(work, "stop_requested", lambda: False)
+    Order.objects.filter(pk=stay[0].pk).update(version=1 + 1)
+    tasks.move_old_orders()  # it has come to the end
+    tasks.move_old_orders()  # and begins again
+    assert sides(stay[0])[0] == 0
+
+
+def test_orders_that_stay_do_not_count_against_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [OrderFactory(status=Status.CANCELED) for _ in range(3)]
+    Order.objects.filter(pk__in=[orders[0].pk, orders[1].pk]).update(version=9)
+    monkeypatch.setattr(retention, "BATCH", 2)
+    waits: list[float] = []
+    monkeypatch.setattr(retention, "_pause", lambda until, end, stopping: waits.append(until - time.monotonic()))
+    retention.move_orders(soon(), seconds=60.0, rate=0.001)
+    assert waits[0] < 0 < waits[1]
+
+
 def test_a_rate_holds_the_mover_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(4):
         OrderFactory(status=Status.CANCELED)
@@ -119,7 +163,7 @@ def test_json_lines_have_all_of_an_order(tmp_path: Path) -> None:
     (name,) = (name for name in told["files"] if name.endswith(".jsonl"))
     text = (tmp_path / name).read_bytes()
     assert told["files"][name] == hashlib.sha256(text).hexdigest()
-    assert (tmp_path / name.replace(".jsonl", ".sha256")).read_text() == f"{told['files'][name]}  {name}\n"
+    assert (tmp_path / f"{name}.sha256").read_text() == f"{told['files'][name]}  {name}\n"
     (document,) = map(json.loads, text.splitlines())
     expected = {"id": str(order.pk), "owner": "alice", "limit_price": "10.25", "quantity": 100, "status": "filled"}
     assert {key: document[key] for key in expected} == expected
@@ -159,6 +203,34 @@ def test_a_month_that_changes_meanwhile_is_not_exported(tmp_path: Path) -> None:
         exports.export(month_of(orders[0]), tmp_path, "jsonl", progress=meanwhile)
     assert list(tmp_path.iterdir()) == []
     assert ArchiveMonth.objects.get().exported_version is None
+
+
+def test_two_exports_at_once_spoil_nothing_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = [OrderFactory(status=Status.CANCELED) for _ in range(3)]
+    move_all()
+    monkeypatch.setattr(exports, "_ORDERS", exports._ORDERS.replace("LIMIT 1000", "LIMIT 1"))
+    others: list[exports.Exported] = []
+
+    def meanwhile(count: int) -> None:
+        if count == 1:
+            others.append(exports.export(month_of(orders[0]), tmp_path, "jsonl"))
+
+    done = exports.export(month_of(orders[0]), tmp_path, "jsonl", progress=meanwhile)
+    assert [done] == others
+    for name, digest in done.files.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_each_form_has_checksums_of_its_own(tmp_path: Path) -> None:
+    OrderFactory(status=Status.CANCELED)
+    move_all()
+    for form in exports.FORMATS:
+        run("export_orders", NOW, "--to", str(tmp_path), "--format", form)
+    told = "".join(file.read_text() for file in tmp_path.glob("*.sha256"))
+    names = {file.name for file in tmp_path.iterdir() if file.suffix != ".sha256"}
+    assert {line.split()[1] for line in told.splitlines()} == names
+    assert len(names) == 5
 
 
 def test_exports_are_refused_by_name(tmp_path: Path) -> None:
@@ -261,6 +333,60 @@ def test_a_drop_that_was_cut_short_is_continued(tmp_path: Path, monkeypatch: pyt
     month = ArchiveMonth.objects.get()
     assert (month.orders, month.dropping_at, month.dropped_at is not None) == (0, None, True)
     assert move_all().orders == 1
+
+
+@contextmanager
+def hanging_drop(month: date) -> Iterator[Future[int]]:
+    """A drop that waits for a transaction that reads the archive, until the end of the block."""
+    with ThreadPoolExecutor(1) as pool, another_connection() as reader:
+        reader.execute("BEGIN")
+        reader.execute(f"SELECT count(*) FROM {archive.REQUEST}")
+        drop = pool.submit(dropping, month)
+        wait_until(lambda: drop.done() or bool(fetch(f"SELECT 1 {_DETACHING}", {})))
+        assert not drop.done()
+        yield drop
+        reader.execute("ROLLBACK")
+
+
+def dropping(month: date) -> int:
+    try:
+        return exports.drop(month)
+    finally:
+        connection.close()
+
+
+_DETACHING = """FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE%%DETACH%%' AND wait_event_type = 'Lock'
+    AND state = 'active' AND datname = current_database()"""
+
+
+def test_one_drop_runs_at_a_time(tmp_path: Path) -> None:
+    order = OrderFactory(status=Status.FILLED)
+    move_all()
+    run("export_orders", NOW, "--to", str(tmp_path))
+    with ThreadPoolExecutor(1) as pool, hanging_drop(month_of(order)) as first:
+        second = pool.submit(dropping, month_of(order))
+        wait_until(lambda: second.done() or len(fetch(f"SELECT 1 {_DETACHING}", {})) == 2)
+        assert "Another drop_archive has not ended" in str(second.exception(timeout=0))
+        assert ArchiveMonth.objects.get().dropping_at is not None
+    assert first.result(timeout=30) == 1
+    assert ArchiveMonth.objects.get().dropping_at is None
+
+
+def test_a_drop_is_refused_until_that_of_another_month_is_finished(tmp_path: Path) -> None:
+    order = OrderFactory(status=Status.FILLED)
+    move_all()
+    other = date(2020, 1, 1)
+    archive.make_partitions({other})
+    ArchiveMonth.objects.create(month=other, orders=1, exported_version=1)
+    run("export_orders", NOW, "--to", str(tmp_path))
+    with hanging_drop(month_of(order)) as first:
+        fetch(f"SELECT pg_cancel_backend(pid) {_DETACHING}", {})
+        assert isinstance(first.exception(timeout=30), OperationalError)
+    with pytest.raises(exports.Refused, match=f"finish drop_archive {NOW} first"):
+        exports.drop(other)
+    assert ArchiveMonth.objects.get(month=other).dropping_at is None
+    assert drop() == f"Removed 1 orders of {NOW}.\n"
+    assert exports.drop(other) == 1
 
 
 def test_a_position_keeps_what_it_realized_when_its_executions_were_dropped(tmp_path: Path) -> None:

@@ -15,18 +15,22 @@ from typing import Any
 import psycopg
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from exchanges.models import ReportSession
 from exchanges.venue import ExecutionReport, ReportKind
 from orders import archive, lifecycle, retention, selectors
 from orders.archive_models import ClientKey
-from orders.models import Execution, Order, Position, Status
+from orders.models import Execution, Order, OrderEvent, Position, Status
 from orders.reports import Checkpoint, ingest
 from orders.tests.archiving import IN_USE, emptied_archive, move_all, rows, sides, soon
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory
 from orders.tests.test_store_together import row
+from orders.webhook_models import WebhookDelivery, WebhookEndpoint
+from orders.webhooks import rows as webhooks
+from orders.webhooks import services
+from orders.webhooks.delivery import _claim_with_bodies
 from quiktrade.local.venv import ROOT
 from quiktrade.tests.processes import database_url_of_tests, wait_until
 
@@ -227,6 +231,80 @@ def test_a_report_that_waits_while_its_order_moves_is_applied(alice: User) -> No
     assert (now.status, now.filled_quantity) == (Status.PLACED, 0)
     assert Position.objects.get().bought_quantity == 0
     assert sides(order) == (1 + 5 + 2, 0)
+
+
+# ---- Webhooks ----
+
+
+def endpoint_of(owner: User) -> WebhookEndpoint:
+    """One that was told of everything."""
+    return WebhookEndpoint.objects.create(
+        owner=owner, url="https://example.com/", secret="x", cursor_stamp=2**62, cursor_id=0
+    )
+
+
+def replay(endpoint: WebhookEndpoint) -> int:
+    try:
+        now = timezone.now()
+        made = services.replay(endpoint, from_=now - timedelta(days=1), to=now + timedelta(days=1))
+        return made.deliveries
+    finally:
+        if threading.current_thread() is not threading.main_thread():
+            connection.close()
+
+
+def test_a_replay_makes_no_delivery_of_an_order_that_moves(alice: User) -> None:
+    endpoint = endpoint_of(alice)
+    order = OrderFactory(owner=alice, status=Status.CANCELED)
+    with ThreadPoolExecutor(1) as pool, another_connection() as line:
+        mover = Mover(line, order)
+        for point in POINTS[1:4]:
+            mover.go_to(point)
+        replayed = pool.submit(replay, endpoint)
+        wait_until(lambda: _somebody_waits() or replayed.done())
+        mover.go_to("moved and committed")
+        assert replayed.result(timeout=30) == 0
+    assert not endpoint.deliveries.exists()
+
+
+def test_an_order_whose_events_are_being_replayed_stays(alice: User) -> None:
+    endpoint = endpoint_of(alice)
+    order = OrderFactory(owner=alice, status=Status.CANCELED)
+    now, day = timezone.now(), timedelta(days=1)
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        webhooks.replay(endpoint.pk, alice.pk, [], now - day, now + day, limit=10)
+        assert pool.submit(_move).result(timeout=30).moved.orders == 0
+    assert sides(order)[1] == 0
+
+
+def test_a_replay_says_that_events_of_its_time_may_be_archived(alice: User) -> None:
+    start = timezone.now()
+    endpoint, other = endpoint_of(alice), endpoint_of(UserFactory())
+    order = OrderFactory(owner=alice, status=Status.CANCELED)
+    assert move_all().orders == 1
+    to = timezone.now() + timedelta(hours=1)
+    assert services.replay(endpoint, from_=start, to=to) == (0, None, True)
+    assert services.replay(other, from_=start, to=to) == (0, None, False)  # nothing of this client is archived
+    assert services.replay(endpoint, from_=timezone.now(), to=to).archived  # nothing says how old the newest is
+    OrderFactory(owner=other.owner)  # this does
+    later = OrderEvent.objects.latest("pk").at
+    assert services.replay(endpoint, from_=order.created_at, to=to).archived
+    assert services.replay(endpoint, from_=later + timedelta(microseconds=1), to=to) == (0, None, False)
+
+
+def test_a_delivery_whose_event_is_archived_holds_up_no_other(alice: User, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint = endpoint_of(alice)
+    order = OrderFactory(owner=alice, status=Status.CANCELED)
+    events = list(order.events.values_list("pk", flat=True))
+    assert move_all().orders == 1
+    for event_id in events:
+        WebhookDelivery.objects.create(endpoint=endpoint, event_id=event_id)
+    other = OrderFactory(status=Status.PLACED)
+    count = replay(endpoint_of(other.owner))
+    due = _claim_with_bodies(places=64, troubled=16)
+    assert {delivery.event_id for delivery, _, _ in due} == set(other.events.values_list("pk", flat=True))
+    assert WebhookDelivery.objects.count() == len(due) == count
+    assert "webhook.events_archived" in {record.__dict__.get("event") for record in caplog.records}
 
 
 def _move() -> retention.Run:

@@ -7,14 +7,16 @@ hundred is open.
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import Model
 
 from orders import archive, attention, executions, feed, gauges, lifecycle, positions, selectors
 from orders.executions import Place
-from orders.models import Order
+from orders.models import Order, OrderRequest
 from orders.selectors import Position
 from orders.tests.factories import UserFactory, VenueFactory
 from orders.webhooks import rows as webhooks
@@ -84,6 +86,17 @@ FROM orders_webhookendpoint w, generate_series(1, 200) n, LATERAL (SELECT CASE n
 """
 
 
+MONTH = date(2020, 1, 1)
+_OF_MONTH = "overlay({}::text PLACING left(%(first)s, 13) FROM 1)::uuid"
+"""An id as if it had been given out at the beginning of the month."""
+
+
+def _fill_archive(model: type[Model], **changed: str) -> str:
+    values = [changed.get(column, column) for column in archive.columns(model)]
+    source, target = model._meta.db_table, archive.TABLES[model]
+    return f"INSERT INTO {target} ({', '.join(archive.columns(model))}) SELECT {', '.join(values)} FROM {source}"
+
+
 @pytest.fixture(scope="module")
 def full_table(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     with django_db_blocker.unblock(), connection.cursor() as cursor:
@@ -96,13 +109,18 @@ def full_table(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
         cursor.execute(_FILL_DELIVERIES)
         cursor.execute(_FILL_EVENTS)
         cursor.execute(_FILL_POSITIONS)
+        archive.make_partitions([MONTH])
+        first = {"first": str(archive.first_id_of(MONTH))}
+        cursor.execute(_fill_archive(Order, id=_OF_MONTH.format("id"), status="'filled'"), first)
+        cursor.execute(_fill_archive(OrderRequest, order_id=_OF_MONTH.format("order_id")), first)
+        cursor.execute(f"ANALYZE {archive.ORDER}, {archive.REQUEST}")
         # As autovacuum leaves them in time. Until then PostgreSQL scans no index alone, and takes an empty table for
         # one of ten pages.
         cursor.execute(f"VACUUM ANALYZE {', '.join(connection.introspection.django_table_names())}")
     yield
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         tables = "orders_position, orders_execution, orders_orderevent, orders_order, exchanges_venue, auth_user"
-        cursor.execute(f"TRUNCATE {tables} CASCADE")
+        cursor.execute(f"TRUNCATE {tables}, {', '.join(archive.TABLES.values())} CASCADE")
 
 
 def plan(statement: str) -> list[dict[str, Any]]:
@@ -118,8 +136,8 @@ def plan(statement: str) -> list[dict[str, Any]]:
     return steps
 
 
-def page(**asked: Any) -> str:
-    """The statement of a list's page."""
+def page(*, archived: bool = False, **asked: Any) -> str:
+    """The statement of a list's page, in use or with the archive."""
     said: list[str] = []
 
     def fetch(statement: str, parameters: Any) -> list[Any]:
@@ -128,7 +146,8 @@ def page(**asked: Any) -> str:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selectors, "fetch", fetch)
-        patch.setattr(archive, "may_have", lambda at: False)
+        patch.setattr(archive, "may_have", lambda at: archived)
+        patch.setattr(archive, "newest_order_at", lambda owner_id: datetime.now(UTC))
         filters = asked.pop("filters", {})
         selectors.page_of_orders(1, filters, **{"after": None, "newest_first": True, "limit": 50, **asked})
     return said[-1]
@@ -174,6 +193,8 @@ def console(client: str | None = None) -> str:
 
 POSITION = Position(None, None)  # type: ignore[arg-type]
 PLACE = Place(None, None)  # type: ignore[arg-type]
+ARCHIVED, ARCHIVED_REQUEST = (archive.partition(table, MONTH) for table in (archive.ORDER, archive.REQUEST))
+ARCHIVED_LIST, ARCHIVED_AT_VENUE = f"{ARCHIVED}_owner_id_created_at_id_idx", f"{ARCHIVED}_venue_order_id_idx"
 STATEMENTS = {
     "accept one": (lifecycle._ACCEPT_ONE, {"order_client_order_id_unique"}),
     "accept many": (lifecycle._ACCEPT_MANY, {"order_client_order_id_unique"}),
@@ -181,7 +202,13 @@ STATEMENTS = {
     "record": (lifecycle._ADVANCE, {"orders_order_pkey"}),
     "take what a venue reports": (
         lifecycle._TAKE_REPORTED,
-        {"orders_order_pkey", "order_venue_order_id", "execution_once", "execution_referred", "orders_position_pkey"},
+        {"orders_order_pkey", "order_venue_order_id", "execution_once", "execution_referred", "orders_position_pkey"}
+        | {ARCHIVED_AT_VENUE},
+    ),
+    "reports that were kept": (
+        lifecycle._KEPT_REPORTS,
+        {"orders_order_pkey", "order_venue_order_id"}
+        | {f"{ARCHIVED}_pkey", ARCHIVED_AT_VENUE, f"{ARCHIVED_REQUEST}_id_idx"},
     ),
     "put what a venue reports": (lifecycle._PUT_REPORTED, {"orders_order_pkey", "orders_position_pkey"}),
     "a client's executions": (trades(), {"execution_list", "execution_referred", "orders_order_pkey"}),
@@ -215,7 +242,12 @@ STATEMENTS = {
     "first page": (page(), {"order_list"}),
     "next page": (page(after=POSITION), {"order_list"}),
     "oldest first": (page(newest_first=False, after=POSITION), {"order_list"}),
-    "at any of some statuses": (page(filters={"status": 1}, after=POSITION), {"order_list"}),
+    "at any of some statuses": (page(filters={"status": ["placed"]}, after=POSITION), {"order_list"}),
+    "with the archive": (page(archived=True), {"order_list", ARCHIVED_LIST}),
+    "of the archive at any of some statuses": (
+        page(archived=True, filters={"status": ["filled"]}, after=POSITION),
+        {"order_list", ARCHIVED_LIST},
+    ),
     "by the client's id": (
         page(filters={"client_order_id": 1}),
         {"order_client_order_id_unique", "request_id_unique", "orders_order_pkey"},
@@ -236,6 +268,7 @@ STATEMENTS = {
         webhooks._REMOVE_OLD,
         {"webhook_ended", "webhook_list", "orders_webhookdelivery_pkey"},
     ),
+    "webhooks: give up": (webhooks._GIVE_UP, {"webhook_due", "orders_webhookdelivery_pkey"}),
     "what needs an operator": (
         attention._COUNTS,
         {"order_failed", "order_unconfirmed", "order_parked", "order_leased"},
@@ -270,7 +303,7 @@ def test_a_statement_that_runs_often_uses_its_indexes(name: str) -> None:
     steps = plan(statement)
     scanned = {step["Relation Name"] for step in steps if step["Node Type"] == "Seq Scan"}
     large = {"orders_order", "orders_orderevent", "orders_orderrequest", "orders_execution", "orders_position"}
-    large |= {"orders_webhookdelivery"}
+    large |= {"orders_webhookdelivery", ARCHIVED, ARCHIVED_REQUEST}
     assert not scanned & large
     used = {step["Index Name"] for step in steps if "Index Name" in step}
     used |= {index for step in steps for index in step.get("Conflict Arbiter Indexes", [])}

@@ -133,9 +133,9 @@ def test_a_time_is_replayed(alice: APIClient) -> None:
     OrderFactory(owner=WebhookEndpoint.objects.get().owner)
     at = timezone.now()
     before = {"from": (at - timedelta(hours=2)).isoformat(), "to": (at - timedelta(hours=1)).isoformat()}
-    assert alice.post(f"{own(made)}/replay", before).json() == {"deliveries": 0, "next_from": None}
+    assert alice.post(f"{own(made)}/replay", before).json() == {"deliveries": 0, "next_from": None, "archived": False}
     since = {"from": before["to"], "to": (at + timedelta(hours=1)).isoformat()}
-    assert alice.post(f"{own(made)}/replay", since).json() == {"deliveries": 1, "next_from": None}
+    assert alice.post(f"{own(made)}/replay", since).json() == {"deliveries": 1, "next_from": None, "archived": False}
     assert WebhookDelivery.objects.count() == 1
 
 

@@ -239,3 +239,16 @@ def test_old_deliveries_are_removed_and_those_of_deleted_endpoints_with_them(ven
     assert rows.remove_old(seconds=5.0) == 5
     assert set(WebhookDelivery.objects.values_list("event_id", flat=True)) == {0, 2}
     assert list(WebhookEndpoint.objects.all()) == [endpoint]
+
+
+def test_what_waits_for_a_webhook_that_was_disabled_for_long_is_dead(venue: Venue) -> None:
+    for days in (29, 31):
+        endpoint = made_endpoint()
+        pending(endpoint, 2)
+        disabled: dict[str, Any] = {"disabled_by": "client:x", "disabled_reason": "not wanted"}
+        at = timezone.now() - timedelta(days=days)
+        WebhookEndpoint.objects.filter(pk=endpoint.pk).update(disabled_at=at, **disabled)
+    rows.remove_old(seconds=5.0)
+    found = WebhookDelivery.objects.order_by("pk").values_list("status", "last_text")
+    dead = ("dead", "The webhook was disabled for 30 days.")
+    assert list(found) == [("pending", ""), ("pending", ""), dead, dead]

@@ -233,12 +233,20 @@ def _claim_with_bodies(*, places: int, troubled: int) -> list[tuple[Claimed, str
     event_ids = [delivery.event_id for delivery in claimed if delivery.event_id is not None]
     made = bodies.of_events(event_ids)
     contexts = rows.contexts(event_ids) if event_ids and spans.recording() else {}
-    return [
-        (delivery, bodies.of_test(delivery.created_at), None)
-        if delivery.event_id is None
-        else (delivery, made[delivery.event_id], contexts.get(delivery.event_id))
-        for delivery in claimed
-    ]
+    due: list[tuple[Claimed, str, rows.Context | None]] = []
+    gone: list[int] = []
+    for delivery in claimed:
+        if delivery.event_id is None:
+            due.append((delivery, bodies.of_test(delivery.created_at), None))
+        elif delivery.event_id in made:
+            due.append((delivery, made[delivery.event_id], contexts.get(delivery.event_id)))
+        else:  # a replay made it while the order moved to the archive
+            gone.append(delivery.id)
+    if gone:
+        rows.remove(gone)
+        fields = {"event": "webhook.events_archived", "deliveries": len(gone)}
+        logger.warning("Webhook deliveries are removed: their events are archived", extra=fields)
+    return due
 
 
 async def _post(session: aiohttp.ClientSession, claimed: Claimed, body: str) -> Answer:

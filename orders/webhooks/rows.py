@@ -34,6 +34,8 @@ ENDPOINTS_AT_ONCE, EVENTS_AT_ONCE = 50, 200
 
 DISABLED_AFTER = "5 days"
 DELIVERED_KEPT, DEAD_KEPT = "7 days", "30 days"
+DISABLED_KEPT = "30 days"
+"""What waits for a webhook that was disabled for so long is dead: its orders could not be archived."""
 REMOVED_AT_ONCE = 1_000
 
 _ACTIVE = "w.disabled_at IS NULL AND w.deleted_at IS NULL"
@@ -268,25 +270,31 @@ def record(results: Sequence[Result]) -> Recorded:
     return Recorded(kept, dead or [], [tuple(each) for each in disabled or []])
 
 
+# The orders are locked, so that none of them is archived before its deliveries are there and keep it.
 _REPLAY = """
-WITH wanted AS (
-    SELECT e.id, e.at FROM orders_orderevent e WHERE e.owner_id = %(owner)s AND e.at >= %(from_)s AND e.at < %(to)s
+WITH wanted AS MATERIALIZED (
+    SELECT e.id, e.order_id, e.at FROM orders_orderevent e
+    WHERE e.owner_id = %(owner)s AND e.at >= %(from_)s AND e.at < %(to)s
         AND (%(event_types)s::text[] = '{}' OR 'order.' || e.event = ANY(%(event_types)s::text[]))
     ORDER BY e.at, e.id LIMIT %(limit)s
+), kept AS MATERIALIZED (
+    SELECT o.id FROM orders_order o WHERE o.id = ANY(ARRAY(SELECT order_id FROM wanted)) FOR KEY SHARE
 ), made AS (
     INSERT INTO orders_webhookdelivery AS d (endpoint_id, event_id, status, attempt, failures, last_text)
-    SELECT %(endpoint)s, id, 'pending', 0, 0, '' FROM wanted
+    SELECT %(endpoint)s, id, 'pending', 0, 0, '' FROM wanted WHERE order_id IN (SELECT id FROM kept)
     ON CONFLICT (endpoint_id, event_id) DO UPDATE
         SET status = 'pending', failures = 0, due_at = statement_timestamp(), ended_at = NULL
         WHERE d.status IN ('delivered', 'dead')
 )
-SELECT count(*), max(at) FROM wanted
+SELECT count(*) FILTER (WHERE order_id IN (SELECT id FROM kept)), CASE WHEN count(*) = %(limit)s THEN max(at) END
+FROM wanted
 """
 
 
 class Replayed(NamedTuple):
     events: int
-    last_at: datetime | None
+    next_from: datetime | None
+    """The time of the last event, if there may be more."""
 
 
 def replay(
@@ -302,8 +310,7 @@ def replay(
     }
     with connection.cursor() as cursor:  # planned for these times: for others another index may be the better one
         cursor.execute(_REPLAY, {**parameters, "limit": limit})
-        events, last_at = cursor.fetchone()
-    return Replayed(events, last_at)
+        return Replayed(*cursor.fetchone())
 
 
 _RESEND = """
@@ -317,6 +324,11 @@ def resend(ids: Sequence[int]) -> list[int]:
     return [id_ for (id_,) in fetch(_RESEND, {"ids": list(ids)})]
 
 
+def remove(ids: Sequence[int]) -> None:
+    """Remove deliveries of which nothing can be sent any more."""
+    fetch("DELETE FROM orders_webhookdelivery WHERE id = ANY(%(ids)s) RETURNING id", {"ids": list(ids)})
+
+
 _REMOVE_OLD = f"""
 DELETE FROM orders_webhookdelivery WHERE id = ANY(ARRAY(
     (SELECT id FROM orders_webhookdelivery WHERE status = 'delivered' AND ended_at IS NOT NULL
@@ -326,6 +338,14 @@ DELETE FROM orders_webhookdelivery WHERE id = ANY(ARRAY(
     UNION ALL (SELECT d.id FROM orders_webhookendpoint w JOIN orders_webhookdelivery d ON d.endpoint_id = w.id
         WHERE w.deleted_at IS NOT NULL LIMIT {REMOVED_AT_ONCE}))) RETURNING id
 """
+_GIVE_UP = f"""
+UPDATE orders_webhookdelivery SET status = 'dead', ended_at = statement_timestamp(),
+    last_text = 'The webhook was disabled for {DISABLED_KEPT}.'
+WHERE status {_OPEN} AND id = ANY(ARRAY(
+    SELECT d.id FROM orders_webhookendpoint w JOIN orders_webhookdelivery d ON d.endpoint_id = w.id
+    WHERE w.disabled_at < statement_timestamp() - interval '{DISABLED_KEPT}' AND w.deleted_at IS NULL
+        AND d.status {_OPEN} LIMIT {REMOVED_AT_ONCE})) RETURNING id
+"""
 _REMOVE_DELETED = """
 DELETE FROM orders_webhookendpoint w WHERE w.deleted_at IS NOT NULL
     AND NOT EXISTS (SELECT FROM orders_webhookdelivery d WHERE d.endpoint_id = w.id) RETURNING w.id
@@ -333,8 +353,12 @@ DELETE FROM orders_webhookendpoint w WHERE w.deleted_at IS NOT NULL
 
 
 def remove_old(*, seconds: float) -> int:
-    """Remove deliveries that are long over, and those of deleted endpoints, for so long. Returns how many."""
+    """Remove deliveries that are long over, and those of deleted endpoints, for so long. Returns how many.
+
+    What has waited for a webhook that was disabled for long is made dead, a part at each call.
+    """
     removed, end = 0, time.monotonic() + seconds
+    fetch(_GIVE_UP, {})
     while count := len(fetch(_REMOVE_OLD, {})):
         removed += count
         if time.monotonic() >= end:

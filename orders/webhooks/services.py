@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models.functions import Now
 
-from orders import feed
+from orders import archive, feed
 from orders.webhook_models import WebhookDelivery, WebhookEndpoint
 from orders.webhooks import rows
 from quiktrade.errors import Refusal
@@ -140,6 +140,8 @@ class Replay(NamedTuple):
     deliveries: int
     next_from: datetime | None
     """There is more: replay again from this time."""
+    archived: bool
+    """Events of this time may be archived: those are not sent."""
 
 
 def replay(endpoint: WebhookEndpoint, *, from_: datetime, to: datetime) -> Replay:
@@ -149,7 +151,7 @@ def replay(endpoint: WebhookEndpoint, *, from_: datetime, to: datetime) -> Repla
     doorbell.ring()
     fields = {"event": "webhook.replayed", "endpoint": endpoint.pk, "deliveries": made.events}
     logger.info("Webhook's events are sent again", extra=fields)
-    return Replay(made.events, made.last_at if made.events >= MOST_REPLAYED else None)
+    return Replay(made.events, made.next_from, archive.may_have_events(endpoint.owner_id, from_))
 
 
 # ---- Operators ----

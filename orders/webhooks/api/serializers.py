@@ -199,3 +199,6 @@ class WebhookReplayedSerializer(serializers.Serializer[Any]):
     next_from = serializers.DateTimeField(
         allow_null=True, help_text="There is more than one call takes: replay again from this time."
     )
+    archived = serializers.BooleanField(
+        help_text="Events of this time may be archived. Those are not sent: read your orders instead."
+    )

@@ -152,8 +152,8 @@ class WebhookViewSet(viewsets.GenericViewSet[WebhookEndpoint]):
     @extend_schema(
         summary="Enable a webhook",
         description=(
-            "What waited is sent, and what happens from now on. What happened while it was disabled is not sent by "
-            "itself: replay it."
+            "What waited is sent, and what happens from now on; after 30 days what waited is dead letters. "
+            "What happened while it was disabled is not sent by itself: replay it."
         ),
         parameters=[WEBHOOK_ID],
         request=None,
@@ -193,7 +193,8 @@ class WebhookViewSet(viewsets.GenericViewSet[WebhookEndpoint]):
         summary="Send the events of a time again",
         description=(
             "All events of its types in this time are sent, whether they were sent before or not, each under the "
-            f"`webhook-id` that it always has. One call takes {services.MOST_REPLAYED:,} events, the oldest first."
+            f"`webhook-id` that it always has. One call takes {services.MOST_REPLAYED:,} events, the oldest first. "
+            "Events of orders that were archived are not sent, and `archived` says that there may be some."
         ),
         parameters=[WEBHOOK_ID],
         request=WebhookReplaySerializer,
