@@ -27,7 +27,7 @@ from quiktrade.texts import storable
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
-"""Longer than the look-up of a name and `sending.DEADLINE_SECONDS`."""
+"""Longer than `sending.DEADLINE_SECONDS` and the step that is under way then."""
 RETRY_SECONDS = (5, 10, 20, 60, 120, 300, 600, 900, 1200)
 """The waits after the first failure, the second … A failure after the last of them is the end: ten tries in all."""
 MOST_TRIES = len(RETRY_SECONDS) + 1
@@ -125,27 +125,33 @@ _busy: set[str] = set()
 _lock = threading.Lock()
 
 
-def send_due(*, daemon: bool) -> None:
-    """Have threads send what is due, and return at once.
+def send_due() -> list[threading.Thread]:
+    """Have threads send what is due, and return them at once.
 
-    `daemon`: whether this process may end meanwhile. What it then has under way is sent again by another one.
+    A process that ends does not wait for them, so that no channel keeps one from ending. What it then has under way is
+    sent again by another one.
     """
+    started: list[threading.Thread] = []
     if not settings.ALERTS:
-        return
+        return started
     for (name,) in fetch(_DUE, {"channels": [channel.name for channel in settings.ALERTS], "most": MOST_TRIES}):
         channel = named(settings.ALERTS, name)
         if channel is not None and _take(name):
             work = partial(_send_all, channel)
-            start(work, name=f"alerts-{channel.kind}", daemon=daemon, otherwise=partial(_busy.discard, name))
+            started += start(work, name=f"alerts-{channel.kind}", otherwise=partial(_busy.discard, name))
+    return started
 
 
-def start(work: Callable[[], None], *, name: str, daemon: bool, otherwise: Callable[[], object]) -> None:
-    """Start a thread. If this process can have none, `otherwise` is called, and the next look tries again."""
+def start(work: Callable[[], None], *, name: str, otherwise: Callable[[], object]) -> list[threading.Thread]:
+    """Start one thread. If this process can have none, `otherwise` is called, and the next look tries again."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
     try:
-        threading.Thread(target=work, name=name, daemon=daemon).start()
+        thread.start()
     except RuntimeError as error:
         otherwise()
         logger.error("Alerts cannot be sent for now", extra={"event": "alerts.no_thread", "error": error})
+        return []
+    return [thread]
 
 
 def give_up() -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
+import orjson
 import psycopg
 import pytest
 from django.db import connection
@@ -15,10 +16,11 @@ from rest_framework.test import APIClient
 
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, WorkerNodeFactory
 from orders.tests.receiver import OK, Receiver, answers, running_receiver
-from quiktrade.alerts import incidents, notices, system, watch
+from quiktrade.alerts import incidents, messages, notices, system, watch
 from quiktrade.alerts.channels import Channel
 from quiktrade.alerts.judging import Finding, judges, kinds
-from quiktrade.alerts.watch import Local, Outage
+from quiktrade.alerts.messages import OPENED, RESOLVED
+from quiktrade.alerts.watch import Local, Outage, _Story
 from quiktrade.jobs import doorbell
 from quiktrade.metrics.names import DATABASE_TROUBLE
 from quiktrade.models import Incident, Notice, Session, Watch
@@ -119,6 +121,13 @@ def test_an_outage_is_told_after_half_a_minute_once_and_its_end_once(told_direct
     assert heard(told_directly) == [("incident.opened", "database_away"), ("incident.resolved", "database_away")]
     keys = {received.verified(WHSEC)["data"]["incident"] for received in told_directly.received}
     assert len(keys) == 1
+
+
+def test_the_next_outage_is_another_mail_and_the_same_incident_of_a_pager() -> None:
+    first, second = ([_Story(timezone.now(), id_)._message(what) for what in (OPENED, RESOLVED)] for id_ in "ab")
+    assert [message.incident for message in (*first, *second)] == ["a", "a", "b", "b"]
+    pager = Channel("pagerduty", "pagerduty:1", "https://x/", "k" * 32)
+    assert len({orjson.loads(messages.body(pager, message))["dedup_key"] for message in (*first, *second)}) == 1
 
 
 def test_a_short_outage_is_told_to_nobody(told_directly: Receiver) -> None:
