@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+from django.conf import settings
+
 from quiktrade.alerts.judging import PAGE, TICKET, Finding, Judge, Kind
+from quiktrade.alerts.notices import MOST_TRIES
 from quiktrade.database.statements import fetch
 from quiktrade.texts import storable
 
@@ -73,7 +76,9 @@ WHERE last_failed_time > COALESCE(last_archived_time, '-infinity')
 _UNSENT = """
 SELECT n.channel, count(*)::int, (array_agg(n.error ORDER BY n.given_up_at DESC))[1]
 FROM quiktrade_notice n JOIN quiktrade_incident i ON i.id = n.incident_id
-WHERE n.given_up_at > statement_timestamp() - %(lately)s * interval '1 second' AND NOT i.kind = ANY(%(but)s)
+WHERE (n.given_up_at > statement_timestamp() - %(lately)s * interval '1 second'
+        OR n.sent_at IS NULL AND n.given_up_at IS NULL AND n.tries >= %(tries)s AND n.channel = ANY(%(channels)s))
+    AND NOT i.kind = ANY(%(but)s)
 GROUP BY n.channel LIMIT %(most)s
 """
 
@@ -131,13 +136,19 @@ def _archive() -> list[Finding]:
 
 
 def _unsent() -> list[Finding]:
-    """Channels that failed to the end, but not with this very news: that would keep itself alive."""
-    values = {"lately": REUSE_SECONDS, "but": [ALERTS_UNSENT.name, "test"], "most": MOST}
+    """Channels that failed ten times, but not with this very news: that would keep itself alive."""
+    values = {
+        "lately": REUSE_SECONDS,
+        "tries": MOST_TRIES,
+        "channels": [channel.name for channel in settings.ALERTS],
+        "but": [ALERTS_UNSENT.name, "test"],
+        "most": MOST,
+    }
     return [
         Finding(
             ALERTS_UNSENT,
             channel,
-            f"Alerts to {channel} were given up, {count} within an hour: {error}",
+            f"{count} {'alert' if count == 1 else 'alerts'} to {channel} failed ten times: {error}",
             ADVICE[ALERTS_UNSENT],
             count,
         )

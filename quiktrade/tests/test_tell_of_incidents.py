@@ -21,7 +21,7 @@ from django.utils import timezone
 from django_q.conf import Conf
 
 from orders.tests.receiver import OK, Received, Receiver, after, answers, running_receiver
-from quiktrade.alerts import incidents, notices, sending, watch
+from quiktrade.alerts import incidents, notices, sending, system, watch
 from quiktrade.alerts.channels import Channel
 from quiktrade.database.statements import fetch
 from quiktrade.local.venv import ROOT
@@ -197,22 +197,59 @@ def test_the_notice_of_a_sender_that_was_killed_is_sent_by_another() -> None:
         assert receiver.ids == [f"alert_{claimed.pk}"] * 2
 
 
-def test_what_is_refused_is_tried_again_later_and_given_up_in_the_end(settings: Any) -> None:
-    with running_receiver(answers(500, "no")) as receiver:
+def fail_ten_times() -> list[float]:
+    """The waits after each of them."""
+    waits = []
+    for _ in range(10):
+        before = timezone.now()
+        send_all()
+        send_all()
+        notice = Notice.objects.get()
+        waits.append(round((notice.due_at - before).total_seconds(), -1))
+        make_due()
+    return waits
+
+
+def test_what_is_refused_is_tried_again_later_and_given_up_once_somebody_looks_after_it(settings: Any) -> None:
+    with running_receiver(answers(500)) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        incident = opened()
+        assert fail_ten_times()[3:] == [60, 120, 300, 600, 900, 1200, 1200]
+        assert len(receiver.received) == 10
+        incidents.acknowledge([incident.pk], actor="operator:olga", reason="I saw it in the console.")
+        send_all()
+        notices.give_up()
+        notice = Notice.objects.get()
+        assert (notice.error, notice.given_up_at is not None) == ("It answered 500.", True)
+        assert len(receiver.received) == notice.tries == 10
+
+
+def test_an_incident_that_is_still_open_is_told_when_its_channel_works_again(settings: Any) -> None:
+    with running_receiver(answers(500)) as receiver:
         settings.ALERTS = [hook(receiver)]
         opened()
-        waits = []
-        for _ in range(10):
-            before = timezone.now()
-            send_all()
-            send_all()
-            notice = Notice.objects.get()
-            waits.append(round((notice.due_at - before).total_seconds(), -1) if notice.given_up_at is None else None)
-            make_due()
-        assert notice.error == "It answered 500."
-        assert waits[3:] == [60, 120, 300, 600, 900, 1200, None]
+        fail_ten_times()
+        notices.give_up()
+        (found,) = [finding for judge in system.JUDGES for finding in judge.look()]
+        assert (found.kind, found.subject) == (system.ALERTS_UNSENT, "https:hook")
+        assert found.sentence == "1 alert to https:hook failed ten times: It answered 500."
+        receiver.script[:] = [OK]
         send_all()
-        assert len(receiver.received) == notice.tries == 10
+        assert Notice.objects.get().sent_at is not None
+        assert [finding for judge in system.JUDGES for finding in judge.look()] == []
+
+
+def test_the_end_is_given_up_after_ten_tries(settings: Any) -> None:
+    with running_receiver(OK, answers(500)) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        send_all()
+        ended()
+        for _ in range(11):
+            send_all()
+            make_due()
+        assert Notice.objects.get(what="resolved").given_up_at is not None
+        assert len(receiver.received) == 11
 
 
 def test_the_end_is_not_told_before_the_beginning(settings: Any) -> None:
@@ -249,9 +286,10 @@ def test_what_is_for_a_channel_of_yesterday_is_given_up(receiver: Receiver, sett
 
 
 def test_a_notice_whose_senders_die_each_time_is_given_up_in_the_end(receiver: Receiver) -> None:
-    opened()
+    incident = opened()
     for _ in range(10):
         assert fetch(notices._CLAIM, {**CLAIM, "channel": "https:hook", "lease": -1.0})
+    incidents.acknowledge([incident.pk], actor="operator:olga", reason="I saw it in the console.")
     assert not fetch(notices._CLAIM, {**CLAIM, "channel": "https:hook"})
     notices.give_up()
     assert "Its sender ended" in Notice.objects.get().error

@@ -254,7 +254,7 @@ def test_a_channel_that_was_given_up_is_told_to_the_others_but_does_not_keep_its
         Notice.objects.create(incident=incident, what="opened", channel=f"https:{kind}", **over)
     (found,) = system._unsent()
     assert found.subject == "https:no_worker"
-    assert found.sentence == "Alerts to https:no_worker were given up, 1 within an hour: It answered 404."
+    assert found.sentence == "1 alert to https:no_worker failed ten times: It answered 404."
 
 
 @pytest.mark.django_db
