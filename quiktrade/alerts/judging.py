@@ -49,9 +49,11 @@ def judges() -> list[Judge]:
 @cache
 def kinds() -> dict[str, Kind]:
     """All kinds of which there can be incidents, by their names."""
-    return {kind.name: kind for kind in (*(kind for judge in judges() for kind in judge.kinds), *UNJUDGED)}
+    return {kind.name: kind for kind in (*(kind for judge in judges() for kind in judge.kinds), NOT_JUDGED, *UNJUDGED)}
 
 
+NOT_JUDGED = Kind("not_judged", "Looks for trouble fail", PAGE)
+"""What `incidents.look` itself finds: a judge that fails."""
 DATABASE_AWAY = Kind("database_away", "Database away", PAGE)
 TEST = Kind("test", "Test", TICKET)
 UNJUDGED = (DATABASE_AWAY, TEST)

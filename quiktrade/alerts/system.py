@@ -77,8 +77,8 @@ _UNSENT = """
 SELECT n.channel, count(*)::int, (array_agg(n.error ORDER BY n.given_up_at DESC))[1]
 FROM quiktrade_notice n JOIN quiktrade_incident i ON i.id = n.incident_id
 WHERE (n.given_up_at > statement_timestamp() - %(lately)s * interval '1 second'
-        OR n.sent_at IS NULL AND n.given_up_at IS NULL AND n.tries >= %(tries)s AND n.channel = ANY(%(channels)s))
-    AND NOT i.kind = ANY(%(but)s)
+        OR n.sent_at IS NULL AND n.given_up_at IS NULL AND n.tries >= %(tries)s)
+    AND n.channel = ANY(%(channels)s) AND NOT i.kind = ANY(%(but)s)
 GROUP BY n.channel LIMIT %(most)s
 """
 

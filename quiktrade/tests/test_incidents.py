@@ -4,10 +4,12 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from quiktrade.alerts import incidents
 from quiktrade.alerts.channels import Channel
@@ -86,7 +88,12 @@ def test_what_could_not_be_asked_about_is_neither_over_nor_forgotten() -> None:
 def test_a_kind_that_nobody_knows_any_more_is_over() -> None:
     gone = Finding(Kind("of_last_year", "", PAGE), "", "It was so.", "")
     look(gone, asked=[gone.kind.name]), look(gone, asked=[gone.kind.name])
+    look(gone._replace(subject="seen once"), asked=[])
+    assert [look() for _ in range(4)] == [[]] * 4  # by a process of the version before, which does not know it yet
+    assert Incident.objects.filter(resolved_at=None).count() == 2
+    Incident.objects.update(seen_at=timezone.now() - timedelta(hours=2))
     assert [look(), look(), look()][-1] == ["resolved of_last_year"]
+    assert not Incident.objects.filter(resolved_at=None).exists()
 
 
 @pytest.mark.django_db
@@ -98,6 +105,15 @@ def test_a_new_channel_is_told_of_what_is_open_but_not_of_what_somebody_looks_af
     look(LATE, SILENT)
     (notice,) = Notice.objects.filter(channel="slack:new")
     assert notice.incident.kind == DUE.name
+
+
+@pytest.mark.django_db
+def test_the_end_is_told_to_a_channel_that_whoever_sees_it_does_not_have(settings: Any) -> None:
+    settings.ALERTS = [MAIL, HOOK]
+    look(LATE), look(LATE)
+    settings.ALERTS = [MAIL]  # as a process that was started before the other channel was added
+    look(), look(), look()
+    assert told() == {f"{what} {c.name}": 1 for what in ("opened", "resolved") for c in (MAIL, HOOK)}
 
 
 @pytest.mark.django_db

@@ -246,9 +246,12 @@ def test_a_refresh_token_that_is_used_again_opens_an_incident_at_once() -> None:
 
 
 @pytest.mark.django_db
-def test_a_channel_that_was_given_up_is_told_to_the_others_but_does_not_keep_itself_alive() -> None:
+def test_a_channel_that_was_given_up_is_told_to_the_others_but_does_not_keep_itself_alive(settings: Any) -> None:
+    settings.ALERTS = [
+        Channel("https", f"https:{kind}", "https://x/") for kind in ("no_worker", "alerts_unsent", "test")
+    ]
     row: dict[str, Any] = {"severity": "page", "sentence": "x", "advice": "", "value": 1, "worst": 1}
-    for kind in ("no_worker", "alerts_unsent", "test"):
+    for kind in ("no_worker", "alerts_unsent", "test", "of_a_channel_that_was_removed"):
         incident = Incident.objects.create(kind=kind, opened_at=timezone.now(), **row)
         over: dict[str, Any] = {"given_up_at": timezone.now(), "error": "It answered 404."}
         Notice.objects.create(incident=incident, what="opened", channel=f"https:{kind}", **over)
@@ -263,26 +266,39 @@ def test_every_judge_can_look_and_says_nothing_of_a_system_that_is_well() -> Non
     VenueFactory()
     asked, found = incidents.look()
     assert found == []
-    assert set(asked) == {kind.name for judge in judges() for kind in judge.kinds}
+    assert set(asked) == {"not_judged", *(kind.name for judge in judges() for kind in judge.kinds)}
     assert set(kinds()) == {*asked, "database_away", "test"}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_judge_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_that_fails_takes_no_other_with_it_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from quiktrade.alerts import judging
 
     WorkerNodeFactory()
+    troubles = watch._troubles()
 
     def fails() -> list[Finding]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(2)")  # longer than a look may take
         return []
 
-    broken = judging.Judge((system.OVERLOADED,), fails)
+    broken = judging.Judge((system.OVERLOADED, system.DATABASE_TROUBLE), fails)
     monkeypatch.setattr(incidents, "judges", lambda: [broken, *judges()[1:]])
-    asked, _ = incidents.look()
+    asked, (found,) = incidents.look()
     assert system.OVERLOADED.name not in asked
-    assert {"refresh_reused", "no_worker"} <= set(asked)
+    assert {"refresh_reused", "no_worker", "not_judged"} <= set(asked)
+    assert (found.kind, found.subject) == (judging.NOT_JUDGED, "overloaded, database_trouble")
+    assert watch._troubles() == troubles + 1
+
+
+@pytest.mark.django_db
+def test_a_judge_with_a_fault_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quiktrade.alerts import judging
+
+    broken = judging.Judge((system.OVERLOADED,), lambda: [1 / 0])
+    monkeypatch.setattr(incidents, "judges", lambda: [broken])
+    asked, (found,) = incidents.look()
+    assert (asked, found.kind, found.subject) == (["not_judged"], judging.NOT_JUDGED, "overloaded")
 
 
 def test_the_threads_of_this_file_have_ended() -> None:
