@@ -111,8 +111,8 @@ SELECT event, id, kind, subject, severity, sentence FROM changed
 """
 """`looks` is how much one look counts. A channel that was added while an incident is open is told of it, too.
 
-The end is told to each channel that was told of the beginning: while processes are replaced, the one that judges may not
-have it in its settings. Likewise it may not know a kind that others do.
+The end is told to each channel that was told of the beginning, although the process that judges may not have it in its
+settings while processes are replaced. Likewise it may not know a kind that others do.
 """
 
 
@@ -160,9 +160,7 @@ def look() -> tuple[list[str], list[Finding]]:
 def _not_judged(judge: Judge) -> Finding:
     unknown = ", ".join(kind.name for kind in judge.kinds)
     sentence = f"Looks for trouble fail, so nobody would be told of any of these: {unknown}."
-    advice = (
-        "Look at the console, which may show it, and at event=alerts.not_judged and alerts.judge_failed in the log."
-    )
+    advice = "The console may show whether there is any. The log says why: alerts.not_judged, alerts.judge_failed."
     return Finding(NOT_JUDGED, unknown, sentence, advice)
 
 

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 """Longer than `sending.DEADLINE_SECONDS` and the step that is under way then."""
 RETRY_SECONDS = (5, 10, 20, 60, 120, 300, 600, 900, 1200)
-"""The waits after the first failure, the second … A failure after the last of them is the end, ten tries in all, but for
-an incident that is open and that nobody looks after: its channels are tried on at the last wait."""
+"""The waits after the first failure, the second … A failure after the last of them is the end: ten tries in all. But an
+incident that is open, and that nobody looks after, is tried on at the last wait."""
 MOST_TRIES = len(RETRY_SECONDS) + 1
 FORGOTTEN_SECONDS = 86_400
 """A notice of a channel that is not configured any more is given up after this time."""

@@ -21,7 +21,7 @@ from django.utils import timezone
 from django_q.conf import Conf
 
 from orders.tests.receiver import OK, Received, Receiver, after, answers, running_receiver
-from quiktrade.alerts import incidents, notices, sending, system, watch
+from quiktrade.alerts import gauges, incidents, notices, sending, system, watch
 from quiktrade.alerts.channels import Channel
 from quiktrade.database.statements import fetch
 from quiktrade.local.venv import ROOT
@@ -325,3 +325,26 @@ def test_an_acknowledgement_reaches_the_pager(settings: Any) -> None:
         incidents.acknowledge([incident.pk], actor="operator:olga", reason="I call them.")
         send_all()
         assert [b'"acknowledge"' in received.body for received in receiver.received] == [False, True]
+
+
+def unsent_seconds() -> float:
+    (value,) = [
+        sample.value for metric in gauges.incidents() for sample in metric.samples if "alert_unsent" in sample.name
+    ]
+    return float(value)
+
+
+def test_how_long_a_channel_could_not_be_told_is_measured_from_when_there_was_something_to_tell(settings: Any) -> None:
+    with running_receiver(OK, answers(500)) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        Incident.objects.update(first_seen_at=timezone.now() - timedelta(days=3))
+        send_all()
+        assert unsent_seconds() == 0
+        ended()
+        send_all()
+        assert 0 < unsent_seconds() < 3600
+        Notice.objects.update(created_at=timezone.now() - timedelta(hours=2))
+        assert unsent_seconds() > 7000
+        settings.ALERTS = []  # the channel was removed
+        assert unsent_seconds() == 0

@@ -247,11 +247,10 @@ def test_a_refresh_token_that_is_used_again_opens_an_incident_at_once() -> None:
 
 @pytest.mark.django_db
 def test_a_channel_that_was_given_up_is_told_to_the_others_but_does_not_keep_itself_alive(settings: Any) -> None:
-    settings.ALERTS = [
-        Channel("https", f"https:{kind}", "https://x/") for kind in ("no_worker", "alerts_unsent", "test")
-    ]
+    told = ("no_worker", "alerts_unsent", "test")
+    settings.ALERTS = [Channel("https", f"https:{kind}", "https://x/") for kind in told]
     row: dict[str, Any] = {"severity": "page", "sentence": "x", "advice": "", "value": 1, "worst": 1}
-    for kind in ("no_worker", "alerts_unsent", "test", "of_a_channel_that_was_removed"):
+    for kind in (*told, "of_a_channel_that_was_removed"):
         incident = Incident.objects.create(kind=kind, opened_at=timezone.now(), **row)
         over: dict[str, Any] = {"given_up_at": timezone.now(), "error": "It answered 404."}
         Notice.objects.create(incident=incident, what="opened", channel=f"https:{kind}", **over)
