@@ -28,6 +28,7 @@ from quiktrade.alerts.judging import DATABASE_AWAY, Finding
 from quiktrade.alerts.messages import OPENED, RESOLVED, Message
 from quiktrade.alerts.system import DATABASE_TROUBLE, OVERLOADED, REPLICA_BEHIND, report
 from quiktrade.database import replica
+from quiktrade.database.connection import is_gone
 from quiktrade.metrics import names
 
 logger = logging.getLogger(__name__)
@@ -88,11 +89,13 @@ class Watcher:
             since = self._outage.is_over()
             if since is not None:
                 incidents.record_outage(since, node=settings.NODE_NAME)
-        except DatabaseError as error:
-            names.DATABASE_TROUBLE("alerts").inc()
-            self._outage.goes_on(str(error).strip())
-        except Exception:
-            logger.exception("The watch failed in a way nobody foresaw", extra={"event": "alerts.watch_failed"})
+        except Exception as error:
+            if isinstance(error, DatabaseError):
+                names.DATABASE_TROUBLE("alerts").inc()
+            if is_gone(error):
+                self._outage.goes_on(str(error).strip())
+            else:  # a database that answers is not away: a lock, or a table that is not there yet
+                logger.exception("The watch failed in a way nobody foresaw", extra={"event": "alerts.watch_failed"})
         finally:
             with suppress(DatabaseError):
                 connection.close()  # from a pool it goes back there

@@ -1,5 +1,6 @@
 """Who looks for trouble: web processes and job clusters, and what a web process alone can see."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,7 +21,7 @@ from quiktrade.alerts import incidents, messages, notices, system, watch
 from quiktrade.alerts.channels import Channel
 from quiktrade.alerts.judging import Finding, judges, kinds
 from quiktrade.alerts.messages import OPENED, RESOLVED
-from quiktrade.alerts.watch import Local, Outage, _Story
+from quiktrade.alerts.watch import Local, Outage, Watcher, _Story
 from quiktrade.jobs import doorbell
 from quiktrade.metrics.names import DATABASE_TROUBLE
 from quiktrade.models import Incident, Notice, Session, Watch
@@ -155,6 +156,49 @@ def test_a_channel_that_fails_is_told_of_an_outage_again(
     told_directly.wait_for(4)
     assert [kind for kind, _ in heard(told_directly)] == ["incident.opened"] * 3 + ["incident.resolved"]
     assert len(set(told_directly.ids)) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_a_database_that_does_not_answer_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher._outage, "goes_on", told.append)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE quiktrade_watch RENAME TO not_yet")
+    try:
+        watcher.look()  # a process of the next version, before `migrate`
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE not_yet RENAME TO quiktrade_watch")
+    with psycopg.connect(**doorbell.connection_parameters()) as other, connection.cursor() as cursor:
+        other.execute("LOCK TABLE quiktrade_watch")
+        cursor.execute("SET lock_timeout = '10ms'")
+        monkeypatch.setattr(connection, "close", lambda: None)  # which `look` does, and so would end the setting
+        watcher.look()
+        monkeypatch.undo()
+        cursor.execute("RESET lock_timeout")
+    assert told == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_ends_the_connection_or_takes_none_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher._outage, "goes_on", told.append)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    with psycopg.connect(**doorbell.connection_parameters(), autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    watcher.look()
+    assert len(told) == 1
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "HOST", "127.0.0.1")
+    monkeypatch.setitem(connection.settings_dict, "PORT", port)
+    watcher.look()
+    assert len(told) == 2
 
 
 @pytest.mark.django_db
@@ -294,7 +338,10 @@ def test_a_judge_that_fails_takes_no_other_with_it_and_is_told(monkeypatch: pyte
 def test_a_judge_with_a_fault_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from quiktrade.alerts import judging
 
-    broken = judging.Judge((system.OVERLOADED,), lambda: [1 / 0])
+    def fails() -> list[Finding]:
+        raise ZeroDivisionError
+
+    broken = judging.Judge((system.OVERLOADED,), fails)
     monkeypatch.setattr(incidents, "judges", lambda: [broken])
     asked, (found,) = incidents.look()
     assert (asked, found.kind, found.subject) == (["not_judged"], judging.NOT_JUDGED, "overloaded")
