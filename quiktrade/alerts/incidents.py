@@ -60,19 +60,21 @@ _JUDGE = """
 WITH mine AS (SELECT FROM quiktrade_watch WHERE id = 1 AND turn = %(turn)s FOR UPDATE),
 bad AS (
     SELECT b.* FROM json_to_recordset(%(bad)s::json) AS b(kind text, subject text, severity text, sentence text,
-        advice text, value float8, looks int), mine
+        advice text, value float8, looks int, lasting float8), mine
 ), seen AS (
     INSERT INTO quiktrade_incident AS i
         (kind, subject, severity, sentence, advice, value, worst, bad_looks, opened_at)
     SELECT kind, subject, severity, sentence, advice, value, value, looks,
-        CASE WHEN looks >= %(open_after)s THEN statement_timestamp() END
+        CASE WHEN looks >= %(open_after)s AND lasting = 0 THEN statement_timestamp() END
     FROM bad
     ON CONFLICT (kind, subject) WHERE resolved_at IS NULL DO UPDATE SET
         severity = excluded.severity, sentence = excluded.sentence, advice = excluded.advice,
         value = excluded.value, worst = GREATEST(i.worst, excluded.value),
         bad_looks = i.bad_looks + 1, good_looks = 0, seen_at = statement_timestamp(),
-        opened_at = COALESCE(i.opened_at,
-            CASE WHEN i.bad_looks + excluded.bad_looks >= %(open_after)s THEN statement_timestamp() END)
+        opened_at = COALESCE(i.opened_at, CASE WHEN i.bad_looks + excluded.bad_looks >= %(open_after)s
+            AND i.first_seen_at <= statement_timestamp() - interval '1 second' *
+                (SELECT b.lasting FROM bad b WHERE b.kind = excluded.kind AND b.subject = excluded.subject)
+            THEN statement_timestamp() END)
     RETURNING id, kind, subject, severity, sentence, opened_at, acknowledged_at
 ), better AS (
     UPDATE quiktrade_incident i SET good_looks = good_looks + 1,
@@ -176,6 +178,7 @@ def judge(turn: int, asked: Sequence[str], found: Sequence[Finding]) -> list[Cha
             "advice": storable(finding.advice),
             "value": finding.value,
             "looks": OPEN_AFTER if finding.kind.at_once else 1,
+            "lasting": finding.kind.lasting_seconds,
         }
         for finding in list(first.values())[:MOST_FINDINGS]
     ]

@@ -13,12 +13,17 @@ PAGE, TICKET = Incident.Severity.PAGE, Incident.Severity.TICKET
 
 
 class Kind(NamedTuple):
-    """A kind of trouble. `at_once`: one look is enough, because it happened and does not come and go."""
+    """A kind of trouble.
+
+    `at_once`: one look is enough, because it happened and does not come and go. `lasting_seconds`: people are told when
+    every look has seen it for so long.
+    """
 
     name: str
     title: str
     severity: Incident.Severity
     at_once: bool = False
+    lasting_seconds: float = 0.0
 
 
 class Finding(NamedTuple):

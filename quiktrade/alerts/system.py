@@ -13,7 +13,7 @@ OVERLOADED = Kind("overloaded", "Requests refused", PAGE)
 DATABASE_TROUBLE = Kind("database_trouble", "Database trouble", TICKET)
 REPLICA_BEHIND = Kind("replica_behind", "Replica behind", TICKET)
 REFRESH_REUSED = Kind("refresh_reused", "Refresh token used twice", PAGE, at_once=True)
-ARCHIVE_FAILS = Kind("archive_fails", "Write-ahead log not archived", PAGE)
+ARCHIVE_FAILS = Kind("archive_fails", "Write-ahead log not archived", PAGE, lasting_seconds=600.0)
 ALERTS_UNSENT = Kind("alerts_unsent", "Alerts do not arrive", TICKET)
 
 SIGHTED = {kind.name: kind for kind in (OVERLOADED, DATABASE_TROUBLE, REPLICA_BEHIND)}
@@ -33,7 +33,6 @@ KEPT_SECONDS = 86_400.0
 BEHIND_BYTES = 100 * 1024 * 1024
 REUSE_SECONDS = 3600.0
 """An incident of this kind stays open for so long after the last reuse."""
-ARCHIVE_SECONDS = 600.0
 MOST = 100
 
 _REPORT = """
@@ -68,10 +67,9 @@ GROUP BY u.username ORDER BY max(s.revoked_at) DESC LIMIT %(most)s
 _ARCHIVER = """
 SELECT extract(epoch FROM statement_timestamp() - COALESCE(last_archived_time, stats_reset))::float8, last_failed_wal
 FROM pg_stat_archiver
-WHERE last_failed_time > COALESCE(last_archived_time, '-infinity')
-    AND COALESCE(last_archived_time, stats_reset) < statement_timestamp() - %(seconds)s * interval '1 second'
-    AND current_setting('archive_mode') <> 'off'
+WHERE last_failed_time > COALESCE(last_archived_time, '-infinity') AND current_setting('archive_mode') <> 'off'
 """
+"""The time since the last success says little: where nothing is written, nothing is to be archived."""
 
 _UNSENT = """
 SELECT n.channel, count(*)::int, (array_agg(n.error ORDER BY n.given_up_at DESC))[1]
@@ -131,7 +129,7 @@ def _archive() -> list[Finding]:
             ADVICE[ARCHIVE_FAILS],
             seconds,
         )
-        for seconds, segment in fetch(_ARCHIVER, {"seconds": ARCHIVE_SECONDS})
+        for seconds, segment in fetch(_ARCHIVER, {})
     ]
 
 

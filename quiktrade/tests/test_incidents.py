@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
 from quiktrade.alerts import incidents
 from quiktrade.alerts.channels import Channel
 from quiktrade.alerts.judging import PAGE, Finding, Kind
+from quiktrade.alerts.system import ARCHIVE_FAILS
 from quiktrade.models import Incident, IncidentEvent, Notice, Watch
 
 DUE, CIRCUIT = Kind("orders_overdue", "Orders overdue", PAGE), Kind("venue_in_trouble", "Venue in trouble", PAGE)
@@ -62,6 +64,27 @@ def test_trouble_that_comes_and_goes_opens_no_incident_and_ends_none() -> None:
 def test_what_has_happened_is_told_at_the_first_look() -> None:
     reused = Finding(REUSED, "alice", "Used again.", "")
     assert look(reused, asked=[REUSED.name]) == ["opened refresh_reused"]
+
+
+@pytest.mark.django_db
+def test_what_has_to_last_is_told_when_every_look_has_seen_it_for_so_long() -> None:
+    failing = Finding(ARCHIVE_FAILS, "", "The write-ahead log is not archived.", "")
+
+    def look_at_it(*found: Finding) -> list[str]:
+        return look(*found, asked=[ARCHIVE_FAILS.name])
+
+    def pass_minutes(minutes: int) -> None:
+        Incident.objects.update(first_seen_at=F("first_seen_at") - timedelta(minutes=minutes))
+
+    assert [look_at_it(failing) for _ in range(4)] == [[]] * 4
+    pass_minutes(9)
+    assert look_at_it(failing) == []
+    assert look_at_it() == []  # one segment was archived
+    assert look_at_it(failing) == []
+    pass_minutes(9)
+    assert look_at_it(failing) == []
+    pass_minutes(2)
+    assert look_at_it(failing) == ["opened archive_fails"]
 
 
 @pytest.mark.django_db
