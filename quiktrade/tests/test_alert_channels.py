@@ -2,14 +2,22 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from orders.tests.receiver import Receiver, after, answers, running_receiver
 from quiktrade.alerts import channels, messages, notices, sending
@@ -362,6 +370,56 @@ def test_an_ipv6_address_without_a_port_is_called_as_it_is(
     monkeypatch.setattr(sending, "_guarded", refuse)
     failure(f"{scheme}://[2606:4700::1111]/")
     assert called == [("2606:4700::1111", port)]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """For localhost, by nobody else, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    signed = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False).sign(
+        key, hashes.SHA256()
+    )
+    path = tmp_path / "certificate.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_receiver_with_tls_is_told_if_its_certificate_is_valid(
+    certificate: Path, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trusted:
+        monkeypatch.setattr(sending, "_tls", lambda: ssl.create_default_context(cafile=str(certificate)))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> bytes:
+            client, _ = server.accept()
+            with client, suppress(OSError), context.wrap_socket(client, server_side=True) as secure:
+                request = secure.recv(65_536)
+                secure.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                return request
+            return b""
+
+        received = pool.submit(answer)
+        url = f"https://localhost:{server.getsockname()[1]}/hook"
+        if trusted:
+            send(Channel("slack", "x", url), OVERDUE)
+            assert received.result(10).startswith(b"POST /hook HTTP/1.1")
+        else:
+            assert failure(url).startswith("Its certificate is not valid")
+            assert received.result(10) == b""
+
+
+def test_who_makes_tls_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 0.5)
+    with trickling(b"\x16\x03\x03\x40\x00", b"x") as url:  # the beginning of a record of 16,384 bytes
+        assert failure(url.replace("http:", "https:")).startswith("It did not answer within")
 
 
 def test_nobody_listens_and_no_such_name() -> None:
