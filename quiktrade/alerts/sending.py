@@ -98,7 +98,7 @@ def _deadline(cut: Callable[[], None]) -> Iterator[threading.Event]:
 def _hang_up(sock: socket.socket | None) -> None:
     try:
         if sock is not None:
-            # That of an SSLSocket would have another thread go on without encryption.
+            # An SSLSocket's own drops the encryption first: a thread that is just sending would go on in clear.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         pass  # it is closed already
@@ -158,7 +158,7 @@ def _post(channel: Channel, message: Message) -> None:
         with _deadline(lambda: _hang_up(connection.sock)) as late:
             connection.connect()
             if late.is_set():
-                raise TimeoutError
+                raise TimeoutError  # another process may be sending it by now
             connection.request("POST", f"{url.path or '/'}{f'?{url.query}' if url.query else ''}", content, headers)
             with connection.getresponse() as answer:
                 status = answer.status
