@@ -24,13 +24,16 @@ ATTENTION = {
 }
 LASTING_SECONDS = {TroubleKind.IN_TROUBLE: 60.0, TroubleKind.HALTED: 3600.0}
 """The console shows these at once, and people are told when they have lasted for so long."""
+MOST_CLIENTS = 100
+"""Of whose webhooks people are told."""
 REPORTS_UNREAD = Kind("reports_unread", "Venue's reports unread", PAGE)
 WEBHOOKS_DISABLED = Kind("webhooks_disabled", "Webhooks disabled", TICKET)
 
 
 def _attention() -> list[Finding]:
-    state = attention.state()
-    return [_finding(found) for found in (*state.troubles(), *state.order_troubles()) if _has_lasted(found)]
+    """By venue, where that can be told: somebody who looks after one venue's orders hides none of another's."""
+    of_all = [found for found in attention.state().troubles() if found.kind != TroubleKind.UNANSWERED]
+    return [_finding(found) for found in (*of_all, *attention.troubles_by_venue()) if _has_lasted(found)]
 
 
 def _has_lasted(found: Trouble) -> bool:
@@ -57,19 +60,13 @@ def _reports() -> list[Finding]:
 
 
 def _webhooks() -> list[Finding]:
-    count = services.disabled_by_itself()
-    if not count:
-        return []
-    are = "1 webhook is" if count == 1 else f"{count:,} webhooks are"
-    return [
-        Finding(
-            WEBHOOKS_DISABLED,
-            "",
-            f"{are} disabled, because the receiver is gone or failed for days.",
-            "Tell the client. Enable sends what waited; the client replays the rest.",
-            count,
-        )
-    ]
+    found = []
+    for client, count in services.disabled_by_itself_by_client(most=MOST_CLIENTS):
+        are = f"1 webhook of {client} is" if count == 1 else f"{count} webhooks of {client} are"
+        sentence = f"{are} disabled, because the receiver is gone or failed for days."
+        advice = "Tell the client. Enable sends what waited; the client replays the rest."
+        found.append(Finding(WEBHOOKS_DISABLED, client, sentence, advice, count))
+    return found
 
 
 JUDGES = (

@@ -68,6 +68,27 @@ SELECT v.code, (SELECT count(*) FROM (SELECT FROM orders_order o
 FROM exchanges_venue v
 """
 
+_BY_VENUE = """
+SELECT 'orders_failed', venue_id, count(*) FROM (SELECT venue_id FROM orders_order
+    WHERE status = 'failed' ORDER BY id DESC LIMIT %(limit)s) o GROUP BY venue_id
+UNION ALL
+SELECT 'orders_parked', v.code, p.orders FROM exchanges_venue v, LATERAL (SELECT count(*) AS orders
+    FROM (SELECT FROM orders_order WHERE venue_id = v.code AND status = 'unconfirmed' AND parked_at IS NOT NULL
+        LIMIT %(limit)s) o) p WHERE p.orders > 0
+UNION ALL
+SELECT 'orders_in_doubt', v.code, l.orders FROM exchanges_venue v, LATERAL (SELECT count(*) AS orders
+    FROM (SELECT updated_at FROM orders_order WHERE venue_id = v.code AND status = 'unconfirmed' AND parked_at IS NULL
+        LIMIT %(limit)s) o
+    WHERE updated_at <= statement_timestamp() - %(doubtful)s * interval '1 second') l WHERE l.orders > 0
+UNION ALL
+SELECT 'requests_unanswered', venue_id, count(*) FROM (SELECT venue_id FROM orders_orderrequest
+    WHERE status IN ('waiting', 'pending', 'submitting', 'sent', 'unconfirmed')
+        AND created_at <= statement_timestamp() - %(unanswered)s * interval '1 second'
+    ORDER BY created_at DESC LIMIT %(limit)s) q GROUP BY venue_id
+ORDER BY 1, 2
+"""
+"""Of failed orders and of requests the newest are counted: no index has them by venue."""
+
 _GROUPS = """
 WITH needed AS (
     (SELECT 'failed' AS need, id, venue_id, last_error, updated_at FROM orders_order
@@ -230,7 +251,7 @@ class State:
         """The troubles of the system and the venues. Those of single orders are in `groups()`."""
         troubles = [] if self.counts.worker_runs else [self._no_worker()]
         if self.counts.unanswered:
-            troubles.append(self._unanswered())
+            troubles.append(_unanswered(self.counts.unanswered))
         for venue in self.venues:
             troubles += venue_troubles(venue, self.queues.get(venue.pk, NO_QUEUE))
         return troubles
@@ -256,17 +277,22 @@ class State:
             orders=self.waiting,
         )
 
-    def _unanswered(self) -> Trouble:
-        count = self.counts.unanswered
-        are = "1 cancel or replace is" if count == 1 else f"{shown(count)} cancels and replaces are"
-        return Trouble(
-            TroubleKind.UNANSWERED,
-            f"{shown(count)} unanswered",
-            f"{are} open for more than {UNANSWERED_SECONDS / 60:.0f} minutes.",
-            "Their venues are asked about them each minute. Find out from the venue what became of them: until it says "
-            "so, their orders may be working there.",
-            orders=count,
-        )
+
+def _unanswered(count: int, venue: str = "") -> Trouble:
+    what, is_open = ("1 cancel or replace", "is") if count == 1 else (f"{shown(count)} cancels and replaces", "are")
+    return Trouble(
+        TroubleKind.UNANSWERED,
+        f"{shown(count)} unanswered",
+        f"{what}{_at(venue)} {is_open} open for more than {UNANSWERED_SECONDS / 60:.0f} minutes.",
+        "Their venues are asked about them each minute. Find out from the venue what became of them: until it says "
+        "so, their orders may be working there.",
+        venue=venue,
+        orders=count,
+    )
+
+
+def _at(venue: str) -> str:
+    return f" at {venue}" if venue else ""
 
 
 @dataclass(frozen=True)
@@ -282,9 +308,9 @@ class OrderNeed:
     def heading(self, count: str) -> str:
         return self.one if count == "1" else self.many.format(count)
 
-    def trouble(self, orders: int) -> Trouble:
-        sentence = f"{self.heading(shown(orders))}."
-        return Trouble(self.kind, f"{shown(orders)} {self.name}", sentence, self.advice, orders=orders)
+    def trouble(self, orders: int, venue: str = "") -> Trouble:
+        sentence = f"{self.heading(shown(orders))}{_at(venue)}."
+        return Trouble(self.kind, f"{shown(orders)} {self.name}", sentence, self.advice, venue=venue, orders=orders)
 
 
 FAILED_NEED = OrderNeed(
@@ -321,6 +347,16 @@ def state() -> State:
         list(Venue.objects.select_related("health")),
         {code: Queue(*queue) for code, *queue in fetch(_QUEUES, limits)},
     )
+
+
+def troubles_by_venue() -> list[Trouble]:
+    """The troubles of single orders and requests, counted for each venue."""
+    needs = {need.kind: need for need in (FAILED_NEED, PARKED_NEED, DOUBTFUL_NEED)}
+    limits = {"limit": COUNTED_TO, "doubtful": DOUBTFUL_SECONDS, "unanswered": UNANSWERED_SECONDS}
+    return [
+        _unanswered(count, venue) if kind == TroubleKind.UNANSWERED else needs[TroubleKind(kind)].trouble(count, venue)
+        for kind, venue, count in fetch(_BY_VENUE, limits)
+    ]
 
 
 class Group(NamedTuple):

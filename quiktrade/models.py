@@ -250,6 +250,7 @@ class Notice(models.Model):
     incident = models.ForeignKey(Incident, models.PROTECT, related_name="notices", db_index=False)
     what = models.CharField(max_length=12, choices=IncidentEvent.Event)
     channel = models.CharField(max_length=300)  # its name, which shows nothing of its secret
+    created_at = models.DateTimeField(db_default=Now())
     due_at = models.DateTimeField(db_default=Now())
     tries = models.IntegerField(db_default=0)
     sent_at = models.DateTimeField(null=True)

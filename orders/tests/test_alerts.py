@@ -41,9 +41,24 @@ def test_single_orders_are_told_by_what_they_need() -> None:
     OrderFactory(status="unconfirmed", parked=True)
     doubtful = OrderFactory(status="unconfirmed")
     Order.objects.filter(pk=doubtful.pk).update(updated_at=ago(61))
-    assert found() == [("orders_failed", ""), ("orders_parked", ""), ("orders_in_doubt", "")]
+    assert found() == [("orders_failed", "XSIM"), ("orders_in_doubt", "XSIM"), ("orders_parked", "XSIM")]
     sentences = [finding.sentence for finding in alerts.JUDGES[0].look()]
-    assert sentences == ["2 orders have failed.", "1 order is parked.", "1 order is in doubt."]
+    assert sentences == ["2 orders have failed at XSIM.", "1 order is in doubt at XSIM.", "1 order is parked at XSIM."]
+
+
+def test_somebody_who_looks_after_the_orders_of_one_venue_hides_none_of_another() -> None:
+    for code in ("XSIM", "XPAR"):
+        venue = VenueFactory(code=code)
+        OrderFactory(venue=venue, status="failed")
+        OrderFactory(venue=venue, status="unconfirmed", parked=True)
+        OrderFactory(venue=venue, status="unconfirmed")
+        order = OrderFactory(venue=venue, status="placed")
+        amendments.request_cancel(order.pk, actor="client:alice", reason="Not wanted any more.")
+    Order.objects.filter(status="unconfirmed").update(updated_at=ago(61))
+    OrderRequest.objects.update(created_at=ago(301))
+    kinds = ("orders_failed", "orders_in_doubt", "orders_parked", "requests_unanswered")
+    assert found() == [(kind, venue) for kind in kinds for venue in ("XPAR", "XSIM")]
+    assert {finding.value for finding in alerts.JUDGES[0].look()} == {1}
 
 
 def test_overdue_orders_are_told_by_venue_but_not_of_a_halted_one() -> None:
@@ -77,7 +92,9 @@ def test_a_cancel_without_an_answer_is_told() -> None:
     order = OrderFactory(status="placed")
     amendments.request_cancel(order.pk, actor="client:alice", reason="Not wanted any more.")
     OrderRequest.objects.update(created_at=ago(301))
-    assert found() == [("requests_unanswered", "")]
+    assert found() == [("requests_unanswered", "XSIM")]
+    (told,) = alerts.JUDGES[0].look()
+    assert told.sentence == "1 cancel or replace at XSIM is open for more than 5 minutes."
 
 
 def test_unread_reports_are_told_by_venue() -> None:
@@ -95,7 +112,16 @@ def test_webhooks_that_were_disabled_by_themselves_are_told() -> None:
     services.disable_endpoint(by_her, actor="client:alice", reason="not now")
     assert found() == []
     services.disable_endpoint(by_us, actor="system:webhooks", reason="gone")
-    assert found() == [("webhooks_disabled", "")]
+    assert found() == [("webhooks_disabled", "alice")]
+    bob = UserFactory(username="bob")
+    for n in "cd":
+        endpoint = services.create_endpoint(bob.pk, url=f"https://example.com/{n}")
+        services.disable_endpoint(endpoint, actor="system:webhooks", reason="gone")
+    sentences = [finding.sentence for judge in alerts.JUDGES for finding in judge.look()]
+    assert sentences == [
+        "1 webhook of alice is disabled, because the receiver is gone or failed for days.",
+        "2 webhooks of bob are disabled, because the receiver is gone or failed for days.",
+    ]
 
 
 def test_every_trouble_of_the_console_is_of_a_kind_that_people_are_told_of() -> None:

@@ -273,6 +273,10 @@ STATEMENTS = {
         attention._COUNTS,
         {"order_failed", "order_unconfirmed", "order_parked", "order_leased"},
     ),
+    "what needs an operator, by venue": (
+        attention._BY_VENUE,
+        {"order_failed", "order_unconfirmed", "order_parked"},
+    ),
     "what waits at venues": (attention._QUEUES, {"order_due"}),
     "metrics of venues": (gauges._VENUES, {"order_due", "order_leased"}),
     "metrics of what needs an operator": (gauges._ATTENTION, {"order_failed", "order_parked", "order_unconfirmed"}),

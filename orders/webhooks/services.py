@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Count
 from django.db.models.functions import Now
 
 from orders import archive, feed
@@ -160,6 +161,12 @@ def replay(endpoint: WebhookEndpoint, *, from_: datetime, to: datetime) -> Repla
 def disabled_by_itself() -> int:
     """How many endpoints were disabled because their receivers fail or are gone."""
     return WebhookEndpoint.objects.filter(deleted_at=None, disabled_by=rows.SYSTEM).count()
+
+
+def disabled_by_itself_by_client(*, most: int) -> list[tuple[str, int]]:
+    """The names of clients who have such endpoints, and how many."""
+    found = WebhookEndpoint.objects.filter(deleted_at=None, disabled_by=rows.SYSTEM).values_list("owner__username")
+    return list(found.annotate(Count("pk")).order_by("owner__username")[:most])
 
 
 def disable_endpoints(ids: Sequence[UUID], *, actor: str, reason: str) -> list[Outcome]:

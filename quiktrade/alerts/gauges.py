@@ -1,5 +1,6 @@
 """Gauges of incidents, read from rows when Prometheus asks."""
 
+from django.conf import settings
 from prometheus_client import Metric
 
 from quiktrade.alerts.judging import UNJUDGED, kinds
@@ -10,13 +11,13 @@ _OPEN = """
 SELECT kind, count(*) FROM quiktrade_incident WHERE resolved_at IS NULL AND opened_at IS NOT NULL GROUP BY kind
 """
 _UNSENT = """
-SELECT GREATEST(0, extract(epoch FROM statement_timestamp() - min(i.first_seen_at)))::float8
-FROM quiktrade_notice n JOIN quiktrade_incident i ON i.id = n.incident_id
-WHERE n.sent_at IS NULL AND n.given_up_at IS NULL AND n.tries > 0
+SELECT GREATEST(0, extract(epoch FROM statement_timestamp() - min(created_at)))::float8 FROM quiktrade_notice
+WHERE sent_at IS NULL AND given_up_at IS NULL AND tries > 0 AND channel = ANY(%(channels)s)
 """
 
 
 def incidents() -> list[Metric]:
+    channels = [channel.name for channel in settings.ALERTS]
     found = {name: 0 for name, kind in kinds().items() if kind not in UNJUDGED} | dict(fetch(_OPEN, {}))
     return [
         gauge(
@@ -27,7 +28,7 @@ def incidents() -> list[Metric]:
         ),
         gauge(
             "alert_unsent_seconds",
-            "Age of the oldest incident of which a channel could not be told yet. 0 if all were.",
-            [((), fetch(_UNSENT, {})[0][0])],
+            "For how long a channel could not be told what it is to be told. 0 if all were.",
+            [((), fetch(_UNSENT, {"channels": channels})[0][0])],
         ),
     ]

@@ -18,8 +18,9 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from quiktrade.alerts.channels import PAGERDUTY
-from quiktrade.alerts.judging import DATABASE_AWAY, TEST, Finding, Kind, judges, kinds
+from quiktrade.alerts.judging import DATABASE_AWAY, NOT_JUDGED, TEST, Finding, Judge, Kind, judges, kinds
 from quiktrade.database.statements import fetch
+from quiktrade.metrics import names
 from quiktrade.models import Incident, IncidentEvent, Notice, Watch
 from quiktrade.outcomes import Outcome
 from quiktrade.texts import MAX_ACTOR, kept_reason, storable
@@ -37,6 +38,8 @@ CLOCK_MARGIN_SECONDS = 60.0
 """A time that is further ahead than this was written before the database's clock was set back."""
 MOST_FINDINGS = 500
 """At one look. More of them would be told of by nobody's choice."""
+UNKNOWN_SECONDS = 3600.0
+"""An incident of a kind that this process does not know is over when nobody has seen it for so long."""
 ACTOR = "system:alerts"
 
 _TURN = """
@@ -57,32 +60,36 @@ _JUDGE = """
 WITH mine AS (SELECT FROM quiktrade_watch WHERE id = 1 AND turn = %(turn)s FOR UPDATE),
 bad AS (
     SELECT b.* FROM json_to_recordset(%(bad)s::json) AS b(kind text, subject text, severity text, sentence text,
-        advice text, value float8, looks int), mine
+        advice text, value float8, looks int, lasting float8), mine
 ), seen AS (
     INSERT INTO quiktrade_incident AS i
         (kind, subject, severity, sentence, advice, value, worst, bad_looks, opened_at)
     SELECT kind, subject, severity, sentence, advice, value, value, looks,
-        CASE WHEN looks >= %(open_after)s THEN statement_timestamp() END
+        CASE WHEN looks >= %(open_after)s AND lasting = 0 THEN statement_timestamp() END
     FROM bad
     ON CONFLICT (kind, subject) WHERE resolved_at IS NULL DO UPDATE SET
         severity = excluded.severity, sentence = excluded.sentence, advice = excluded.advice,
         value = excluded.value, worst = GREATEST(i.worst, excluded.value),
         bad_looks = i.bad_looks + 1, good_looks = 0, seen_at = statement_timestamp(),
-        opened_at = COALESCE(i.opened_at,
-            CASE WHEN i.bad_looks + excluded.bad_looks >= %(open_after)s THEN statement_timestamp() END)
+        opened_at = COALESCE(i.opened_at, CASE WHEN i.bad_looks + excluded.bad_looks >= %(open_after)s
+            AND i.first_seen_at <= statement_timestamp() - interval '1 second' *
+                (SELECT b.lasting FROM bad b WHERE b.kind = excluded.kind AND b.subject = excluded.subject)
+            THEN statement_timestamp() END)
     RETURNING id, kind, subject, severity, sentence, opened_at, acknowledged_at
 ), better AS (
     UPDATE quiktrade_incident i SET good_looks = good_looks + 1,
         resolved_at = CASE WHEN good_looks + 1 >= %(close_after)s THEN statement_timestamp() END
     FROM mine
     WHERE i.resolved_at IS NULL AND i.opened_at IS NOT NULL
-        AND (i.kind = ANY(%(asked)s) OR NOT i.kind = ANY(%(known)s))
+        AND (i.kind = ANY(%(asked)s) OR NOT i.kind = ANY(%(known)s)
+            AND i.seen_at < statement_timestamp() - %(unknown)s * interval '1 second')
         AND NOT EXISTS (SELECT FROM bad b WHERE b.kind = i.kind AND b.subject = i.subject)
     RETURNING id, kind, subject, severity, sentence, resolved_at
 ), forgotten AS (
     DELETE FROM quiktrade_incident i USING mine
     WHERE i.resolved_at IS NULL AND i.opened_at IS NULL
-        AND (i.kind = ANY(%(asked)s) OR NOT i.kind = ANY(%(known)s))
+        AND (i.kind = ANY(%(asked)s) OR NOT i.kind = ANY(%(known)s)
+            AND i.seen_at < statement_timestamp() - %(unknown)s * interval '1 second')
         AND NOT EXISTS (SELECT FROM bad b WHERE b.kind = i.kind AND b.subject = i.subject)
 ), changed AS (
     SELECT id, 'opened' AS event, kind, subject, severity, sentence FROM seen WHERE opened_at = statement_timestamp()
@@ -96,7 +103,7 @@ bad AS (
             WHERE n.incident_id = s.id AND n.what = 'opened' AND n.channel = c.name)
     UNION ALL
     SELECT b.id, 'resolved', n.channel FROM better b JOIN quiktrade_notice n ON n.incident_id = b.id
-    WHERE b.resolved_at IS NOT NULL AND n.what = 'opened' AND n.channel = ANY(%(channels)s)
+    WHERE b.resolved_at IS NOT NULL AND n.what = 'opened'
     ON CONFLICT DO NOTHING
 ), written AS (
     INSERT INTO quiktrade_incidentevent (incident_id, event, actor, reason)
@@ -104,7 +111,11 @@ bad AS (
 )
 SELECT event, id, kind, subject, severity, sentence FROM changed
 """
-"""`looks` is how much one look counts. A channel that was added while an incident is open is told of it, too."""
+"""`looks` is how much one look counts. A channel that was added while an incident is open is told of it, too.
+
+The end is told to each channel that was told of the beginning, although the process that judges may not have it in its
+settings while processes are replaced. Likewise it may not know a kind that others do.
+"""
 
 
 class Change(NamedTuple):
@@ -123,8 +134,8 @@ def take_turn() -> int | None:
 
 
 def look() -> tuple[list[str], list[Finding]]:
-    """The kinds that could be asked about, and all that is wrong of them."""
-    asked: list[str] = []
+    """The kinds that could be asked about, and all that is wrong of them. That others could not be is wrong, too."""
+    asked = [NOT_JUDGED.name]
     found: list[Finding] = []
     for judge in judges():
         try:
@@ -133,16 +144,26 @@ def look() -> tuple[list[str], list[Finding]]:
                     cursor.execute(f"SET LOCAL statement_timeout = {LOOK_MILLISECONDS}")
                 findings = judge.look()
         except DatabaseError as error:
+            names.DATABASE_TROUBLE("alerts").inc()
+            found.append(_not_judged(judge))
             fields = {"event": "alerts.not_judged", "kinds": [kind.name for kind in judge.kinds]}
             logger.error("A look for trouble failed", extra={**fields, "error": str(error).strip()})
             connection.close_if_unusable_or_obsolete()
         except Exception:
+            found.append(_not_judged(judge))
             fields = {"event": "alerts.judge_failed", "kinds": [kind.name for kind in judge.kinds]}
             logger.exception("A look for trouble failed in a way nobody foresaw", extra=fields)
         else:
             asked += [kind.name for kind in judge.kinds]
             found += findings
     return asked, found
+
+
+def _not_judged(judge: Judge) -> Finding:
+    unknown = ", ".join(kind.name for kind in judge.kinds)
+    sentence = f"Looks for trouble fail, so nobody would be told of any of these: {unknown}."
+    advice = "The console may show whether there is any. The log says why: alerts.not_judged, alerts.judge_failed."
+    return Finding(NOT_JUDGED, unknown, sentence, advice)
 
 
 def judge(turn: int, asked: Sequence[str], found: Sequence[Finding]) -> list[Change]:
@@ -157,6 +178,7 @@ def judge(turn: int, asked: Sequence[str], found: Sequence[Finding]) -> list[Cha
             "advice": storable(finding.advice),
             "value": finding.value,
             "looks": OPEN_AFTER if finding.kind.at_once else 1,
+            "lasting": finding.kind.lasting_seconds,
         }
         for finding in list(first.values())[:MOST_FINDINGS]
     ]
@@ -165,6 +187,7 @@ def judge(turn: int, asked: Sequence[str], found: Sequence[Finding]) -> list[Cha
         "bad": json.dumps(bad),
         "asked": list(asked),
         "known": list(kinds()),
+        "unknown": UNKNOWN_SECONDS,
         "channels": [channel.name for channel in settings.ALERTS],
         "open_after": OPEN_AFTER,
         "close_after": CLOSE_AFTER,

@@ -13,12 +13,17 @@ PAGE, TICKET = Incident.Severity.PAGE, Incident.Severity.TICKET
 
 
 class Kind(NamedTuple):
-    """A kind of trouble. `at_once`: one look is enough, because it happened and does not come and go."""
+    """A kind of trouble.
+
+    `at_once`: one look is enough, because it happened and does not come and go. `lasting_seconds`: people are told when
+    every look has seen it for so long.
+    """
 
     name: str
     title: str
     severity: Incident.Severity
     at_once: bool = False
+    lasting_seconds: float = 0.0
 
 
 class Finding(NamedTuple):
@@ -49,9 +54,11 @@ def judges() -> list[Judge]:
 @cache
 def kinds() -> dict[str, Kind]:
     """All kinds of which there can be incidents, by their names."""
-    return {kind.name: kind for kind in (*(kind for judge in judges() for kind in judge.kinds), *UNJUDGED)}
+    return {kind.name: kind for kind in (*(kind for judge in judges() for kind in judge.kinds), NOT_JUDGED, *UNJUDGED)}
 
 
+NOT_JUDGED = Kind("not_judged", "Looks for trouble fail", PAGE)
+"""What `incidents.look` itself finds: a judge that fails."""
 DATABASE_AWAY = Kind("database_away", "Database away", PAGE)
 TEST = Kind("test", "Test", TICKET)
 UNJUDGED = (DATABASE_AWAY, TEST)

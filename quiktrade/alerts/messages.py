@@ -39,6 +39,8 @@ class Message:
     acknowledged_by: str = ""
     acknowledged_for: str = ""
     link: str = ""
+    dedup_key: str = ""
+    """By which PagerDuty knows the incident, if that is not `incident`."""
 
     @property
     def headline(self) -> str:
@@ -106,7 +108,7 @@ def _pagerduty(channel: Channel, message: Message) -> dict[str, Any]:
     event = {
         "routing_key": channel.secret,
         "event_action": PAGERDUTY_ACTIONS[IncidentEvent.Event(message.what)],
-        "dedup_key": message.incident,
+        "dedup_key": message.dedup_key or message.incident,
     }
     if message.what != OPENED:
         return event

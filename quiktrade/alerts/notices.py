@@ -27,9 +27,10 @@ from quiktrade.texts import storable
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
-"""Longer than the look-up of a name and `sending.DEADLINE_SECONDS`."""
+"""Longer than `sending.DEADLINE_SECONDS` and the step that is under way then."""
 RETRY_SECONDS = (5, 10, 20, 60, 120, 300, 600, 900, 1200)
-"""The waits after the first failure, the second … A failure after the last of them is the end: ten tries in all."""
+"""The waits after the first failure, the second … A failure after the last of them is the end: ten tries in all. But an
+incident that is open, and that nobody looks after, is tried on at the last wait."""
 MOST_TRIES = len(RETRY_SECONDS) + 1
 FORGOTTEN_SECONDS = 86_400
 """A notice of a channel that is not configured any more is given up after this time."""
@@ -40,10 +41,15 @@ NOT (n.what <> 'opened' AND EXISTS (SELECT FROM quiktrade_notice o WHERE o.incid
 """
 """What is over must not be heard of before it began: a pager would keep it for ever."""
 
+_TO_BE_TOLD = """
+(n.tries < %(most)s OR n.what = 'opened' AND EXISTS (SELECT FROM quiktrade_incident t
+    WHERE t.id = n.incident_id AND t.resolved_at IS NULL AND t.acknowledged_at IS NULL))
+"""
+
 _DUE = f"""
 SELECT DISTINCT channel FROM quiktrade_notice n
-WHERE sent_at IS NULL AND given_up_at IS NULL AND due_at <= statement_timestamp() AND tries < %(most)s
-    AND channel = ANY(%(channels)s) AND {_OPENED_FIRST}
+WHERE sent_at IS NULL AND given_up_at IS NULL AND due_at <= statement_timestamp() AND channel = ANY(%(channels)s)
+    AND {_TO_BE_TOLD} AND {_OPENED_FIRST}
 """
 
 _CLAIM = f"""
@@ -51,8 +57,8 @@ UPDATE quiktrade_notice c SET tries = c.tries + 1,
     due_at = statement_timestamp() + %(lease)s * interval '1 second'
 FROM (
     SELECT id FROM quiktrade_notice n
-    WHERE sent_at IS NULL AND given_up_at IS NULL AND due_at <= statement_timestamp() AND tries < %(most)s
-        AND channel = %(channel)s AND (%(incident)s::uuid IS NULL OR incident_id = %(incident)s) AND {_OPENED_FIRST}
+    WHERE sent_at IS NULL AND given_up_at IS NULL AND due_at <= statement_timestamp() AND channel = %(channel)s
+        AND (%(incident)s::uuid IS NULL OR incident_id = %(incident)s) AND {_TO_BE_TOLD} AND {_OPENED_FIRST}
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ) due, quiktrade_incident i
 WHERE c.id = due.id AND i.id = c.incident_id
@@ -65,19 +71,20 @@ UPDATE quiktrade_notice SET sent_at = statement_timestamp(), given_up_at = NULL,
 WHERE id = %(id)s AND sent_at IS NULL RETURNING id
 """
 
-_FAILED = """
-UPDATE quiktrade_notice SET error = %(error)s,
+_FAILED = f"""
+UPDATE quiktrade_notice n SET error = %(error)s,
     due_at = statement_timestamp() + %(wait)s * interval '1 second',
-    given_up_at = CASE WHEN %(last)s THEN statement_timestamp() END
-WHERE id = %(id)s AND tries = %(tries)s AND sent_at IS NULL RETURNING id
+    given_up_at = CASE WHEN %(only)s OR NOT {_TO_BE_TOLD} THEN statement_timestamp() END
+WHERE id = %(id)s AND tries = %(tries)s AND sent_at IS NULL RETURNING given_up_at IS NOT NULL
 """
 """Whoever claimed it later knows better."""
 
-_GIVE_UP = """
-UPDATE quiktrade_notice SET given_up_at = statement_timestamp(), error = CASE
+_GIVE_UP = f"""
+UPDATE quiktrade_notice n SET given_up_at = statement_timestamp(), error = CASE
     WHEN tries < %(most)s THEN 'The channel is not configured any more.'
+    WHEN error <> '' THEN error
     ELSE 'Its sender ended before there was an answer, each time or the last.' END
-WHERE sent_at IS NULL AND given_up_at IS NULL AND (tries >= %(most)s AND due_at <= statement_timestamp()
+WHERE sent_at IS NULL AND given_up_at IS NULL AND (NOT {_TO_BE_TOLD} AND due_at <= statement_timestamp()
     OR NOT channel = ANY(%(channels)s) AND due_at < statement_timestamp() - %(seconds)s * interval '1 second')
 RETURNING id
 """
@@ -125,27 +132,33 @@ _busy: set[str] = set()
 _lock = threading.Lock()
 
 
-def send_due(*, daemon: bool) -> None:
-    """Have threads send what is due, and return at once.
+def send_due() -> list[threading.Thread]:
+    """Have threads send what is due, and return them at once.
 
-    `daemon`: whether this process may end meanwhile. What it then has under way is sent again by another one.
+    A process that ends does not wait for them, so that no channel keeps one from ending. What it then has under way is
+    sent again by another one.
     """
+    started: list[threading.Thread] = []
     if not settings.ALERTS:
-        return
+        return started
     for (name,) in fetch(_DUE, {"channels": [channel.name for channel in settings.ALERTS], "most": MOST_TRIES}):
         channel = named(settings.ALERTS, name)
         if channel is not None and _take(name):
             work = partial(_send_all, channel)
-            start(work, name=f"alerts-{channel.kind}", daemon=daemon, otherwise=partial(_busy.discard, name))
+            started += start(work, name=f"alerts-{channel.kind}", otherwise=partial(_busy.discard, name))
+    return started
 
 
-def start(work: Callable[[], None], *, name: str, daemon: bool, otherwise: Callable[[], object]) -> None:
-    """Start a thread. If this process can have none, `otherwise` is called, and the next look tries again."""
+def start(work: Callable[[], None], *, name: str, otherwise: Callable[[], object]) -> list[threading.Thread]:
+    """Start one thread. If this process can have none, `otherwise` is called, and the next look tries again."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
     try:
-        threading.Thread(target=work, name=name, daemon=daemon).start()
+        thread.start()
     except RuntimeError as error:
         otherwise()
         logger.error("Alerts cannot be sent for now", extra={"event": "alerts.no_thread", "error": error})
+        return []
+    return [thread]
 
 
 def give_up() -> None:
@@ -210,11 +223,11 @@ def attempt(channel: Channel, message: Message) -> str:
 
 
 def _record_failure(channel: Channel, claimed: Claimed, error: str) -> None:
-    last = claimed.tries >= MOST_TRIES or claimed.kind == TEST.name
     wait = RETRY_SECONDS[min(claimed.tries, len(RETRY_SECONDS)) - 1]
-    fetch(_FAILED, {"id": claimed.id, "tries": claimed.tries, "error": error, "wait": wait, "last": last})
+    values = {"id": claimed.id, "tries": claimed.tries, "error": error, "wait": wait, "most": MOST_TRIES}
+    rows = fetch(_FAILED, {**values, "only": claimed.kind == TEST.name})
     fields = {"channel": channel.name, "incident": claimed.incident, "tries": claimed.tries, "error": error}
-    if last:
+    if rows and rows[0][0]:
         logger.error("Alert given up", extra={"event": "alerts.given_up", **fields})
     else:
         logger.warning("Alert not sent, trying again", extra={"event": "alerts.not_sent", **fields})

@@ -26,16 +26,17 @@ from quiktrade.signing import signed_headers
 
 STEP_SECONDS = 8.0
 """For each step: to connect, to send, to read."""
-DEADLINE_SECONDS = 10.0
-"""For all of them together, from the connection on: a receiver that sends a byte now and then would take for ever.
-It is less than the time that a job cluster has to end (`watchdog.STOP_SECONDS`)."""
 MOST_ADDRESSES = 3
-READ_BYTES = 300
-"""Of an answer that refuses, to show to people."""
+DEADLINE_SECONDS = 40.0
+"""For all steps together: a receiver that sends a byte now and then would take for ever. There is time for a name that
+is looked up slowly and for addresses that do not answer. It is less than `notices.LEASE_SECONDS`, after which another
+process sends the same."""
+CUT_SECONDS = 0.1
+"""After the deadline, each time until there is nothing left to cut off."""
 
 
 class NotSent(Exception):
-    """It may not have arrived. The message says why, and has no part of an address in it."""
+    """It may not have arrived. The message says why, with no part of an address and no text of the receiver."""
 
 
 def send(channel: Channel, message: Message) -> None:
@@ -68,32 +69,37 @@ def send(channel: Channel, message: Message) -> None:
 
 
 @contextmanager
-def _deadline(cut: Callable[[], None]) -> Iterator[None]:
-    """Have `cut` end whatever still waits after DEADLINE_SECONDS. Raises: TimeoutError, for it."""
-    late = threading.Event()
+def _deadline(cut: Callable[[], None]) -> Iterator[threading.Event]:
+    """Have `cut` end whatever still waits after DEADLINE_SECONDS. The event is set from then on.
 
-    def end() -> None:
-        late.set()
-        cut()
+    A name that is looked up cannot be cut off: whoever has a connection at last has to ask whether it is too late.
+    Raises: TimeoutError, for what fails after the deadline.
+    """
+    ended, late = threading.Event(), threading.Event()
 
-    timer = threading.Timer(DEADLINE_SECONDS, end)
-    timer.daemon = True
-    timer.start()
+    def watch() -> None:
+        seconds = DEADLINE_SECONDS
+        while not ended.wait(seconds):
+            late.set()
+            cut()
+            seconds = CUT_SECONDS  # there may have been no socket yet
+
+    threading.Thread(target=watch, name="alert's deadline", daemon=True).start()
     try:
-        yield
+        yield late
     except Exception:
-        if not late.is_set():
-            raise
+        if late.is_set():
+            raise TimeoutError from None
+        raise
     finally:
-        timer.cancel()
-    if late.is_set():  # an answer that was cut off looks like one that ended
-        raise TimeoutError
+        ended.set()
 
 
 def _hang_up(sock: socket.socket | None) -> None:
     try:
         if sock is not None:
-            sock.shutdown(socket.SHUT_RDWR)
+            # An SSLSocket's own drops the encryption first: a thread that is just sending would go on in clear.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         pass  # it is closed already
 
@@ -132,12 +138,10 @@ class _Connection(http.client.HTTPConnection):
 
 class _TLSConnection(http.client.HTTPSConnection):
     def connect(self) -> None:
-        raw = _guarded(self.host, self.port)
-        try:
-            self.sock = _tls().wrap_socket(raw, server_hostname=self.host)
-        except BaseException:
-            raw.close()
-            raise
+        self.sock = _guarded(self.host, self.port)
+        tls = _tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+        self.sock = tls  # so that a handshake that takes for ever can be cut off
+        tls.do_handshake()
 
 
 def _post(channel: Channel, message: Message) -> None:
@@ -147,22 +151,21 @@ def _post(channel: Channel, message: Message) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "QuikTrade alerts"}
     if channel.kind == WEBHOOK:
         headers |= signed_headers(message.id, content.decode(), secrets=[channel.secret], at=datetime.now(UTC))
-    connection = (_TLSConnection if url.scheme == "https" else _Connection)(url.hostname, url.port)
+    secure = url.scheme == "https"
+    port = url.port or (443 if secure else 80)  # without one, http.client takes the end of an IPv6 address for it
+    connection = (_TLSConnection if secure else _Connection)(url.hostname, port)
     try:
-        with _deadline(lambda: _hang_up(connection.sock)):
+        with _deadline(lambda: _hang_up(connection.sock)) as late:
+            connection.connect()
+            if late.is_set():
+                raise TimeoutError  # another process may be sending it by now
             connection.request("POST", f"{url.path or '/'}{f'?{url.query}' if url.query else ''}", content, headers)
             with connection.getresponse() as answer:
-                if not 200 <= answer.status < 300:
-                    said = answer.read(READ_BYTES).decode("utf-8", "replace")
-                    raise NotSent(f"It answered {answer.status}. {_without(channel, said)}".strip())
+                status = answer.status
     finally:
         connection.close()
-
-
-def _without(channel: Channel, said: str) -> str:
-    """An answer may repeat what was sent to it; a secret among that is shown to nobody."""
-    secrets = filter(None, (channel.secret, channel.address, urlsplit(channel.address).path.strip("/")))
-    return "" if any(secret in said for secret in secrets) else said
+    if not 200 <= status < 300:
+        raise NotSent(f"It answered {status}.")  # and no word of the answer, which may repeat a secret
 
 
 # ---- Mail ----
@@ -190,10 +193,12 @@ def _mail(channel: Channel, message: Message) -> None:
         begun = backend.connection or getattr(backend, "_partial_connection", None)  # before it was logged in
         _hang_up(getattr(begun, "sock", None))
 
-    with _deadline(hang_up):
+    with _deadline(hang_up) as late:
         sent = False
         try:
             backend.open()
+            if late.is_set():
+                raise TimeoutError
             backend.send_messages([mail])
             sent = True
         finally:

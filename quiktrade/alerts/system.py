@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+from django.conf import settings
+
 from quiktrade.alerts.judging import PAGE, TICKET, Finding, Judge, Kind
+from quiktrade.alerts.notices import MOST_TRIES
 from quiktrade.database.statements import fetch
 from quiktrade.texts import storable
 
@@ -10,7 +13,7 @@ OVERLOADED = Kind("overloaded", "Requests refused", PAGE)
 DATABASE_TROUBLE = Kind("database_trouble", "Database trouble", TICKET)
 REPLICA_BEHIND = Kind("replica_behind", "Replica behind", TICKET)
 REFRESH_REUSED = Kind("refresh_reused", "Refresh token used twice", PAGE, at_once=True)
-ARCHIVE_FAILS = Kind("archive_fails", "Write-ahead log not archived", PAGE)
+ARCHIVE_FAILS = Kind("archive_fails", "Write-ahead log not archived", PAGE, lasting_seconds=600.0)
 ALERTS_UNSENT = Kind("alerts_unsent", "Alerts do not arrive", TICKET)
 
 SIGHTED = {kind.name: kind for kind in (OVERLOADED, DATABASE_TROUBLE, REPLICA_BEHIND)}
@@ -30,7 +33,6 @@ KEPT_SECONDS = 86_400.0
 BEHIND_BYTES = 100 * 1024 * 1024
 REUSE_SECONDS = 3600.0
 """An incident of this kind stays open for so long after the last reuse."""
-ARCHIVE_SECONDS = 600.0
 MOST = 100
 
 _REPORT = """
@@ -65,15 +67,16 @@ GROUP BY u.username ORDER BY max(s.revoked_at) DESC LIMIT %(most)s
 _ARCHIVER = """
 SELECT extract(epoch FROM statement_timestamp() - COALESCE(last_archived_time, stats_reset))::float8, last_failed_wal
 FROM pg_stat_archiver
-WHERE last_failed_time > COALESCE(last_archived_time, '-infinity')
-    AND COALESCE(last_archived_time, stats_reset) < statement_timestamp() - %(seconds)s * interval '1 second'
-    AND current_setting('archive_mode') <> 'off'
+WHERE last_failed_time > COALESCE(last_archived_time, '-infinity') AND current_setting('archive_mode') <> 'off'
 """
+"""The time since the last success says little: where nothing is written, nothing is to be archived."""
 
 _UNSENT = """
 SELECT n.channel, count(*)::int, (array_agg(n.error ORDER BY n.given_up_at DESC))[1]
 FROM quiktrade_notice n JOIN quiktrade_incident i ON i.id = n.incident_id
-WHERE n.given_up_at > statement_timestamp() - %(lately)s * interval '1 second' AND NOT i.kind = ANY(%(but)s)
+WHERE (n.given_up_at > statement_timestamp() - %(lately)s * interval '1 second'
+        OR n.sent_at IS NULL AND n.given_up_at IS NULL AND n.tries >= %(tries)s)
+    AND n.channel = ANY(%(channels)s) AND NOT i.kind = ANY(%(but)s)
 GROUP BY n.channel LIMIT %(most)s
 """
 
@@ -126,18 +129,24 @@ def _archive() -> list[Finding]:
             ADVICE[ARCHIVE_FAILS],
             seconds,
         )
-        for seconds, segment in fetch(_ARCHIVER, {"seconds": ARCHIVE_SECONDS})
+        for seconds, segment in fetch(_ARCHIVER, {})
     ]
 
 
 def _unsent() -> list[Finding]:
-    """Channels that failed to the end, but not with this very news: that would keep itself alive."""
-    values = {"lately": REUSE_SECONDS, "but": [ALERTS_UNSENT.name, "test"], "most": MOST}
+    """Channels that failed ten times, but not with this very news: that would keep itself alive."""
+    values = {
+        "lately": REUSE_SECONDS,
+        "tries": MOST_TRIES,
+        "channels": [channel.name for channel in settings.ALERTS],
+        "but": [ALERTS_UNSENT.name, "test"],
+        "most": MOST,
+    }
     return [
         Finding(
             ALERTS_UNSENT,
             channel,
-            f"Alerts to {channel} were given up, {count} within an hour: {error}",
+            f"{count} {'alert' if count == 1 else 'alerts'} to {channel} failed ten times: {error}",
             ADVICE[ALERTS_UNSENT],
             count,
         )

@@ -28,6 +28,7 @@ from quiktrade.alerts.judging import DATABASE_AWAY, Finding
 from quiktrade.alerts.messages import OPENED, RESOLVED, Message
 from quiktrade.alerts.system import DATABASE_TROUBLE, OVERLOADED, REPLICA_BEHIND, report
 from quiktrade.database import replica
+from quiktrade.database.connection import is_gone
 from quiktrade.metrics import names
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 JOB = "quiktrade.alerts.watch.look"
 TRY_SECONDS = 5.0
 """Each process asks this often whether it has the turn."""
+SENT_SECONDS = 2.0
+"""The job waits for so long until what is due is sent: its process may be replaced when it is done."""
 AWAY_SECONDS = 30.0
 
 Counts = Callable[[], tuple[int, int]]
@@ -42,9 +45,12 @@ Counts = Callable[[], tuple[int, int]]
 
 
 def look() -> None:
-    """The job: judge if it is this process's turn, and have sent what is due. It waits for no channel."""
+    """The job: judge if it is this process's turn, and have sent what is due. It waits for no channel that hangs."""
     try:
-        _look(daemon=False)
+        threads = _look()
+        end = time.monotonic() + SENT_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
     except DatabaseError as error:
         names.DATABASE_TROUBLE("alerts").inc()
         fields = {"event": "alerts.database_unusable", "error": str(error).strip()}
@@ -52,13 +58,13 @@ def look() -> None:
         connection.close()
 
 
-def _look(*, daemon: bool) -> None:
-    """Raises: django.db.Error."""
+def _look() -> list[threading.Thread]:
+    """Returns the threads that send. Raises: django.db.Error."""
     turn = incidents.take_turn()
     if turn is not None:
         incidents.judge(turn, *incidents.look())
         notices.give_up()
-    notices.send_due(daemon=daemon)
+    return notices.send_due()
 
 
 def serve(counts: Counts | None = None) -> None:
@@ -78,16 +84,18 @@ class Watcher:
 
     def look(self) -> None:
         try:
-            _look(daemon=True)
+            _look()
             report(self._local.trouble())
             since = self._outage.is_over()
             if since is not None:
                 incidents.record_outage(since, node=settings.NODE_NAME)
-        except DatabaseError as error:
-            names.DATABASE_TROUBLE("alerts").inc()
-            self._outage.goes_on(str(error).strip())
-        except Exception:
-            logger.exception("The watch failed in a way nobody foresaw", extra={"event": "alerts.watch_failed"})
+        except Exception as error:
+            if isinstance(error, DatabaseError):
+                names.DATABASE_TROUBLE("alerts").inc()
+            if is_gone(error):
+                self._outage.goes_on(str(error).strip())
+            else:  # a database that answers is not away: a lock, or a table that is not there yet
+                logger.exception("The watch failed in a way nobody foresaw", extra={"event": "alerts.watch_failed"})
         finally:
             with suppress(DatabaseError):
                 connection.close()  # from a pool it goes back there
@@ -190,7 +198,7 @@ class Outage:
         story = _Story(self._began_at, str(uuid.uuid4()))
         for channel in settings.ALERTS:
             work = partial(story.tell, channel, self._over)
-            notices.start(work, name=f"outage-{channel.kind}", daemon=True, otherwise=lambda: None)
+            notices.start(work, name=f"outage-{channel.kind}", otherwise=lambda: None)
 
     def is_over(self) -> datetime | None:
         """Since when the database was away, if people were told that it is."""
@@ -221,7 +229,8 @@ class _Story(NamedTuple):
         return Message(
             id=f"outage_{self.id}_{what}",
             what=what,
-            incident=f"{DATABASE_AWAY.name}-{node}",  # the processes of a node tell a pager of one incident
+            incident=self.id,  # of this outage alone: mail with the id of an earlier one may be dropped
+            dedup_key=f"{DATABASE_AWAY.name}-{node}",  # the processes of a node tell a pager of one incident
             kind=DATABASE_AWAY.name,
             title=DATABASE_AWAY.title,
             subject=node,

@@ -2,17 +2,25 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
-from orders.tests.receiver import Received, Receiver, after, answers, running_receiver
-from quiktrade.alerts import channels, messages, sending
+from orders.tests.receiver import Receiver, after, answers, running_receiver
+from quiktrade.alerts import channels, messages, notices, sending
 from quiktrade.alerts.channels import Channel, Refused
 from quiktrade.alerts.messages import ACKNOWLEDGED, OPENED, RESOLVED, Message
 from quiktrade.alerts.sending import NotSent, send
@@ -244,13 +252,18 @@ def test_a_private_address_is_refused_where_the_socket_is_made(settings: Any, re
     assert receiver.received == []
 
 
-def test_an_answer_that_refuses_is_shown_but_no_secret_that_it_repeats() -> None:
-    async def mirror(received: Received) -> web.StreamResponse:
-        return web.Response(status=404, text=f"no_such_hook {received.path}")
-
-    with running_receiver(answers(400, "invalid_payload"), mirror) as receiver:
-        assert failure(f"{receiver.url}/S3CRET") == "It answered 400. invalid_payload"
-        assert failure(f"{receiver.url}/S3CRET") == "It answered 404."
+@pytest.mark.parametrize(
+    ("kind", "path", "secret", "said"),
+    [
+        ("teams", "/workflows/abc?sig=S3CRETsignature", "", "bad signature: S3CRETsignature"),
+        ("slack", "/services/T0/B0/S3CRET", "", '{"path": "\\/services\\/T0\\/B0\\/S3CRET"}'),
+        ("pagerduty", "/v2/enqueue", KEY, f"{' ' * 280}no such key: {KEY}"),
+    ],
+)
+def test_of_an_answer_that_refuses_only_the_status_is_shown(kind: str, path: str, secret: str, said: str) -> None:
+    with running_receiver(answers(400, said)) as receiver, pytest.raises(NotSent) as error:
+        send(Channel(kind, "x", f"http://127.0.0.1:{receiver.port}{path}", secret), OVERDUE)
+    assert str(error.value) == "It answered 400."
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
@@ -265,9 +278,9 @@ def test_who_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
         assert failure(receiver.url).startswith("It did not answer within 0.3 s")
 
 
-def test_who_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step is quick: only all of them together take too long."""
-    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 1.0)
+@contextmanager
+def trickling(first: bytes, then: bytes) -> Iterator[str]:
+    """A receiver that answers a byte at a time until somebody hangs up: each step is quick, and there is no end."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         hung_up = threading.Event()
 
@@ -275,17 +288,138 @@ def test_who_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatc
             client, _ = server.accept()
             with client:
                 try:
-                    client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-                    while not hung_up.wait(0.1):
-                        client.sendall(b"x")
+                    client.sendall(first)
+                    while not hung_up.wait(0.05):
+                        client.sendall(then)
                 except OSError:
                     hung_up.set()
 
         thread = threading.Thread(target=trickle)
         thread.start()
-        assert failure(f"http://127.0.0.1:{server.getsockname()[1]}/").startswith("It did not answer within")
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
         assert hung_up.wait(10)
         thread.join()
+
+
+def test_who_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 0.5)
+    with trickling(b"HTTP/1.1 ", b" ") as url:
+        assert failure(url).startswith("It did not answer within")
+
+
+def test_who_says_yes_has_it_though_the_rest_of_the_answer_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would be sent to a person ten times."""
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 0.5)
+    with trickling(b"HTTP/1.1 200 OK\r\nX: ", b"x") as url:
+        send(Channel("slack", "x", url), OVERDUE)
+
+
+@pytest.fixture
+def slow_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline ends while the name is looked up."""
+    look_up, hang_up, late = socket.getaddrinfo, sending._hang_up, threading.Event()
+
+    def end(sock: socket.socket | None) -> None:
+        late.set()
+        hang_up(sock)
+
+    def wait(*args: Any, **more: Any) -> Any:
+        assert late.wait(10)
+        return look_up(*args, **more)
+
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 0.01)
+    monkeypatch.setattr(sending, "_hang_up", end)
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+
+
+@pytest.mark.usefixtures("slow_look_up")
+def test_nothing_is_sent_when_the_look_up_of_a_name_took_all_the_time(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "CUT_SECONDS", 60.0)
+    assert failure(receiver.url).startswith("It did not answer within")
+    assert receiver.received == []
+
+
+@pytest.mark.usefixtures("slow_look_up")
+def test_no_mail_is_sent_when_the_look_up_of_a_name_took_all_the_time(
+    mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "CUT_SECONDS", 60.0)
+    with pytest.raises(NotSent, match="It did not answer within"):
+        send(Channel("mailto", "x", "ops@example.com"), OVERDUE)
+    assert mail_server.received == []
+
+
+def test_there_is_time_for_addresses_that_do_not_answer_and_no_other_process_sends_meanwhile() -> None:
+    ten_for_the_name = 10.0
+    assert ten_for_the_name + sending.MOST_ADDRESSES * sending.STEP_SECONDS < sending.DEADLINE_SECONDS
+    assert sending.DEADLINE_SECONDS + sending.STEP_SECONDS < notices.LEASE_SECONDS
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_an_ipv6_address_without_a_port_is_called_as_it_is(
+    scheme: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+
+    def refuse(*address: Any) -> Any:
+        called.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(sending, "_guarded", refuse)
+    failure(f"{scheme}://[2606:4700::1111]/")
+    assert called == [("2606:4700::1111", port)]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """For localhost, by nobody else, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    signed = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False).sign(
+        key, hashes.SHA256()
+    )
+    path = tmp_path / "certificate.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_receiver_with_tls_is_told_if_its_certificate_is_valid(
+    certificate: Path, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trusted:
+        monkeypatch.setattr(sending, "_tls", lambda: ssl.create_default_context(cafile=str(certificate)))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> bytes:
+            client, _ = server.accept()
+            with client, suppress(OSError), context.wrap_socket(client, server_side=True) as secure:
+                request = secure.recv(65_536)
+                secure.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                return request
+            return b""
+
+        received = pool.submit(answer)
+        url = f"https://localhost:{server.getsockname()[1]}/hook"
+        if trusted:
+            send(Channel("slack", "x", url), OVERDUE)
+            assert received.result(10).startswith(b"POST /hook HTTP/1.1")
+        else:
+            assert failure(url).startswith("Its certificate is not valid")
+            assert received.result(10) == b""
+
+
+def test_who_makes_tls_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 0.5)
+    with trickling(b"\x16\x03\x03\x40\x00", b"x") as url:  # the beginning of a record of 16,384 bytes
+        assert failure(url.replace("http:", "https:")).startswith("It did not answer within")
 
 
 def test_nobody_listens_and_no_such_name() -> None:

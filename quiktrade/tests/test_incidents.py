@@ -4,14 +4,18 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import F
+from django.utils import timezone
 
 from quiktrade.alerts import incidents
 from quiktrade.alerts.channels import Channel
 from quiktrade.alerts.judging import PAGE, Finding, Kind
+from quiktrade.alerts.system import ARCHIVE_FAILS
 from quiktrade.models import Incident, IncidentEvent, Notice, Watch
 
 DUE, CIRCUIT = Kind("orders_overdue", "Orders overdue", PAGE), Kind("venue_in_trouble", "Venue in trouble", PAGE)
@@ -63,6 +67,27 @@ def test_what_has_happened_is_told_at_the_first_look() -> None:
 
 
 @pytest.mark.django_db
+def test_what_has_to_last_is_told_when_every_look_has_seen_it_for_so_long() -> None:
+    failing = Finding(ARCHIVE_FAILS, "", "The write-ahead log is not archived.", "")
+
+    def look_at_it(*found: Finding) -> list[str]:
+        return look(*found, asked=[ARCHIVE_FAILS.name])
+
+    def pass_minutes(minutes: int) -> None:
+        Incident.objects.update(first_seen_at=F("first_seen_at") - timedelta(minutes=minutes))
+
+    assert [look_at_it(failing) for _ in range(4)] == [[]] * 4
+    pass_minutes(9)
+    assert look_at_it(failing) == []
+    assert look_at_it() == []  # one segment was archived
+    assert look_at_it(failing) == []
+    pass_minutes(9)
+    assert look_at_it(failing) == []
+    pass_minutes(2)
+    assert look_at_it(failing) == ["opened archive_fails"]
+
+
+@pytest.mark.django_db
 def test_an_incident_keeps_its_worst_value_and_what_was_said_last() -> None:
     for count in (40, 90, 10):
         look(LATE._replace(value=count, sentence=f"{count} orders are overdue."))
@@ -86,7 +111,12 @@ def test_what_could_not_be_asked_about_is_neither_over_nor_forgotten() -> None:
 def test_a_kind_that_nobody_knows_any_more_is_over() -> None:
     gone = Finding(Kind("of_last_year", "", PAGE), "", "It was so.", "")
     look(gone, asked=[gone.kind.name]), look(gone, asked=[gone.kind.name])
+    look(gone._replace(subject="seen once"), asked=[])
+    assert [look() for _ in range(4)] == [[]] * 4  # by a process of the version before, which does not know it yet
+    assert Incident.objects.filter(resolved_at=None).count() == 2
+    Incident.objects.update(seen_at=timezone.now() - timedelta(hours=2))
     assert [look(), look(), look()][-1] == ["resolved of_last_year"]
+    assert not Incident.objects.filter(resolved_at=None).exists()
 
 
 @pytest.mark.django_db
@@ -98,6 +128,15 @@ def test_a_new_channel_is_told_of_what_is_open_but_not_of_what_somebody_looks_af
     look(LATE, SILENT)
     (notice,) = Notice.objects.filter(channel="slack:new")
     assert notice.incident.kind == DUE.name
+
+
+@pytest.mark.django_db
+def test_the_end_is_told_to_a_channel_that_whoever_sees_it_does_not_have(settings: Any) -> None:
+    settings.ALERTS = [MAIL, HOOK]
+    look(LATE), look(LATE)
+    settings.ALERTS = [MAIL]  # as a process that was started before the other channel was added
+    look(), look(), look()
+    assert told() == {f"{what} {c.name}": 1 for what in ("opened", "resolved") for c in (MAIL, HOOK)}
 
 
 @pytest.mark.django_db

@@ -1,5 +1,6 @@
 """Notices: each is sent at least once, in order, whichever process dies and whichever channel hangs."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,13 +12,16 @@ from io import StringIO
 from ipaddress import ip_network
 from typing import Any
 
+import django_q.worker
 import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
+from django_q.conf import Conf
 
 from orders.tests.receiver import OK, Received, Receiver, after, answers, running_receiver
-from quiktrade.alerts import incidents, notices
+from quiktrade.alerts import gauges, incidents, notices, sending, system, watch
 from quiktrade.alerts.channels import Channel
 from quiktrade.database.statements import fetch
 from quiktrade.local.venv import ROOT
@@ -61,7 +65,7 @@ def ended() -> None:
 
 def send_all() -> None:
     """Send what is due, in threads as the processes do, and wait for them."""
-    notices.send_due(daemon=True)
+    notices.send_due()
     assert wait_for(lambda: not notices._busy, 30)
 
 
@@ -112,17 +116,63 @@ def test_a_channel_that_hangs_delays_no_other(settings: Any) -> None:
     with running_receiver(hang) as hanging, running_receiver() as other:
         settings.ALERTS = [hook(hanging, "https:hanging"), hook(other, "https:other")]
         opened()
-        notices.send_due(daemon=True)
+        notices.send_due()
         hanging.wait_for(1)
         other.wait_for(1)
         ended()
-        notices.send_due(daemon=True)
+        notices.send_due()
         other.wait_for(2)
         assert types(other) == ["incident.opened", "incident.resolved"]
         assert types(hanging) == ["incident.opened"]
         may_answer.set()
         assert wait_for(lambda: not notices._busy, 30)
         assert types(hanging) == ["incident.opened", "incident.resolved"]
+
+
+def jobs_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A process of the job cluster that looks once and is then to be replaced."""
+    monkeypatch.setattr(Conf, "RECYCLE", 1)
+    connection.close()  # it must not be shared
+    context = multiprocessing.get_context("fork")
+    tasks, results, timer = context.Queue(), context.Queue(), context.Value("f", -1)
+    tasks.put({"id": "1", "name": "look", "func": watch.JOB, "args": (), "kwargs": {}, "started": timezone.now()})
+    process = context.Process(target=django_q.worker.worker, args=(tasks, results, timer, 60), daemon=True)
+    process.start()
+    return process
+
+
+def test_a_channel_that_hangs_keeps_no_jobs_process_from_being_replaced(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = threading.Event()
+
+    async def hang(received: Received) -> Any:
+        while not may_answer.is_set():
+            await after(0.05, OK)(received)
+        return await OK(received)
+
+    monkeypatch.setattr(watch, "SENT_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "STEP_SECONDS", 60.0)
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 60.0)
+    with running_receiver(hang) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        process = jobs_process(monkeypatch)
+        process.join(20)
+        ended = not process.is_alive()
+        may_answer.set()
+        process.join(60)
+    assert ended
+
+
+def test_what_is_sent_quickly_is_sent_before_its_process_is_replaced(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SENT_SECONDS", 20.0)
+    opened()
+    jobs_process(monkeypatch).join(30)
+    assert types(receiver) == ["incident.opened"]
+    assert Notice.objects.get().sent_at is not None
 
 
 def test_the_notice_of_a_sender_that_was_killed_is_sent_by_another() -> None:
@@ -147,22 +197,59 @@ def test_the_notice_of_a_sender_that_was_killed_is_sent_by_another() -> None:
         assert receiver.ids == [f"alert_{claimed.pk}"] * 2
 
 
-def test_what_is_refused_is_tried_again_later_and_given_up_in_the_end(settings: Any) -> None:
-    with running_receiver(answers(500, "no")) as receiver:
+def fail_ten_times() -> list[float]:
+    """The waits after each of them."""
+    waits = []
+    for _ in range(10):
+        before = timezone.now()
+        send_all()
+        send_all()
+        notice = Notice.objects.get()
+        waits.append(round((notice.due_at - before).total_seconds(), -1))
+        make_due()
+    return waits
+
+
+def test_what_is_refused_is_tried_again_later_and_given_up_once_somebody_looks_after_it(settings: Any) -> None:
+    with running_receiver(answers(500)) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        incident = opened()
+        assert fail_ten_times()[3:] == [60, 120, 300, 600, 900, 1200, 1200]
+        assert len(receiver.received) == 10
+        incidents.acknowledge([incident.pk], actor="operator:olga", reason="I saw it in the console.")
+        send_all()
+        notices.give_up()
+        notice = Notice.objects.get()
+        assert (notice.error, notice.given_up_at is not None) == ("It answered 500.", True)
+        assert len(receiver.received) == notice.tries == 10
+
+
+def test_an_incident_that_is_still_open_is_told_when_its_channel_works_again(settings: Any) -> None:
+    with running_receiver(answers(500)) as receiver:
         settings.ALERTS = [hook(receiver)]
         opened()
-        waits = []
-        for _ in range(10):
-            before = timezone.now()
-            send_all()
-            send_all()
-            notice = Notice.objects.get()
-            waits.append(round((notice.due_at - before).total_seconds(), -1) if notice.given_up_at is None else None)
-            make_due()
-        assert notice.error == "It answered 500. no"
-        assert waits[3:] == [60, 120, 300, 600, 900, 1200, None]
+        fail_ten_times()
+        notices.give_up()
+        (found,) = [finding for judge in system.JUDGES for finding in judge.look()]
+        assert (found.kind, found.subject) == (system.ALERTS_UNSENT, "https:hook")
+        assert found.sentence == "1 alert to https:hook failed ten times: It answered 500."
+        receiver.script[:] = [OK]
         send_all()
-        assert len(receiver.received) == notice.tries == 10
+        assert Notice.objects.get().sent_at is not None
+        assert [finding for judge in system.JUDGES for finding in judge.look()] == []
+
+
+def test_the_end_is_given_up_after_ten_tries(settings: Any) -> None:
+    with running_receiver(OK, answers(500)) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        send_all()
+        ended()
+        for _ in range(11):
+            send_all()
+            make_due()
+        assert Notice.objects.get(what="resolved").given_up_at is not None
+        assert len(receiver.received) == 11
 
 
 def test_the_end_is_not_told_before_the_beginning(settings: Any) -> None:
@@ -199,9 +286,10 @@ def test_what_is_for_a_channel_of_yesterday_is_given_up(receiver: Receiver, sett
 
 
 def test_a_notice_whose_senders_die_each_time_is_given_up_in_the_end(receiver: Receiver) -> None:
-    opened()
+    incident = opened()
     for _ in range(10):
         assert fetch(notices._CLAIM, {**CLAIM, "channel": "https:hook", "lease": -1.0})
+    incidents.acknowledge([incident.pk], actor="operator:olga", reason="I saw it in the console.")
     assert not fetch(notices._CLAIM, {**CLAIM, "channel": "https:hook"})
     notices.give_up()
     assert "Its sender ended" in Notice.objects.get().error
@@ -218,7 +306,7 @@ def test_a_test_is_told_to_all_and_says_who_was_not_reached(receiver: Receiver, 
         with pytest.raises(CommandError, match="1 of 2 channels could not be told") as error:
             call_command("send_test_alert", stdout=out)
     assert error.value.returncode == 1
-    assert "https:broken, opened: It answered 403. who are you\n" in out.getvalue()
+    assert "https:broken, opened: It answered 403.\n" in out.getvalue()
     assert not Notice.objects.filter(sent_at=None, given_up_at=None).exists()
     assert not Incident.objects.filter(resolved_at=None).exists()
 
@@ -237,3 +325,26 @@ def test_an_acknowledgement_reaches_the_pager(settings: Any) -> None:
         incidents.acknowledge([incident.pk], actor="operator:olga", reason="I call them.")
         send_all()
         assert [b'"acknowledge"' in received.body for received in receiver.received] == [False, True]
+
+
+def unsent_seconds() -> float:
+    (value,) = [
+        sample.value for metric in gauges.incidents() for sample in metric.samples if "alert_unsent" in sample.name
+    ]
+    return float(value)
+
+
+def test_how_long_a_channel_could_not_be_told_is_measured_from_when_there_was_something_to_tell(settings: Any) -> None:
+    with running_receiver(OK, answers(500)) as receiver:
+        settings.ALERTS = [hook(receiver)]
+        opened()
+        Incident.objects.update(first_seen_at=timezone.now() - timedelta(days=3))
+        send_all()
+        assert unsent_seconds() == 0
+        ended()
+        send_all()
+        assert 0 < unsent_seconds() < 3600
+        Notice.objects.update(created_at=timezone.now() - timedelta(hours=2))
+        assert unsent_seconds() > 7000
+        settings.ALERTS = []  # the channel was removed
+        assert unsent_seconds() == 0

@@ -1,11 +1,13 @@
 """Who looks for trouble: web processes and job clusters, and what a web process alone can see."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
+import orjson
 import psycopg
 import pytest
 from django.db import connection
@@ -15,10 +17,11 @@ from rest_framework.test import APIClient
 
 from orders.tests.factories import OrderFactory, UserFactory, VenueFactory, WorkerNodeFactory
 from orders.tests.receiver import OK, Receiver, answers, running_receiver
-from quiktrade.alerts import incidents, notices, system, watch
+from quiktrade.alerts import incidents, messages, notices, system, watch
 from quiktrade.alerts.channels import Channel
 from quiktrade.alerts.judging import Finding, judges, kinds
-from quiktrade.alerts.watch import Local, Outage
+from quiktrade.alerts.messages import OPENED, RESOLVED
+from quiktrade.alerts.watch import Local, Outage, Watcher, _Story
 from quiktrade.jobs import doorbell
 from quiktrade.metrics.names import DATABASE_TROUBLE
 from quiktrade.models import Incident, Notice, Session, Watch
@@ -121,6 +124,13 @@ def test_an_outage_is_told_after_half_a_minute_once_and_its_end_once(told_direct
     assert len(keys) == 1
 
 
+def test_the_next_outage_is_another_mail_and_the_same_incident_of_a_pager() -> None:
+    first, second = ([_Story(timezone.now(), id_)._message(what) for what in (OPENED, RESOLVED)] for id_ in "ab")
+    assert [message.incident for message in (*first, *second)] == ["a", "a", "b", "b"]
+    pager = Channel("pagerduty", "pagerduty:1", "https://x/", "k" * 32)
+    assert len({orjson.loads(messages.body(pager, message))["dedup_key"] for message in (*first, *second)}) == 1
+
+
 def test_a_short_outage_is_told_to_nobody(told_directly: Receiver) -> None:
     clock = Clock()
     outage = Outage(clock)
@@ -146,6 +156,49 @@ def test_a_channel_that_fails_is_told_of_an_outage_again(
     told_directly.wait_for(4)
     assert [kind for kind, _ in heard(told_directly)] == ["incident.opened"] * 3 + ["incident.resolved"]
     assert len(set(told_directly.ids)) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_a_database_that_does_not_answer_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher._outage, "goes_on", told.append)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE quiktrade_watch RENAME TO not_yet")
+    try:
+        watcher.look()  # a process of the next version, before `migrate`
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE not_yet RENAME TO quiktrade_watch")
+    with psycopg.connect(**doorbell.connection_parameters()) as other, connection.cursor() as cursor:
+        other.execute("LOCK TABLE quiktrade_watch")
+        cursor.execute("SET lock_timeout = '10ms'")
+        monkeypatch.setattr(connection, "close", lambda: None)  # which `look` does, and so would end the setting
+        watcher.look()
+        monkeypatch.undo()
+        cursor.execute("RESET lock_timeout")
+    assert told == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_ends_the_connection_or_takes_none_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher._outage, "goes_on", told.append)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    with psycopg.connect(**doorbell.connection_parameters(), autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    watcher.look()
+    assert len(told) == 1
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "HOST", "127.0.0.1")
+    monkeypatch.setitem(connection.settings_dict, "PORT", port)
+    watcher.look()
+    assert len(told) == 2
 
 
 @pytest.mark.django_db
@@ -237,15 +290,17 @@ def test_a_refresh_token_that_is_used_again_opens_an_incident_at_once() -> None:
 
 
 @pytest.mark.django_db
-def test_a_channel_that_was_given_up_is_told_to_the_others_but_does_not_keep_itself_alive() -> None:
+def test_a_channel_that_was_given_up_is_told_to_the_others_but_does_not_keep_itself_alive(settings: Any) -> None:
+    told = ("no_worker", "alerts_unsent", "test")
+    settings.ALERTS = [Channel("https", f"https:{kind}", "https://x/") for kind in told]
     row: dict[str, Any] = {"severity": "page", "sentence": "x", "advice": "", "value": 1, "worst": 1}
-    for kind in ("no_worker", "alerts_unsent", "test"):
+    for kind in (*told, "of_a_channel_that_was_removed"):
         incident = Incident.objects.create(kind=kind, opened_at=timezone.now(), **row)
         over: dict[str, Any] = {"given_up_at": timezone.now(), "error": "It answered 404."}
         Notice.objects.create(incident=incident, what="opened", channel=f"https:{kind}", **over)
     (found,) = system._unsent()
     assert found.subject == "https:no_worker"
-    assert found.sentence == "Alerts to https:no_worker were given up, 1 within an hour: It answered 404."
+    assert found.sentence == "1 alert to https:no_worker failed ten times: It answered 404."
 
 
 @pytest.mark.django_db
@@ -254,26 +309,42 @@ def test_every_judge_can_look_and_says_nothing_of_a_system_that_is_well() -> Non
     VenueFactory()
     asked, found = incidents.look()
     assert found == []
-    assert set(asked) == {kind.name for judge in judges() for kind in judge.kinds}
+    assert set(asked) == {"not_judged", *(kind.name for judge in judges() for kind in judge.kinds)}
     assert set(kinds()) == {*asked, "database_away", "test"}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_judge_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_that_fails_takes_no_other_with_it_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from quiktrade.alerts import judging
 
     WorkerNodeFactory()
+    troubles = watch._troubles()
 
     def fails() -> list[Finding]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(2)")  # longer than a look may take
         return []
 
-    broken = judging.Judge((system.OVERLOADED,), fails)
+    broken = judging.Judge((system.OVERLOADED, system.DATABASE_TROUBLE), fails)
     monkeypatch.setattr(incidents, "judges", lambda: [broken, *judges()[1:]])
-    asked, _ = incidents.look()
+    asked, (found,) = incidents.look()
     assert system.OVERLOADED.name not in asked
-    assert {"refresh_reused", "no_worker"} <= set(asked)
+    assert {"refresh_reused", "no_worker", "not_judged"} <= set(asked)
+    assert (found.kind, found.subject) == (judging.NOT_JUDGED, "overloaded, database_trouble")
+    assert watch._troubles() == troubles + 1
+
+
+@pytest.mark.django_db
+def test_a_judge_with_a_fault_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quiktrade.alerts import judging
+
+    def fails() -> list[Finding]:
+        raise ZeroDivisionError
+
+    broken = judging.Judge((system.OVERLOADED,), fails)
+    monkeypatch.setattr(incidents, "judges", lambda: [broken])
+    asked, (found,) = incidents.look()
+    assert (asked, found.kind, found.subject) == (["not_judged"], judging.NOT_JUDGED, "overloaded")
 
 
 def test_the_threads_of_this_file_have_ended() -> None:
