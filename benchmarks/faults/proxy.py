@@ -102,6 +102,7 @@ class FaultProxy:
     async def _close(self) -> None:
         if self._server is None:
             return
+        await accept_no_more(*self._server.sockets)
         self._server.close()
         self._server = None
         self._bound = self._bind()  # bound without listening, so that nobody else takes the port
@@ -112,6 +113,7 @@ class FaultProxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await turns()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -222,6 +224,19 @@ class _Upstream:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+async def accept_no_more(*listening: Any) -> None:
+    """Before an asyncio server is closed: a connection that it has accepted, and not begun, would be left open."""
+    for one in listening:
+        asyncio.get_running_loop().remove_reader(one)
+    await turns()
+
+
+async def turns() -> None:
+    """Have the running loop do what it is to do next. What was closed lets go of its socket then."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes | None:
