@@ -84,11 +84,14 @@ class Follower:
         self._running = False  # the thread ends when the server does
 
     def _run(self) -> None:
-        while self._running:
-            try:
-                self._read()
-            except httpx.HTTPError:
-                time.sleep(0.05)
+        try:
+            while self._running:
+                try:
+                    self._read()
+                except httpx.HTTPError:
+                    time.sleep(0.05)
+        finally:
+            connection.close()  # the key that signs the token is a row
 
     def _read(self) -> None:
         with following(self._web, self._user, self._last) as events:
