@@ -309,7 +309,7 @@ def test_who_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 def test_who_says_yes_has_it_though_the_rest_of_the_answer_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it would be sent to a person ten times."""
-    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(sending, "DEADLINE_SECONDS", 3.0)  # a busy machine needs a part of it to connect
     with trickling(b"HTTP/1.1 200 OK\r\nX: ", b"x") as url:
         send(Channel("slack", "x", url), OVERDUE)
 
