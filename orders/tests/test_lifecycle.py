@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from itertools import product
@@ -14,8 +15,9 @@ from orders import lifecycle, reports, selectors
 from orders.lifecycle import TRANSITIONS, Event, LookUp, Step
 from orders.models import Order, OrderEvent, Status, new_order_id
 from orders.tests.factories import REQUEST_ID, UNREACHABLE, OrderFactory, UserFactory, VenueFactory, report
-from orders.tests.threads import in_threads
+from orders.tests.threads import in_threads, somebody_waits_for_a_lock
 from orders.verdicts import failed_step
+from quiktrade.tests.processes import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -561,6 +563,21 @@ def test_an_acknowledgement_that_races_with_the_sweep_is_never_lost() -> None:
     in_threads(4, work)
 
     assert set(Order.objects.values_list("status", flat=True)) == {Status.PLACED}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_writer_of_many_orders_locks_them_by_their_ids_however_they_are_named() -> None:
+    orders = sorted((OrderFactory(status="submitting") for _ in range(4)), key=lambda order: order.pk)
+    steps = [step_for(order, Event.ACKNOWLEDGED, venue_order_id="V") for order in reversed(orders)]
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Order.objects.select_for_update().get(pk=orders[0].pk)
+            writing = pool.submit(in_threads, 1, lambda n: lifecycle.advance(steps, actor="system:test"))
+            wait_until(somebody_waits_for_a_lock)
+            others = Order.objects.select_for_update(skip_locked=True).exclude(pk=orders[0].pk)
+            assert len(others) == 3  # it waits for the first one, and holds none
+        [advanced] = writing.result()
+    assert len(advanced.moved) == 4
 
 
 @pytest.mark.django_db(transaction=True)
