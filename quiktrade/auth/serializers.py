@@ -37,6 +37,16 @@ class ScopeField(serializers.CharField):
     """What a token may be used for."""
 
 
+class StrippedField(serializers.CharField):
+    """Spaces around it do not matter. Spaces alone are a wrong name or token like any other, and not a missing one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        return str(super().to_internal_value(data)).strip()
+
+
 NO_OBJECT: dict[str, Any] = {"invalid": "A JSON object is required."}
 
 
@@ -48,7 +58,7 @@ class LogInSerializer(TokenObtainPairSerializer):
     }
     access = serializers.CharField(read_only=True)
     refresh = serializers.CharField(read_only=True)
-    code = serializers.CharField(
+    code = StrippedField(
         required=False,
         max_length=30,
         write_only=True,
@@ -62,6 +72,7 @@ class LogInSerializer(TokenObtainPairSerializer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["username"] = StrippedField(write_only=True)
         self.fields["password"] = PasswordField(trim_whitespace=False)  # as the console takes it
 
     validate_scope = staticmethod(_scope)
@@ -84,6 +95,7 @@ class LogInSerializer(TokenObtainPairSerializer):
 @extend_schema_serializer(component_name="TokenRefresh")
 class RefreshSerializer(TokenRefreshSerializer):
     default_error_messages = NO_OBJECT
+    refresh = StrippedField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         token = RefreshToken(attrs["refresh"]).exchanged()
@@ -96,7 +108,7 @@ class ClientCredentialsSerializer(KnownFieldsSerializer):
     """The id and the secret may stand in the header instead (HTTP Basic)."""
 
     grant_type = serializers.ChoiceField(["client_credentials"])
-    client_id = serializers.CharField(required=False, max_length=100)
+    client_id = StrippedField(required=False, max_length=100)
     client_secret = PasswordField(required=False, max_length=200, trim_whitespace=False)
     scope = ScopeField(required=False, max_length=200, help_text="Less than the service account may do.")
 
@@ -114,6 +126,7 @@ class ClientTokenSerializer(serializers.Serializer[Any]):
 @extend_schema_serializer(component_name="TokenVerify")
 class VerifySerializer(TokenVerifySerializer):
     default_error_messages = NO_OBJECT
+    token = StrippedField(write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         AnyToken(attrs["token"])
@@ -123,6 +136,7 @@ class VerifySerializer(TokenVerifySerializer):
 @extend_schema_serializer(component_name="TokenBlacklist")
 class LogOutSerializer(TokenBlacklistSerializer):
     default_error_messages = NO_OBJECT
+    refresh = StrippedField(write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         token = RefreshToken(attrs["refresh"])

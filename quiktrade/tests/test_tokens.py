@@ -164,6 +164,19 @@ def test_a_password_is_taken_with_its_blanks(alice: User, password: str) -> None
     assert log_in(password=f"{password} ").status_code == 401
 
 
+@pytest.mark.parametrize("text", [" ", "\x0b", "\u2003\n"])
+def test_spaces_alone_are_a_wrong_token_and_a_wrong_name(alice: User, text: str) -> None:
+    for answer in (refresh(text), verify(text), log_out(text)):
+        check_problem(answer, 401, "invalid-token")
+    assert log_in(username=text).status_code == 401
+
+
+def test_spaces_around_a_token_and_a_name_do_not_matter(alice: User) -> None:
+    tokens = log_in(username=" alice\n").json()
+    assert verify(f" {tokens['access']}\n").status_code == 200
+    assert refresh(f" {tokens['refresh']}\n").status_code == 200
+
+
 # ---- Who works in the console does not trade ----
 
 
