@@ -65,6 +65,18 @@ def standby(servers: tuple[Server, Server]) -> Iterator[Server]:
         yield servers[1]
 
 
+@pytest.fixture
+def left(servers: tuple[Server, Server]) -> Iterator[Server]:
+    """A second standby, which goes on to follow the primary when the other one is promoted."""
+    left = Server(servers[0].private.base.parent / "c")
+    left.copy_of(servers[0])
+    left.start()
+    try:
+        yield left
+    finally:
+        left.stop()
+
+
 def is_used() -> bool:
     return replica.read(reads_from.get) == replica.ALIAS
 
@@ -133,57 +145,45 @@ def test_a_standby_that_was_promoted_is_read_no_more(standby: Server, caplog: py
 
 @pytest.mark.exhaustive
 def test_a_replica_of_the_old_primary_is_not_read_for_the_new_one(
-    servers: tuple[Server, Server], caplog: pytest.LogCaptureFixture
+    servers: tuple[Server, Server], left: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its position may be ahead, since the old primary was written to after the new one was promoted."""
     old, new = servers
-    left = Server(old.private.base.parent / "c")
-    left.copy_of(old)
-    left.start()
-    try:
-        with new.connect() as admin, old.connect() as writer:
-            admin.execute("SELECT pg_promote()")
-            wait_until(lambda: not admin.execute("SELECT pg_is_in_recovery()").fetchall()[0][0])
-            for _ in range(20):
-                writer.execute("SELECT pg_switch_wal()")
-                writer.execute("CREATE TABLE IF NOT EXISTS written AS SELECT 1")
+    with new.connect() as admin, old.connect() as writer:
+        admin.execute("SELECT pg_promote()")
+        wait_until(lambda: not admin.execute("SELECT pg_is_in_recovery()").fetchall()[0][0])
+        for _ in range(20):
+            writer.execute("SELECT pg_switch_wal()")
+            writer.execute("CREATE TABLE IF NOT EXISTS written AS SELECT 1")
+    connection.settings_dict["HOST"] = new.host
+    connection.close()
+    with read_by_this_process(left):
+        assert not is_used()
+        wait_until(lambda: "It follows timeline 1, and the primary is on 2." in said(caplog))
+        assert counted(40) == {"default": 40}
+
+
+@pytest.mark.exhaustive
+def test_a_replica_that_follows_a_new_primary_is_read_after_its_restart_point(
+    servers: tuple[Server, Server], left: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, new = servers
+    with new.connect() as admin, left.connect() as follower:
+        admin.execute("SELECT pg_promote()")
+        follower.execute(f"ALTER SYSTEM SET primary_conninfo = 'host={new.host} port={PORT} user=postgres'")
+        follower.execute("SELECT pg_reload_conf()")
         connection.settings_dict["HOST"] = new.host
         connection.close()
         with read_by_this_process(left):
             assert not is_used()
             wait_until(lambda: "It follows timeline 1, and the primary is on 2." in said(caplog))
-            assert counted(40) == {"default": 40}
-    finally:
-        left.stop()
-
-
-@pytest.mark.exhaustive
-def test_a_replica_that_follows_a_new_primary_is_read_after_its_restart_point(
-    servers: tuple[Server, Server], caplog: pytest.LogCaptureFixture
-) -> None:
-    old, new = servers
-    left = Server(old.private.base.parent / "c")
-    left.copy_of(old)
-    left.start()
-    try:
-        with new.connect() as admin, left.connect() as follower:
-            admin.execute("SELECT pg_promote()")
-            follower.execute(f"ALTER SYSTEM SET primary_conninfo = 'host={new.host} port={PORT} user=postgres'")
-            follower.execute("SELECT pg_reload_conf()")
-            connection.settings_dict["HOST"] = new.host
-            connection.close()
-            with read_by_this_process(left):
-                assert not is_used()
-                wait_until(lambda: "It follows timeline 1, and the primary is on 2." in said(caplog))
-                admin.execute("CHECKPOINT")
-                [(written,)] = admin.execute("SELECT pg_current_wal_flush_lsn()").fetchall()
-                there = "SELECT WHERE pg_last_wal_replay_lsn() >= %s"
-                wait_until(lambda: follower.execute(there, [written]).rowcount)
-                follower.execute("CHECKPOINT")
-                wait_until(is_used)
-                assert counted(40)["missed"] == 0
-    finally:
-        left.stop()
+            admin.execute("CHECKPOINT")
+            [(written,)] = admin.execute("SELECT pg_current_wal_flush_lsn()").fetchall()
+            there = "SELECT WHERE pg_last_wal_replay_lsn() >= %s"
+            wait_until(lambda: follower.execute(there, [written]).rowcount)
+            follower.execute("CHECKPOINT")
+            wait_until(is_used)
+            assert counted(40)["missed"] == 0
 
 
 @pytest.mark.exhaustive
